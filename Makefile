@@ -1,0 +1,42 @@
+# Each target sets up .venv by itself where it is missing or older than what it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup demo test check format lock bench clean
+
+setup: $(STAMP)
+
+# uv rather than pip: it takes torch and torchvision builds that belong together.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock -e .
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/headwise compare --recipe demo --out $(or $(OUT),runs/demo)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyrefly check
+	$(BIN)/python -m pytest tests/test_house.py
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Names and versions only: where they come from is the machine's own setting.
+lock:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --extra dev \
+		--python-version 3.11 --universal pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info

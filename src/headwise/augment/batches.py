@@ -1,0 +1,122 @@
+"""From images to batches on the training device: random views to train on, whole images to
+evaluate. A batch is a function of its step."""
+
+import functools
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from headwise import distributed, rng
+from headwise.augment.crop import apply_crop
+from headwise.augment.decoding import Skipped, loader, read_crops, read_whole
+from headwise.augment.ops import normalise
+from headwise.augment.policies import (
+    AugmentConfig,
+    ViewParameters,
+    crop_views,
+    finish_views,
+    sample_views,
+)
+from headwise.data import Images, ResidentImages
+
+
+def batch_index(n: int, batch_size: int, step: int, seed: int) -> Int64[Tensor, " b"]:
+    """The images of the batch at `step`: each epoch is a new permutation, keyed by seed and epoch,
+    whose last, incomplete batch is left out."""
+    epoch, batch = divmod(step, n // batch_size)
+    return _permutation(n, epoch, seed)[batch * batch_size : (batch + 1) * batch_size]
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(n: int, epoch: int, seed: int) -> Int64[Tensor, " n"]:
+    return torch.randperm(n, generator=rng.generator(seed, "epoch", epoch))
+
+
+def local_rows(n: int) -> slice:
+    """This rank's share of `n` rows."""
+    each = n // distributed.world_size()
+    return slice(distributed.rank() * each, (distributed.rank() + 1) * each)
+
+
+def place(
+    config: AugmentConfig, n: int, batch_size: int, step: int, seed: int
+) -> tuple[Int64[Tensor, " k"], ViewParameters]:
+    """This rank's images at `step` and the parameters of their views. The parameters are drawn for
+    the whole batch, so that they do not depend on the number of ranks."""
+    mine = local_rows(batch_size)
+    both = torch.arange(2 * batch_size).reshape(2, batch_size)[:, mine].reshape(-1)
+    parameters = sample_views(config, batch_size, seed, step).rows(both)
+    return batch_index(n, batch_size, step, seed)[mine], parameters
+
+
+def view_batches(
+    images: Images,
+    config: AugmentConfig,
+    *,
+    batch_size: int,
+    steps: range,
+    seed: int,
+    device: str,
+    workers: int,
+) -> Iterator[tuple[Float[Tensor, "m 3 s s"], Skipped]]:
+    """For every step, this rank's views (in [0, 1], first all first views, then their twins) and
+    what could not be read (a file that cannot is replaced by the next that can)."""
+    if isinstance(images, ResidentImages):
+        for step in steps:
+            index, parameters = place(config, len(images), batch_size, step, seed)
+            pixels = images.pixels[index.to(images.pixels.device, non_blocking=True)]
+            pixels = pixels.to(device, non_blocking=True)
+            yield finish_views(crop_views(config, pixels, parameters), parameters), []
+    else:
+        assert config.size is not None, "resolve the config first"
+        size, ratio = config.size, config.crop_ratio
+
+        def read(step: int) -> tuple[UInt8[Tensor, "m 3 s s"], Skipped]:
+            index, parameters = place(config, len(images), batch_size, step, seed)
+            return read_crops(images, index, parameters.crop, size, ratio)
+
+        for step, (pixels, skipped) in zip(steps, loader(read, steps, workers), strict=True):
+            _, parameters = place(config, len(images), batch_size, step, seed)
+            floats = pixels.to(device, non_blocking=True).float() / 255
+            yield finish_views(floats, parameters), skipped
+
+
+def whole_batches(
+    images: Images, config: AugmentConfig, *, batch_size: int, device: str, workers: int
+) -> Iterator[tuple[Int64[Tensor, " k"], Float[Tensor, "k 3 s s"]]]:
+    """All images in order, resized so that the short side fits and cut to the central square,
+    normalised; with the indices of those that could be read."""
+    assert config.size is not None, "resolve the config first"
+    starts, size = range(0, len(images), batch_size), config.size
+    if isinstance(images, ResidentImages):
+        for start in starts:
+            pixels = images.pixels[start : start + batch_size].to(device)
+            index = torch.arange(start, start + len(pixels))
+            yield index, normalised(whole(pixels, size), config)
+    else:
+
+        def read(start: int) -> tuple[Int64[Tensor, " k"], UInt8[Tensor, "k 3 s s"]]:
+            return read_whole(images, range(start, min(start + batch_size, len(images))), size)
+
+        for index, pixels in loader(read, starts, workers):
+            if len(index):
+                yield index, normalised(pixels.to(device).float() / 255, config)
+
+
+def normalised(views: Float[Tensor, "m 3 s s"], config: AugmentConfig) -> Float[Tensor, "m 3 s s"]:
+    """The views as the encoder takes them."""
+    assert config.mean is not None, "resolve the config first"
+    assert config.std is not None, "resolve the config first"
+    return normalise(views, config.mean, config.std)
+
+
+def whole(pixels: UInt8[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3 size size"]:
+    """The central square of every image at `size` px, in [0, 1]."""
+    height, width = pixels.shape[-2:]
+    if height == width == size:
+        return pixels.float() / 255
+    side = min(height, width)
+    box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
+    return apply_crop(pixels, box.expand(len(pixels), 4), size)

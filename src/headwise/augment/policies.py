@@ -1,0 +1,187 @@
+"""Policies: named recipes of operations, from a batch of images to a batch of views."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from headwise import rng
+from headwise.augment import ops
+from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
+from headwise.augment.ops import Blur, Jitter
+from headwise.data import Images, ResidentImages
+from headwise.errors import UserError
+
+# Up to this side, images count as small: no blur, colour at half strength, small-image stem.
+SMALL_PX = 64
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random-resized-crop, flip, colour jitter, grey, blur: the SimCLR family of policies."""
+
+    size: int | None = None
+    """Side of the views in pixels. None: the images' own side, or 224 for images of mixed sizes."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Area of the crop as a fraction of the image."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Aspect ratio of the crop, width over height."""
+    flip: float = 0.5
+    """Probability of a mirrored view."""
+    jitter: float = 0.8
+    """Probability of colour jitter."""
+    strength: float | None = None
+    """Multiplies `colour`. None: 1 (SimCLR on ImageNet), or 0.5 up to 64 px (SimCLR on CIFAR)."""
+    colour: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
+    """Brightness, contrast, saturation and hue at strength 1."""
+    grey: float = 0.2
+    """Probability of a grey view."""
+    blur: float | None = None
+    """Probability of Gaussian blur. None: 0.5, or 0 up to 64 px."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """σ of the blur in pixels."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from the channels. None: the training images' mean, or ImageNet's for files."""
+    std: tuple[float, float, float] | None = None
+    """What the channels are divided by. None: as for the mean."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "grey", "blur"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"augment.{name} must be a probability in [0, 1]; got {value}")
+        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise UserError(
+                    f"augment.{name} must be two positive numbers, the lower first; "
+                    f"got {low} {high}"
+                )
+        if self.crop_scale[1] > 1:
+            raise UserError(f"augment.crop_scale must be at most 1; got {self.crop_scale[1]}")
+        if self.strength is not None and self.strength * self.colour[3] > 0.5:
+            raise UserError(
+                "augment.strength times the hue's colour must be at most 0.5, half a turn; "
+                f"got {self.strength} × {self.colour[3]}"
+            )
+        if self.size is not None and self.size < 8:
+            raise UserError(f"augment.size must be at least 8 px; got {self.size}")
+
+
+def simclr(strength: float = 1.0) -> AugmentConfig:
+    """SimCLR's policy on ImageNet (arXiv 2002.05709, appendix A)."""
+    return AugmentConfig(strength=strength, blur=0.5)
+
+
+def simclr_small(strength: float = 0.5) -> AugmentConfig:
+    """SimCLR's policy on CIFAR (arXiv 2002.05709, B.9): no blur, colour at half strength."""
+    return AugmentConfig(strength=strength, blur=0.0)
+
+
+def resolve(config: AugmentConfig, images: Images) -> AugmentConfig:
+    """The config with nothing left to choose, for these training images."""
+    if isinstance(images, ResidentImages):
+        image_px = min(images.pixels.shape[-2:])
+        mean, std = _channel_statistics(images.pixels)
+    else:
+        image_px, mean, std = 224, IMAGENET_MEAN, IMAGENET_STD
+    size = config.size or image_px
+    strength, blur = (0.5, 0.0) if size <= SMALL_PX else (1.0, 0.5)
+    return dataclasses.replace(
+        config,
+        size=size,
+        strength=strength if config.strength is None else config.strength,
+        blur=blur if config.blur is None else config.blur,
+        mean=config.mean or mean,
+        std=config.std or std,
+    )
+
+
+def unnormalised(config: AugmentConfig, size: int) -> AugmentConfig:
+    """The config for looking at images of `size` px as they are, in [0, 1]."""
+    return dataclasses.replace(config, size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def _channel_statistics(
+    pixels: UInt8[Tensor, "n 3 h w"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel in units of 1 (white), from exact counts."""
+    means, stds = [], []
+    level = torch.arange(256, dtype=torch.float64) / 255
+    for channel in range(3):
+        counts = torch.bincount(pixels[:, channel].reshape(-1).cpu(), minlength=256).double()
+        share = counts / counts.sum()
+        mean = (share * level).sum()
+        std = (share * (level - mean) ** 2).sum().sqrt()
+        means.append(round(mean.item(), 6))
+        # An all-equal channel carries nothing; dividing by 1 keeps it finite.
+        stds.append(round(std.item(), 6) or 1.0)
+    return tuple(means), tuple(stds)
+
+
+class ViewParameters(NamedTuple):
+    """All random parameters of a batch of views: rows `i` and `i + n` belong to image `i`."""
+
+    crop: Float[Tensor, "m tries 4"]
+    flip: Bool[Tensor, " m"]
+    jitter: Jitter
+    grey: Bool[Tensor, " m"]
+    blur: Blur
+
+    def rows(self, index: Int64[Tensor, " k"]) -> "ViewParameters":
+        """The parameters of some of the views."""
+        return ViewParameters(
+            self.crop[index],
+            self.flip[index],
+            Jitter(*(part[index] for part in self.jitter)),
+            self.grey[index],
+            Blur(*(part[index] for part in self.blur)),
+        )
+
+
+def sample_views(config: AugmentConfig, n: int, seed: int, step: int) -> ViewParameters:
+    """The parameters of two views of each of `n` images at this step. Every operation draws from
+    a generator of its own, so that changing one leaves the draws of the others as they were."""
+    assert None not in (config.strength, config.blur), "resolve the config first"
+    crop, flip, jitter, grey, blur = (
+        rng.generator(seed, "augment", step, name)
+        for name in ("crop", "flip", "jitter", "grey", "blur")
+    )
+    brightness, contrast, saturation, hue = (config.strength * value for value in config.colour)
+    return ViewParameters(
+        sample_crop(2 * n, crop, scale=config.crop_scale, ratio=config.crop_ratio),
+        ops.sample_mask(2 * n, flip, probability=config.flip),
+        ops.sample_jitter(
+            2 * n,
+            jitter,
+            probability=config.jitter,
+            strengths=(brightness, contrast, saturation, hue),
+        ),
+        ops.sample_mask(2 * n, grey, probability=config.grey),
+        ops.sample_blur(2 * n, blur, probability=config.blur, sigma=config.blur_sigma),
+    )
+
+
+def crop_views(
+    config: AugmentConfig, images: UInt8[Tensor, "n 3 height width"], parameters: ViewParameters
+) -> Float[Tensor, "m 3 size size"]:
+    """The cropped views of images that are all of one size."""
+    assert config.size is not None, "resolve the config first"
+    boxes = crop_boxes(parameters.crop, *images.shape[-2:], config.crop_ratio)
+    return apply_crop(images, boxes, config.size)
+
+
+def finish_views(
+    crops: Float[Tensor, "m 3 size size"], parameters: ViewParameters
+) -> Float[Tensor, "m 3 size size"]:
+    """Everything after the crop: flip, jitter, grey, blur. Values stay in [0, 1]; the batches
+    normalise them afterwards, so that a sheet of views can show them as they are."""
+    views = ops.apply_flip(crops, parameters.flip)
+    views = ops.apply_jitter(views, parameters.jitter)
+    views = ops.apply_grey(views, parameters.grey)
+    return ops.apply_blur(views, parameters.blur)

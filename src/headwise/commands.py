@@ -1,0 +1,324 @@
+"""The commands: from command-line words to configs, and to the functions that do the work."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+from tyro.conf import Positional, arg
+
+from headwise.config import from_dict
+from headwise.data import DataConfig
+from headwise.errors import UserError, nearest
+from headwise.files import read_json
+from headwise.hardware import Device, Precision
+from headwise.heads import HEADS, HeadName
+from headwise.interrupts import Interrupted
+from headwise.pretrain_config import PretrainConfig
+from headwise.recipes import recipe
+
+# What people change most has a short flag, the same in every command.
+SHORT_FLAGS = {
+    "--data": "--data.spec",
+    "--limit": "--data.limit",
+    "--encoder": "--encoder.name",
+    "--head": "--head.name",
+    "--lr": "--optim.lr",
+}
+_SHORT_HELP = (
+    "Short flags: " + ", ".join(f"{s} for {long}" for s, long in SHORT_FLAGS.items()) + "."
+)
+
+Flat = arg(name="")  # the fields of a nested config without its name before them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Pretrain an encoder on images."""
+
+    out: Path | None = None
+    """The run directory to make."""
+    resume: Path | None = None
+    """A run directory to go on with, from its last checkpoint; takes no other settings."""
+    recipe: str = "default"
+    """The settings to start from: default, small, demo, cifar10, imagenet, deepfusion."""
+    config: Path | None = None
+    """A config.json to start from, in place of a recipe."""
+    quiet: bool = False
+    """No progress."""
+    pretrain: Annotated[PretrainConfig, Flat] = field(default_factory=PretrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Pretrain the same encoder under several heads, and say what each did."""
+
+    out: Path | None = None
+    """The directory to make, for the runs, summary.json and report.html."""
+    resume: Path | None = None
+    """A comparison to go on with; takes no other settings."""
+    recipe: str = "small"
+    """The settings to start from: small, default, demo, cifar10, imagenet, deepfusion."""
+    config: Path | None = None
+    """A run's config.json to start from, in place of a recipe."""
+    heads: tuple[HeadName, ...] = HEADS
+    """Heads to compare."""
+    seeds: int = 1
+    """Runs of each head, with seeds from --seed on; more than one gives standard deviations."""
+    quiet: bool = False
+    """No progress."""
+    pretrain: Annotated[PretrainConfig, Flat] = field(default_factory=PretrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Probe a finished run at its taps; results are added to its results.json."""
+
+    run: Positional[Path]
+    """The run directory."""
+    data: DataConfig = field(default_factory=DataConfig)
+    protocols: tuple[str, ...] = ("knn", "linear")
+    """knn (cosine, k = 10), knn_weighted (k = 200, τ = 0.1), linear (logistic regression)."""
+    taps: tuple[str, ...] = ("h", "z")
+    """h, z, or g1, g2, … after a layer of the head."""
+    baselines: bool = True
+    """Also probe raw pixels and the untrained encoder."""
+    seed: int = 0
+    """Of the validation split and of the order in which images share batches."""
+    device: Device = "auto"
+    """auto: a GPU where there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed:
+    """Write the representation h of every image to a parquet file, with its path and label."""
+
+    run: Positional[Path]
+    """A finished run."""
+    images: Positional[str]
+    """Images, as for --data."""
+    out: Path
+    """The parquet file to make. A call that was cut short goes on where it was."""
+    data: DataConfig = field(default_factory=DataConfig)
+    batch_size: int = 256
+    """Images encoded at a time."""
+    device: Device = "auto"
+    """auto: a GPU where there is one."""
+    precision: Precision = "auto"
+    """auto: bfloat16 autocast where the hardware is fast at it, else float32."""
+    workers: int | None = None
+    """Processes that decode image files. None: one a core."""
+    quiet: bool = False
+    """No progress."""
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """Run a command other than `doctor`; returns the exit code."""
+    words = [_long(word) for word in words]
+    try:
+        match name:
+            case "pretrain":
+                _pretrain(words)
+            case "compare":
+                _compare(words)
+            case "evaluate":
+                _evaluate(words)
+            case "embed":
+                _embed(words)
+    except Interrupted as stop:
+        print(f"headwise: {stop}", file=sys.stderr)
+        return stop.exit_code
+    return 0
+
+
+def _pretrain(words: list[str]) -> None:
+    from headwise.pretraining import pretrain, resume
+
+    if "--resume" in words:
+        command = _parse("pretrain", Pretrain(), _only_resume(words))
+        assert command.resume is not None, "the word was there"
+        done = resume(command.resume, quiet=command.quiet)
+    else:
+        start = Pretrain(pretrain=_start("pretrain", words, "default"))
+        command = _parse("pretrain", start, words)
+        done = pretrain(command.pretrain, _needed(command.out), quiet=command.quiet)
+    print(f"{done.path} is done: its encoder is {done.path / 'encoder.safetensors'}")
+
+
+def _compare(words: list[str]) -> None:
+    from headwise.comparison import CompareConfig, compare, resume_comparison
+    from headwise.report import plain_result, text_table
+
+    if "--resume" in words:
+        command = _parse("compare", Compare(), _only_resume(words))
+        assert command.resume is not None, "the word was there"
+        out = command.resume
+        summary = resume_comparison(out, quiet=command.quiet)
+    else:
+        start = Compare(pretrain=_start("compare", words, "small"))
+        command = _parse("compare", start, words)
+        out = _needed(command.out)
+        config = CompareConfig(pretrain=command.pretrain, heads=command.heads, seeds=command.seeds)
+        summary = compare(config, out, quiet=command.quiet)
+    print(text_table(summary))
+    print(*plain_result(summary))
+    print(f"Report: {out / 'report.html'}")
+
+
+def _evaluate(words: list[str]) -> None:
+    from headwise.evaluation import evaluate
+    from headwise.pretrain_config import load_config
+    from headwise.runs import Run
+
+    data = DataConfig()
+    if words and not words[0].startswith("-") and not _given(words, "--data.spec"):
+        data = load_config(Run.open(Path(words[0]))).data
+    command = _parse("evaluate", Evaluate(run=Path(), data=data), words)
+    results = evaluate(
+        command.run,
+        command.data,
+        protocols=command.protocols,
+        taps=command.taps,
+        seed=command.seed,
+        device=command.device,
+        baselines=command.baselines,
+    )
+    for name, result in results.items():
+        error = result["standard_error"]
+        print(f"{name:24} {100 * result['value']:5.1f} % ± {100 * error:.1f}  n = {result['n']}")
+
+
+def _embed(words: list[str]) -> None:
+    from headwise.embedding import embed
+
+    command = _parse("embed", Embed, words)
+    rows = embed(
+        command.run,
+        dataclasses.replace(command.data, spec=command.images),
+        command.out,
+        batch_size=command.batch_size,
+        device=command.device,
+        precision=command.precision,
+        workers=command.workers,
+        quiet=command.quiet,
+    )
+    print(f"{command.out}: {rows} rows")
+
+
+def _start(name: str, words: list[str], default: str) -> PretrainConfig:
+    """The config that the flags then change: a file's or a recipe's."""
+    file, chosen = _given(words, "--config"), _given(words, "--recipe")
+    if file and chosen:
+        raise UserError(f"{name} starts from --config or --recipe; got both; leave one out")
+    if not file:
+        return recipe(chosen or default)
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"--config must be a file; {path} does not exist")
+    try:
+        return from_dict(PretrainConfig, read_json(path), str(path))
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"--config {path} must be JSON; {error}") from None
+
+
+def _given(words: list[str], flag: str) -> str | None:
+    """The value of a flag, before the words are parsed in full."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == flag:
+            return following
+        if word.startswith(flag + "="):
+            return word.removeprefix(flag + "=")
+    return None
+
+
+def _only_resume(words: list[str]) -> list[str]:
+    rest = [word for word in words if word.startswith("-") and word not in ("--resume", "--quiet")]
+    if rest:
+        raise UserError(
+            f"--resume goes on with the settings it was started with; got {rest[0]}; leave it out"
+        )
+    return words
+
+
+def _needed(out: Path | None) -> Path:
+    if out is None:
+        raise UserError(
+            "--out must name a directory to make; got none; for example --out runs/first"
+        )
+    return out
+
+
+def _long(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return SHORT_FLAGS.get(flag, flag) + equals + value
+
+
+Command = TypeVar("Command")
+
+
+def _parse(name: str, start: type[Command] | Command, words: list[str]) -> Command:
+    """The command that the words describe. `start` is its type, or an instance with defaults.
+
+    Raises `UserError` in one line where the words do not fit.
+    """
+    kind = start if isinstance(start, type) else type(start)
+    known = {*_flags(kind, ""), "--help", "-h"}
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag.replace("_", "-") not in known:
+            guess = nearest(flag, [*SHORT_FLAGS, *known]).partition("Choices")[0]
+            raise UserError(f"{name} has no flag {flag}: {guess}headwise {name} --help lists them")
+    about = f"{kind.__doc__} {_SHORT_HELP}"
+    default = None if isinstance(start, type) else start
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind, prog=f"headwise {name}", description=about, args=words, default=default
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UserError(f"{name}: {_first_line(said.getvalue())}") from None
+
+
+def _flags(kind: Any, prefix: str) -> Iterator[str]:
+    """All flags that a command's dataclass gives."""
+    hints = typing.get_type_hints(kind)
+    for one in dataclasses.fields(kind):
+        inner = hints[one.name]
+        if dataclasses.is_dataclass(inner):
+            flat = one.name == "pretrain"
+            yield from _flags(inner, prefix if flat else f"{prefix}{one.name}.")
+        else:
+            name = one.name.replace("_", "-")
+            yield from (f"--{prefix}{name}", f"--{prefix}no-{name}")
+
+
+def _first_line(box: str) -> str:
+    """What tyro says in its box, in one line, without the frame and the hints below it."""
+    lines = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│╭╮╰╯─ ")
+        if not text:
+            break
+        lines.append(text)
+    said = " ".join(lines)
+    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", said)
+    if choice is None:
+        return said
+    given, flag, choices = choice.groups()
+    return f"{flag} cannot be {given!r}; {nearest(given, _quoted(choices))}"
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r"'(.*?)'", text)

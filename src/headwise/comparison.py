@@ -1,0 +1,158 @@
+"""Comparing heads: the same encoder, images, steps and draws under each, then the same probes."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headwise import augment, heads
+from headwise.analysis import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, labelled, learned
+from headwise.config import from_dict, to_dict
+from headwise.data import Splits, open_images
+from headwise.errors import UserError
+from headwise.evaluation import probe_baselines
+from headwise.features import extract_config
+from headwise.files import read_json, write_json
+from headwise.heads import HEADS, HeadName
+from headwise.pretrain_config import PretrainConfig, build_model, load_config, resolve
+from headwise.pretraining import pretrain, resume
+from headwise.report import write_report
+from headwise.runs import Run, refuse_existing
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """One comparison of heads."""
+
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    heads: tuple[HeadName, ...] = HEADS
+    """Heads to compare. Settings under `head` go to those heads that have them."""
+    seeds: int = 1
+    """Runs of each head, with seeds from `seed` on."""
+
+    def __post_init__(self) -> None:
+        if not self.heads or len(set(self.heads)) < len(self.heads):
+            raise UserError(f"--heads must name heads, each once; got {' '.join(self.heads)!r}")
+        if self.seeds < 1:
+            raise UserError(f"--seeds must be at least 1; got {self.seeds}")
+
+
+def compare(
+    config: CompareConfig, out: str | Path, images: Splits | None = None, *, quiet: bool = False
+) -> dict[str, Any]:
+    """Pretrain under every head and seed, evaluate, and write summary.json and report.html.
+
+    Returns the summary. Every run is a run directory of its own, `HEAD-seedN`, under `out`.
+    Nothing is written before all heads are known to fit. Errors as in `pretrain`.
+    """
+    out = Path(out)
+    refuse_existing(out)
+    images = images or open_images(config.pretrain.data)
+    for name in config.heads:
+        build_model(resolve(_run_config(config, name, config.pretrain.seed), images.train))
+    write_json(out / "config.json", to_dict(config))
+    views = augment.resolve(config.pretrain.augment, images.train)
+    augment.write_sheet(images.train, views, out / "views.png", config.pretrain.seed)
+    return _compare(config, out, images, quiet)
+
+
+def resume_comparison(out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Go on with a comparison that stopped: finished runs are kept."""
+    path = Path(out) / "config.json"
+    if not path.is_file():
+        raise UserError(f"--resume must be a comparison's directory; {out} has no config.json")
+    config = from_dict(CompareConfig, read_json(path), str(path))
+    return _compare(config, Path(out), open_images(config.pretrain.data), quiet)
+
+
+def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> dict[str, Any]:
+    by_seed = []
+    for seed in range(config.pretrain.seed, config.pretrain.seed + config.seeds):
+        runs = {}
+        for name in config.heads:
+            path = out / f"{name}-seed{seed}"
+            if path.exists():
+                run = resume(path, images, quiet=quiet)
+            else:
+                run = pretrain(_run_config(config, name, seed), path, images, quiet=quiet)
+            if not (path / ANALYSIS_FILE).exists():
+                analyse(run, images, with_map=seed == config.pretrain.seed)
+            runs[name] = run
+        rows = {name: _row(run) for name, run in runs.items()}
+        factors = {name: _factors(run) for name, run in runs.items()}
+        baselines = _baselines(runs[config.heads[0]], images, out / f"baselines-seed{seed}.json")
+        by_seed.append({"heads": rows, "baselines": baselines, "factors": factors})
+    summary = _summary(config, images, by_seed)
+    write_json(out / "summary.json", summary)
+    write_report(out)
+    return summary
+
+
+def _row(run: Run) -> dict[str, float]:
+    """A run's line of the table."""
+    values = {name: result["value"] for name, result in run.results.items()}
+    return {**values, "seconds": run.metrics()[-1]["seconds"]}
+
+
+def _factors(run: Run) -> dict[str, dict[str, float]]:
+    """The score of each nuisance factor at each tap; empty where none are known."""
+    found = {tap: run.results.get(f"factors/{tap}") for tap in TAPS}
+    return {tap: result["scores"] for tap, result in found.items() if result}
+
+
+def _baselines(run: Run, images: Splits, path: Path) -> dict[str, dict[str, float]]:
+    """Raw pixels and the untrained encoder of this seed, computed once and kept at `path`."""
+    if not labelled(images):
+        return {}
+    if not path.exists():
+        assert images.test is not None, "labelled images have a test split"
+        config = load_config(run)
+        pair = (images.train, images.test)
+        write_json(path, probe_baselines(config, pair, extract_config(config), PROTOCOLS))
+    values = {name: result["value"] for name, result in read_json(path).items()}
+    return {
+        "pixels": {name: values[f"{name}/pixels"] for name in PROTOCOLS},
+        "untrained": {f"{name}/h": values[f"{name}/untrained"] for name in PROTOCOLS},
+    }
+
+
+def _summary(
+    config: CompareConfig, images: Splits, by_seed: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The whole comparison: means over the seeds, and their standard deviations."""
+    mean = _over_seeds(by_seed, statistics.fmean)
+    shown = images.train if images.test is None else images.test
+    summary: dict[str, Any] = {
+        **mean,
+        "seeds": config.seeds,
+        "data": config.pretrain.data.spec,
+        "images": len(images.train),
+        "epochs": config.pretrain.epochs,
+        "classes": list(shown.classes),
+        "learned": {
+            name: learned(name, row, mean["baselines"]) for name, row in mean["heads"].items()
+        },
+    }
+    if config.seeds > 1:
+        summary["std"] = _over_seeds(by_seed, statistics.stdev)
+    if not any(mean["factors"].values()):
+        del summary["factors"]
+    if labelled(images):
+        assert shown.labels is not None, "labelled images have labels"
+        summary["n_test"] = len(shown)
+        summary["chance"] = shown.labels.bincount().max().item() / len(shown)
+    return summary
+
+
+def _over_seeds(tables: list[Any], combine: Callable[[list[float]], float]) -> Any:
+    """Combine numbers that stand at the same place of several nested dictionaries."""
+    if isinstance(tables[0], dict):
+        return {key: _over_seeds([table[key] for table in tables], combine) for key in tables[0]}
+    return combine(tables)
+
+
+def _run_config(config: CompareConfig, name: HeadName, seed: int) -> PretrainConfig:
+    head = heads.for_head(config.pretrain.head, name)
+    return dataclasses.replace(config.pretrain, head=head, seed=seed)

@@ -1,0 +1,70 @@
+"""Frozen dataclasses to and from JSON, strictly: an unknown key is an error with a suggestion."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from headwise.errors import UserError, nearest
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON values (tuples become lists)."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[Config], values: dict[str, Any], where: str = "config") -> Config:
+    """A config from JSON values. Missing keys keep their defaults.
+
+    Raises `UserError` for an unknown key (naming the nearest) and for a value of the wrong type.
+    `where` names the source in messages.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be an object of settings; got {values!r}")
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise UserError(f"{where} has an unknown key {key!r}: {nearest(key, names)}")
+    return cls(**{key: _typed(hints[key], v, f"{where}.{key}") for key, v in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """`value` as `hint` wants it: the few kinds that configs use, and no conversions but
+    int to float and list to tuple."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is typing.Annotated:
+        return _typed(args[0], value, where)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (inner,) = (arg for arg in args if arg is not type(None))
+        return _typed(inner, value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{where} cannot be {value!r}: {nearest(str(value), map(str, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where} must be a list; got {value!r}")
+        kinds = [args[0]] * len(value) if args[1:] == (...,) else list(args)
+        if len(kinds) != len(value):
+            raise UserError(f"{where} must have {len(kinds)} values; got {value!r}")
+        return tuple(_typed(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise UserError(f"{where} must be of type {hint.__name__}; got {value!r}")
+    return value

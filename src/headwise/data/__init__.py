@@ -1,0 +1,20 @@
+"""Images from anywhere: in memory as uint8, or as files that workers decode."""
+
+from headwise.data.images import (
+    ImageFiles,
+    Images,
+    ResidentImages,
+    Splits,
+    write_skipped,
+)
+from headwise.data.opening import DataConfig, open_images
+
+__all__ = [
+    "DataConfig",
+    "ImageFiles",
+    "Images",
+    "ResidentImages",
+    "Splits",
+    "open_images",
+    "write_skipped",
+]

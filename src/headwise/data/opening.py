@@ -1,0 +1,180 @@
+"""From a spec to images: the one place where sources, splits and limits come together."""
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+
+from headwise import distributed
+from headwise.data.archive import list_zip
+from headwise.data.arrays import open_npz
+from headwise.data.builtin import open_builtin
+from headwise.data.decode import square
+from headwise.data.folder import list_folder, walk
+from headwise.data.images import ImageFiles, Images, ResidentImages, Splits, resident_images
+from headwise.data.parquet import list_parquet
+from headwise.data.resident import Residence, settle
+from headwise.data.split import limited, stratified_split
+from headwise.data.torchvision_sets import open_torchvision
+from headwise.errors import UserError, nearest
+
+FORMS = (
+    "builtin:shapes",
+    "builtin:digits",
+    "torchvision:CIFAR10",
+    "a folder of images",
+    "FILE.zip",
+    "FILE.npz",
+    "FILE.parquet or a folder or a glob of them",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, how many of them, and how they are kept."""
+
+    spec: str = "builtin:shapes"
+    """builtin:shapes, builtin:digits, torchvision:NAME, or the path of a folder of images, of such
+    a folder as .zip, of an .npz, or of image parquet (a file, a folder, a glob)."""
+    limit: int | None = None
+    """Take this many images of each split at most: the first of every class in turn."""
+    test_fraction: float = 0.2
+    """Fraction of each class that becomes the test split of a labelled source without one; or 0."""
+    split_seed: int = 0
+    """Seed of that split."""
+    image_column: str | None = None
+    """Parquet: the column with the images; by default the only one that can be."""
+    label_column: str | None = None
+    """Parquet: the column with the labels; by default one called label (or nearly so), or else the
+    only one of integers."""
+    resize: int | None = None
+    """Make every image a square of this many pixels: short side resized, centre cropped."""
+    resident_mib: int = 4096
+    """A split of images of one size, up to this many MiB, is decoded once into memory."""
+    max_bad_fraction: float = 0.01
+    """More unreadable images than this fraction of a split are an error; fewer are skipped."""
+    cache: bool = True
+    """Keep decoded images in $HEADWISE_CACHE, $XDG_CACHE_HOME/headwise or ~/.cache/headwise."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"data.limit must be at least 1, or none; got {self.limit}")
+        if self.resize is not None and self.resize < 1:
+            raise UserError(f"data.resize must be at least 1 pixel, or none; got {self.resize}")
+        if self.resident_mib < 0:
+            raise UserError(f"data.resident_mib must not be negative; got {self.resident_mib}")
+        if not 0 <= self.test_fraction < 1:
+            raise UserError(f"data.test_fraction must be in [0, 1); got {self.test_fraction}")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UserError(f"data.max_bad_fraction must be in [0, 1]; got {self.max_bad_fraction}")
+
+
+def open_images(config: DataConfig | str, workers: int | None = None) -> Splits:
+    """The images that `config` (or a spec alone) names, split and limited before any is decoded.
+
+    `workers`: threads that decode; by default one for each CPU this process may use. Of many ranks
+    the first of every host decodes, and the others read what it cached. Raises `UserError`.
+    """
+    config = DataConfig(spec=config) if isinstance(config, str) else config
+    workers = workers or len(os.sched_getaffinity(0))
+    if distributed.world_size() == 1 or not config.cache:
+        return _open(config, workers)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not first:
+        distributed.barrier()
+        return _open(config, workers)
+    try:
+        return _open(config, workers)
+    finally:
+        distributed.barrier()
+
+
+def _open(config: DataConfig, workers: int) -> Splits:
+    train, test = _source(config)
+    if test is None and train.labels is not None and config.test_fraction > 0:
+        index, test_index = stratified_split(train.labels, config.test_fraction, config.split_seed)
+        if len(test_index):
+            train, test = train.select(index), train.select(test_index)
+    how = Residence(
+        resize=config.resize,
+        resident_mib=config.resident_mib,
+        max_bad_fraction=config.max_bad_fraction,
+        cache=config.cache,
+        workers=workers,
+    )
+    train = _settled(limited(train, config.limit), how, f"{config.spec} (train)")
+    if test is not None:
+        test = _settled(limited(test, config.limit), how, f"{config.spec} (test)")
+    return Splits(train, test)
+
+
+def _settled(images: Images, how: Residence, where: str) -> Images:
+    if isinstance(images, ImageFiles):
+        return settle(images, how, where)
+    return images if how.resize is None else _resized(images, how.resize)
+
+
+def _resized(images: ResidentImages, size: int) -> ResidentImages:
+    if images.pixels.shape[2:] == (size, size):
+        return images
+    pictures = (PIL.Image.fromarray(p.permute(1, 2, 0).numpy()) for p in images.pixels)
+    pixels = np.stack([np.asarray(square(picture, size)) for picture in pictures])
+    return resident_images(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        images.labels,
+        images.classes,
+        images.ids,
+        factors=images.factors,
+    )
+
+
+def _source(config: DataConfig) -> Splits:
+    """All images of the source, with its own split if it has one; files are listed, not read."""
+    kind, _, name = config.spec.partition(":")
+    match kind:
+        case "builtin":
+            return open_builtin(name, config.limit)
+        case "torchvision":
+            return open_torchvision(name)
+    try:
+        return _from_disk(Path(config.spec).expanduser(), config)
+    except OSError as error:
+        raise UserError(f"{config.spec} cannot be read: {error}") from error
+
+
+def _from_disk(path: Path, config: DataConfig) -> Splits:
+    if path.is_dir():
+        tables = _tables(path)
+        if not tables:
+            return list_folder(path)
+        return list_parquet(tables, path, config.image_column, config.label_column)
+    if not path.exists():
+        tables = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not tables or any(table.suffix != ".parquet" for table in tables):
+            raise UserError(
+                f"data.spec must be a path that exists (globs are for .parquet) or a known name; "
+                f"got {config.spec!r}: {nearest(config.spec, FORMS)}"
+            )
+        root = Path(os.path.commonpath([table.parent for table in tables]))
+        return list_parquet(tables, root, config.image_column, config.label_column)
+    match path.suffix.lower():
+        case ".zip":
+            return list_zip(path)
+        case ".npz":
+            return open_npz(path)
+        case ".parquet":
+            return list_parquet([path], path.parent, config.image_column, config.label_column)
+    raise UserError(f"{path} must be a folder, or end in .zip, .npz or .parquet")
+
+
+def _tables(folder: Path) -> list[Path]:
+    """Parquet files where the hub puts them; elsewhere only if the first look finds no image, so
+    that a folder of a million images is not walked twice."""
+    tables = [*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]
+    if not tables and next(walk(folder), None) is None:
+        tables = [*folder.rglob("*.parquet")]
+    return sorted(tables)

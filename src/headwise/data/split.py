@@ -1,0 +1,89 @@
+"""Which images are for training, which for testing, and how many: decided before any is decoded."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from headwise import rng
+from headwise.data.images import Images, Splits
+from headwise.errors import UserError
+
+TEST_NAMES = ("test", "val", "valid", "validation")
+"""The names of a test split, the preferred first."""
+
+
+def stratified_split(
+    labels: Int64[Tensor, " n"], test_fraction: float, seed: int
+) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " test"]]:
+    """Ascending indices of the two sides, drawn class by class.
+
+    Of a class of two images or more each side has at least one; a single image is for training.
+    A class's draw depends on the seed, its label and its size alone.
+    """
+    tests = [torch.empty(0, dtype=torch.int64)]
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        n = len(members)
+        count = min(max(round(n * test_fraction), 1), n - 1)
+        order = torch.randperm(n, generator=rng.generator(seed, "data split", label))
+        tests.append(members[order[:count]])
+    test = torch.cat(tests).sort().values
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[test] = False
+    return rest.nonzero().flatten(), test
+
+
+def balanced_limit(labels: Int64[Tensor, " n"], limit: int) -> Int64[Tensor, " m"]:
+    """Ascending indices of at most `limit` images: the first of every class, then the second of
+    every class, and so on. A smaller limit takes a subset of what a larger one takes."""
+    by_class = labels.argsort(stable=True)
+    counts = labels.unique(return_counts=True)[1]
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    turn = torch.empty_like(labels)
+    turn[by_class] = torch.arange(len(labels)) - starts
+    # Within a turn the classes come in order.
+    return by_class[turn[by_class].argsort(stable=True)][:limit].sort().values
+
+
+def limited(images: Images, limit: int | None) -> Images:
+    """At most `limit` images: balanced over classes, or plainly the first ones without labels."""
+    if limit is None or limit >= len(images):
+        return images
+    if images.labels is None:
+        return images.select(torch.arange(limit))
+    return images.select(balanced_limit(images.labels, limit))
+
+
+def own_split(parts: dict[str, Images], where: str) -> Splits:
+    """The source's own splits: `train`, and the first test split there is (`TEST_NAMES`), of those
+    with labels if any. Labels of both become indices into the classes of `train`.
+
+    A single class tells nothing apart, so it counts as no labels.
+    """
+    train = parts["train"]
+    tests = [parts[name] for name in TEST_NAMES if name in parts]
+    labelled = [test for test in tests if test.labels is not None]
+    test = next(iter(labelled or tests), None)
+    if len(train.classes) < 2:
+        return Splits(_without_labels(train), None if test is None else _without_labels(test))
+    return Splits(train, None if test is None else _relabelled(test, train.classes, where))
+
+
+def _without_labels(images: Images) -> Images:
+    return dataclasses.replace(images, labels=None, classes=())
+
+
+def _relabelled(test: Images, classes: tuple[str, ...], where: str) -> Images:
+    if test.labels is None or test.classes == classes:
+        return dataclasses.replace(test, classes=() if test.labels is None else classes)
+    unknown = [name for name in test.classes if name not in classes]
+    if unknown:
+        listed = ", ".join(map(repr, unknown[:10]))
+        raise UserError(
+            f"{where}: train and test must have the same classes; test has {listed}, which train "
+            "lacks: rename the classes, or remove the test split to have one drawn from train"
+        )
+    places = torch.tensor([classes.index(name) for name in test.classes])
+    return dataclasses.replace(test, labels=places[test.labels], classes=classes)

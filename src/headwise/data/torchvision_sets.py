@@ -1,0 +1,63 @@
+"""The data sets that torchvision keeps as arrays, where they are on the disk already."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headwise.data.arrays import from_arrays
+from headwise.data.images import ResidentImages, Splits
+from headwise.errors import UserError, nearest
+
+NAMES = ("CIFAR10", "CIFAR100", "STL10", "SVHN", "MNIST", "FashionMNIST", "KMNIST", "USPS")
+
+
+def open_torchvision(name: str) -> Splits:
+    """Train and test of a set in $HEADWISE_DATA or ./data. Nothing is downloaded."""
+    if name not in NAMES:
+        raise UserError(f"torchvision:{name} is not known: {nearest(name, NAMES)}")
+    root = Path(os.environ.get("HEADWISE_DATA") or "data")
+    try:
+        return Splits(_images(name, root, train=True), _images(name, root, train=False))
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"torchvision:{name} must lie in {root} ({_line(error)}); get it with: python -c "
+            f"\"import torchvision; torchvision.datasets.{name}('{root}', download=True)\", "
+            "or name its folder in HEADWISE_DATA"
+        ) from error
+
+
+def _images(name: str, root: Path, train: bool) -> ResidentImages:
+    from torchvision import datasets
+
+    split = "train" if train else "test"
+    data: Any  # each set has fields and types of its own
+    match name:
+        case "CIFAR10":
+            data = datasets.CIFAR10(root, train=train)
+        case "CIFAR100":
+            data = datasets.CIFAR100(root, train=train)
+        case "STL10":
+            data = datasets.STL10(str(root), split=split)
+        case "SVHN":
+            data = datasets.SVHN(root, split=split)
+        case "MNIST":
+            data = datasets.MNIST(root, train=train)
+        case "FashionMNIST":
+            data = datasets.FashionMNIST(root, train=train)
+        case "KMNIST":
+            data = datasets.KMNIST(root, train=train)
+        case _:
+            assert name == "USPS", name
+            data = datasets.USPS(root, train=train)
+    labels = data.labels if name in ("STL10", "SVHN") else data.targets
+    images = from_arrays(np.asarray(data.data), np.asarray(labels), f"{name}-{split}")
+    if name in ("SVHN", "USPS"):
+        return images
+    return dataclasses.replace(images, classes=tuple(data.classes))
+
+
+def _line(error: Exception) -> str:
+    return str(error).split(". You can use")[0]

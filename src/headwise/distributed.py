@@ -1,0 +1,91 @@
+"""The few collectives that training needs. In one process each is the identity.
+
+How W ranks equal one process: every rank encodes its own views, `gather` puts all ranks' `h`
+together, and then **every rank computes the head and the loss of the whole batch**. `gather`'s
+backward sums the ranks' gradients and `average_gradients` takes the mean over ranks, so encoder
+(W partial gradients, each W times too large) and head (W equal gradients) both come out exact.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def process_group(device: str) -> Iterator[None]:
+    """Join the group that `torchrun` describes in the environment; nothing where there is none."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather(rows: Float[Tensor, "n p"]) -> Float[Tensor, "m p"]:
+    """All ranks' rows in rank order (`m = W·n`); its backward sums the gradients of all ranks.
+
+    Every rank must give the same number of rows.
+    """
+    return rows if world_size() == 1 else _Gather.apply(rows)
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace each gradient by its mean over ranks, in one collective for each dtype."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for dtype in sorted({g.dtype for g in gradients}, key=str):
+        group = [g for g in gradients if g.dtype == dtype]
+        flat = torch.cat([g.reshape(-1) for g in group])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for gradient, part in zip(group, flat.split([g.numel() for g in group]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set on any rank."""
+    if world_size() == 1:
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    count = torch.tensor(int(flag), device=device)
+    dist.all_reduce(count)
+    return bool(count.item())
+
+
+def barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        n = len(gradient) // world_size()
+        return gradient[rank() * n : (rank() + 1) * n]

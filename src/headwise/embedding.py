@@ -1,0 +1,265 @@
+"""`headwise embed`: the representation `h` of every image, as a parquet table.
+
+The table grows in parts beside it (`OUT.parts/`), each written atomically. A call that is killed
+loses the part it was at; the next one, for the same encoder, images and settings, goes on there.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from headwise import hardware
+from headwise.augment import AugmentConfig, whole_batches
+from headwise.data import DataConfig, ImageFiles, Images, open_images, write_skipped
+from headwise.data.images import fingerprint
+from headwise.errors import UserError
+from headwise.export import ENCODER_FILE, describe_encoder, load_encoder
+from headwise.features import ExtractConfig
+from headwise.files import read_json, write_atomically, write_json
+from headwise.hardware import Device, Precision
+from headwise.progress import progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A part becomes a row group of the table: 32 MiB for p = 2048 and batches of 256.
+PART_BATCHES = 16
+
+
+def embed(
+    run: str | Path,
+    data: str | DataConfig,
+    out: str | Path,
+    *,
+    batch_size: int = 256,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: int | None = None,
+    quiet: bool = False,
+) -> int:
+    """Write `h` of every image, in the images' order, to the parquet file `out`; return its rows.
+
+    Columns: `path` (the image's id), `label` (its class's name; absent where nothing is labelled),
+    `split` (`test` for a test split of the source's own, else `train`; none is drawn here), and
+    `h`, a fixed-size list of p float32. Where it comes from is in the schema's metadata, as JSON
+    under `headwise`. Images are decoded as they are needed; those that cannot be are left out, and
+    named in `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core.
+
+    Raises `UserError` where `out` exists, `run` has no encoder, no image is readable, or more than
+    `max_bad_fraction` of them are not.
+    """
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
+    file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
+    origin = describe_encoder(file)
+    how = _how(origin["image"], batch_size, device, precision, workers)
+    config = DataConfig(spec=data) if isinstance(data, str) else data
+    # Every image is wanted, none for testing, and none in memory for longer than it takes.
+    config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0)
+    splits = {name: one for name, one in open_images(config)._asdict().items() if one is not None}
+    prints = [one.fingerprint.encode() for one in splits.values()]
+    origin |= {
+        "run": file.resolve().parent.name,
+        "encoder_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "data": config.spec,
+        "fingerprint": fingerprint(*prints),
+        "device": how.device,
+        "precision": how.precision,
+    }
+    folder = out.with_name(f"{out.name}.parts")
+    _claim(folder, {**origin, "batch_size": batch_size})
+    encoder = load_encoder(file).to(how.device, memory_format=torch.channels_last)
+    works = [_work(name, splits, folder, batch_size) for name in splits]
+    for work in works:
+        _write_parts(encoder, work, how, config, quiet)
+    rows = _join(works, out, origin)
+    shutil.rmtree(folder)
+    return rows
+
+
+class _Work(NamedTuple):
+    """One split and its parts."""
+
+    split: str
+    images: Images
+    labelled: bool
+    """Whether any split has labels, and so the table its column."""
+    part_size: int
+    paths: list[Path]
+    """Part `i` is for the images from `i * part_size` on; missing where none can be read."""
+
+
+def _work(split: str, splits: dict[str, Images], folder: Path, batch_size: int) -> _Work:
+    labelled = any(images.labels is not None for images in splits.values())
+    size = batch_size * PART_BATCHES
+    count = -(-len(splits[split]) // size)
+    paths = [folder / f"{split}-{i:06d}.parquet" for i in range(count)]
+    return _Work(split, splits[split], labelled, size, paths)
+
+
+def _how(
+    image: dict[str, Any],
+    batch_size: int,
+    device: Device,
+    precision: Precision,
+    workers: int | None,
+) -> ExtractConfig:
+    if batch_size < 1 or (workers is not None and workers < 0):
+        raise UserError(
+            "--batch-size must be at least 1 and --workers must not be negative; "
+            f"got {batch_size} and {workers}"
+        )
+    here = hardware.resolve_device(device)
+    mean, std = tuple(image["mean"]), tuple(image["std"])
+    return ExtractConfig(
+        augment=AugmentConfig(size=image["size_px"], mean=mean, std=std),
+        batch_size=batch_size,
+        device=here,
+        precision=hardware.resolve_precision(precision, here),
+        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+    )
+
+
+def _claim(folder: Path, origin: dict[str, Any]) -> None:
+    """Make the parts' folder. One that exists must be for the same table."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        write_json(manifest, origin)
+        return
+    found = read_json(manifest)
+    unlike = [name for name in origin if found.get(name) != origin[name]]
+    if unlike:
+        raise UserError(
+            f"{folder} must hold parts of the same table; they were begun with another "
+            f"{', '.join(unlike)}; go on as they were begun, or remove that folder"
+        )
+
+
+def _write_parts(
+    encoder: nn.Module, work: _Work, how: ExtractConfig, config: DataConfig, quiet: bool
+) -> None:
+    """Encode the images from the first part on that is not there yet."""
+    import pyarrow.parquet as pq
+
+    images, paths, size = work.images, work.paths, work.part_size
+    done = sum(1 for _ in itertools.takewhile(Path.exists, paths))
+    start = min(done * size, len(images))
+    batches = whole_batches(
+        images.select(torch.arange(start, len(images))) if start else images,
+        how.augment,
+        batch_size=how.batch_size,
+        device=how.device,
+        workers=how.workers,
+    )
+    read = sum(pq.read_metadata(path).num_rows for path in paths[:done])
+    with progress(f"embed {work.split}", len(images), done=start, quiet=quiet) as show:
+        for part, group in itertools.groupby(batches, lambda b: done + int(b[0][0]) // size):
+            rows: list[tuple[Tensor, Tensor]] = []
+            for index, pixels in group:
+                with torch.no_grad(), hardware.autocast(how.device, how.precision):
+                    h = encoder(pixels.contiguous(memory_format=torch.channels_last))
+                rows.append((start + index, h.float().cpu()))
+                show(start + int(index[-1]) + 1, "images")
+            table = _table(work, *(torch.cat(column) for column in zip(*rows, strict=True)))
+            write_atomically(paths[part], functools.partial(pq.write_table, table))
+            read += len(table)
+            _check_unreadable(work, min((part + 1) * size, len(images)), read, config)
+    _check_unreadable(work, len(images), read, config)
+
+
+def _table(work: _Work, index: Int64[Tensor, " k"], h: Float[Tensor, "k p"]) -> "pa.Table":
+    import pyarrow as pa
+
+    images = work.images
+    columns = {"path": pa.array([_text(images.ids[i]) for i in index.tolist()], pa.string())}
+    if work.labelled:
+        labels = [None] * len(index) if images.labels is None else images.labels[index].tolist()
+        names = [None if label is None else images.classes[label] for label in labels]
+        columns["label"] = pa.array(names, pa.string())
+    columns["split"] = pa.array([work.split] * len(index), pa.string())
+    columns["h"] = pa.FixedSizeListArray.from_arrays(pa.array(h.flatten().numpy()), h.shape[1])
+    return pa.table(columns)
+
+
+def _text(id: str) -> str:
+    """File names may hold bytes that are not UTF-8, which a table cannot."""
+    return id.encode(errors="backslashreplace").decode()
+
+
+def _check_unreadable(work: _Work, end: int, read: int, config: DataConfig) -> None:
+    """Raise `UserError` where of the images before `end` too many are not among the `read` ones."""
+    known = len(work.images.skipped)  # since the images were opened
+    bad, n = end - read + known, len(work.images) + known
+    if bad <= config.max_bad_fraction * n and bad < n:
+        return
+    named = itertools.islice(_unreadable(work, end), 10)
+    first = "; ".join(f"{id} ({reason})" for id, reason in (*work.images.skipped, *named))
+    raise UserError(
+        f"{config.spec} ({work.split}): at most {config.max_bad_fraction:.3g} of the images may be "
+        f"unreadable, and not all; of {n}, {bad} so far are: {first}: "
+        "remove them or raise max_bad_fraction"
+    )
+
+
+def _unreadable(work: _Work, end: int) -> Iterator[tuple[str, str]]:
+    """The images before `end` that no part holds, and why. Parts are in the images' order."""
+    import pyarrow.parquet as pq
+
+    tables = (pq.read_table(path, columns=["path"]) for path in work.paths if path.exists())
+    written = (id for table in tables for id in table.column("path").to_pylist())
+    awaited = next(written, None)
+    for i, id in enumerate(work.images.ids[:end]):
+        if _text(id) == awaited:
+            awaited = next(written, None)
+        else:
+            yield id, _reason(work.images, i)
+
+
+def _reason(images: Images, i: int) -> str:
+    assert isinstance(images, ImageFiles), "only files can be unreadable"
+    try:
+        images.read(i)
+    except OSError as error:
+        return str(error.__cause__)
+    return "could not be read at first"
+
+
+def _join(works: list[_Work], out: Path, origin: dict[str, Any]) -> int:
+    """Parts to the table, a row group at a time, and its rows' number; what was left out, beside
+    it."""
+    import pyarrow.parquet as pq
+
+    skipped = out.with_name(f"{out.stem}.skipped.csv")
+    skipped.unlink(missing_ok=True)
+    write_skipped(
+        [
+            dataclasses.replace(images, skipped=(*images.skipped, *_unreadable(work, len(images))))
+            for work in works
+            if isinstance(images := work.images, ImageFiles)
+        ],
+        skipped,
+    )
+    paths = [path for work in works for path in work.paths if path.exists()]
+    schema = pq.read_schema(paths[0])
+    origin = {**origin, "p": schema.field("h").type.list_size}
+    schema = schema.with_metadata({"headwise": json.dumps(origin)})
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for path in paths:
+                writer.write_table(pq.read_table(path))
+
+    write_atomically(out, write)
+    return pq.read_metadata(out).num_rows

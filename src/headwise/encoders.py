@@ -1,0 +1,145 @@
+"""Encoders: any timm model by name, with a stem for small images, and small ResNets for trials."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from headwise import rng
+from headwise.augment import SMALL_PX
+from headwise.errors import UserError, nearest
+
+# A ResNet of four basic blocks, for trials on a CPU: timm's resnet18 with these settings.
+SMALL_RESNET = "resnet-small"
+_SMALL_DEPTHS, _SMALL_WIDTHS = (1, 1, 1, 1), (32, 64, 128, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The encoder `f`, from images to representations `h`."""
+
+    name: str = "resnet18"
+    """A timm model name, or `resnet-small`: four basic blocks of 32 to 256 channels."""
+    stem: Literal["auto", "standard", "small", "small-strided"] = "auto"
+    """First layers of a ResNet: standard (7×7 stride 2, max-pool), small (3×3 stride 1, none),
+    small-strided (3×3 stride 2, none). auto: small for images up to 64 px, else standard."""
+    depths: tuple[int, ...] | None = None
+    """ResNets: blocks of each stage. None: the model's own."""
+    widths: tuple[int, ...] | None = None
+    """ResNets: channels of each stage (of a bottleneck's inner layers). None: the model's own."""
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "widths"):
+            values = getattr(self, name)
+            if values is not None and (not values or min(values) < 1):
+                raise UserError(f"encoder.{name} must be positive numbers; got {values}")
+
+
+def resolve(config: EncoderConfig, size: int) -> EncoderConfig:
+    """The config with nothing left to choose, for views of `size` px."""
+    if config.name == SMALL_RESNET:
+        config = dataclasses.replace(
+            config,
+            depths=config.depths or _SMALL_DEPTHS,
+            widths=config.widths or _SMALL_WIDTHS,
+        )
+    if config.stem != "auto":
+        return config
+    small = size <= SMALL_PX and _is_resnet(config.name)
+    return dataclasses.replace(config, stem="small" if small else "standard")
+
+
+def timm_arguments(config: EncoderConfig, size: int) -> dict[str, Any]:
+    """What `timm.create_model` must be called with to make this encoder, but for the small stems,
+    which timm has no argument for: see `small_stem`."""
+    import timm
+
+    name = "resnet18" if config.name == SMALL_RESNET else config.name
+    if not timm.is_model(name):
+        raise UserError(
+            f"--encoder must be a timm model or {SMALL_RESNET}; got {config.name!r}; "
+            f"{nearest(config.name, [SMALL_RESNET, *timm.list_models()])}"
+        )
+    arguments: dict[str, Any] = {"model_name": name, "pretrained": False, "num_classes": 0}
+    if config.depths:
+        arguments["layers"] = config.depths
+    if config.widths:
+        arguments["channels"] = config.widths
+    if (config.depths or config.widths or config.stem.startswith("small")) and not _is_resnet(name):
+        raise UserError(
+            "encoder.stem small, encoder.depths and encoder.widths are for ResNets; "
+            f"got encoder {config.name!r}; leave them out"
+        )
+    # Models with position tables (vision transformers) are made for one image size.
+    if timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size:
+        arguments["img_size"] = size
+    return arguments
+
+
+def small_stem(model: nn.Module, stride: int) -> None:
+    """Replace a timm ResNet's 7×7 stride-2 convolution and max-pool by one 3×3 convolution, as
+    SimCLR does on CIFAR (arXiv 2002.05709, B.9)."""
+    conv = nn.Conv2d(3, model.conv1.out_channels, 3, stride, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    model.conv1 = conv
+    model.maxpool = nn.Identity()
+
+
+def build_encoder(config: EncoderConfig, size: int, seed: int) -> nn.Module:
+    """A timm model without its classifier, from `[n 3 size size]` to `h` `[n p]`.
+
+    Its weights are a function of `seed`. Raises `UserError` for an unknown name or a size that the
+    model cannot take.
+    """
+    import timm
+
+    config = resolve(config, size)
+    arguments = timm_arguments(config, size)
+    with rng.seeded(seed, "encoder"):
+        try:
+            model = timm.create_model(**arguments)
+        except (TypeError, AssertionError, RuntimeError) as error:
+            raise _unfit(config, size, error) from error
+        if config.stem == "small":
+            small_stem(model, stride=1)
+        elif config.stem == "small-strided":
+            small_stem(model, stride=2)
+    representation_size(model, config, size)
+    return model
+
+
+def representation_size(model: nn.Module, config: EncoderConfig, size: int) -> int:
+    """`p`, the size of `h`, found by encoding one black image of `size` px."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            h = model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
+    except (RuntimeError, AssertionError) as error:
+        raise _unfit(config, size, error) from error
+    finally:
+        model.train(training)
+    return h.shape[1]
+
+
+def _is_resnet(name: str) -> bool:
+    """Whether timm makes this model from its ResNet class with the plain stem."""
+    if name == SMALL_RESNET:
+        return True
+    import timm
+    from timm.models.resnet import ResNet
+
+    if not timm.is_model(name) or timm.model_entrypoint(name).__module__ != ResNet.__module__:
+        return False
+    with torch.device("meta"):
+        return isinstance(timm.create_model(name).conv1, nn.Conv2d)
+
+
+def _unfit(config: EncoderConfig, size: int, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(
+        f"encoder {config.name!r} cannot be made for images of {size} px ({reason}); "
+        "give another --encoder or --augment.size"
+    )

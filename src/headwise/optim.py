@@ -1,0 +1,217 @@
+"""What changes the weights, and how fast: parameter groups, LARS, the learning rate of a step.
+
+There is no scheduler object: the loop asks `learning_rate(step)` and writes it into every group,
+so resuming needs the step alone.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from headwise.errors import UserError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The defaults suit small data and any batch size: they need no tuning to learn something."""
+
+    name: Literal["sgd", "adamw", "lars"] = "adamw"
+    """SGD and LARS use the momentum, AdamW the betas. LARS is for batches of 1,024 and more."""
+    lr: float = 1e-3
+    """Base learning rate, before scaling. SimCLR: LARS with 0.3 (linear) or 0.075 (sqrt)."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """Peak learning rate: lr, lr·batch_size/256 or lr·√batch_size."""
+    momentum: float = 0.9
+    nesterov: bool = False
+    """SGD only."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW only."""
+    weight_decay: float = 1e-4
+    """Never on biases and normalisation. SimCLR: 1e-6 in the paper, 1e-4 in the code's default."""
+    warmup_epochs: float = 10.0
+    """Epochs of linear warm-up from 0 (SimCLR's 10); cosine decay to 0 follows."""
+    lars_trust: float = 0.001
+    """LARS's trust coefficient (SimCLR's)."""
+    lars_variant: Literal["reference", "denominator"] = "reference"
+    """SimCLR's reference code, or the form of timm and lightly: see `LARS`."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "lr must be positive", self.lr)
+        _require(0 <= self.momentum < 1, "momentum must lie in [0, 1)", self.momentum)
+        _require(all(0 <= b < 1 for b in self.betas), "betas must lie in [0, 1)", self.betas)
+        _require(self.weight_decay >= 0, "weight_decay must be 0 or more", self.weight_decay)
+        _require(self.warmup_epochs >= 0, "warmup_epochs must be 0 or more", self.warmup_epochs)
+        _require(self.lars_trust > 0, "lars_trust must be positive", self.lars_trust)
+        usable = not self.nesterov or (self.name == "sgd" and self.momentum > 0)
+        _require(usable, "nesterov needs name sgd and momentum above 0", self.name)
+
+
+def _require(holds: bool, what: str, given: Any) -> None:
+    if not holds:
+        raise UserError(f"optim: {what}; got {given!r}")
+
+
+def peak_learning_rate(config: OptimConfig, batch_size: int) -> float:
+    """The learning rate at the end of warm-up; `batch_size` counts images over all ranks."""
+    match config.lr_scaling:
+        case "none":
+            return config.lr
+        case "linear":
+            return config.lr * batch_size / 256
+        case "sqrt":
+            return config.lr * math.sqrt(batch_size)
+    choices = ["none", "linear", "sqrt"]
+    raise UserError(
+        f"optim: lr_scaling cannot be {config.lr_scaling!r}: {nearest(config.lr_scaling, choices)}"
+    )
+
+
+def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
+    """Linear from 0 at step 0 to `peak` at `warmup_steps`, then half a cosine to 0 at
+    `total_steps`, and 0 beyond.
+
+    SimCLR's schedule (arXiv 2002.05709, 2.2). Raises `UserError` unless warm-up ends before the
+    run does.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise UserError(
+            "optim: warm-up must be shorter than the run; "
+            f"got {warmup_steps} of {total_steps} steps; lower warmup_epochs or train longer"
+        )
+    if step < warmup_steps:
+        return step * (peak / warmup_steps)
+    if step >= total_steps:
+        return 0.0
+    progress = (step - warmup_steps) / (total_steps - warmup_steps)
+    return 0.5 * peak * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The trainable parameters in the model's order, each once: weights, then all the others.
+
+    Parameters of at most one dimension (biases, scale and shift of normalisation, layer scale) are
+    neither decayed nor, by LARS, adapted. A group without parameters is left out. Raises
+    `UserError` where nothing is trainable.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise UserError("optim: the model must have a trainable parameter; all are frozen")
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in parameters if p.ndim > 1],
+            "weight_decay": weight_decay,
+            "adapt": True,
+        },
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the model's trainable parameters; move the model to its device first.
+
+    The loop overwrites every `group["lr"]` at every step.
+    """
+    groups = parameter_groups(model, config.weight_decay)
+    match config.name:
+        case "sgd":
+            return torch.optim.SGD(
+                groups,
+                lr=config.lr,
+                momentum=config.momentum,
+                nesterov=config.nesterov,
+                fused=True,
+            )
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+        case "lars":
+            return LARS(
+                groups,
+                lr=config.lr,
+                momentum=config.momentum,
+                trust=config.lars_trust,
+                variant=config.lars_variant,
+            )
+    choices = ["sgd", "adamw", "lars"]
+    raise UserError(f"optim: name cannot be {config.name!r}: {nearest(config.name, choices)}")
+
+
+class LARS(torch.optim.Optimizer):
+    """SGD with momentum whose every tensor moves in proportion to its own norm.
+
+    You, Gitman & Ginsburg, arXiv 1708.03888. With g the gradient, w the weight, λ the decay:
+
+    - `"reference"` (SimCLR's code): g ← g + λw; v ← m·v + lr·(trust·‖w‖/‖g‖)·g; w ← w − v. The
+      learning rate enters the buffer, so a step keeps the rate of its own time.
+    - `"denominator"` (timm, lightly): v ← m·v + (trust·‖w‖/(‖g‖ + λ‖w‖))·(g + λw); w ← w − lr·v.
+
+    Where ‖w‖ or ‖g‖ is 0, and in groups with `adapt` false, the ratio is 1. Without Nesterov.
+    """
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        *,
+        lr: float,
+        momentum: float = 0.9,
+        trust: float = 0.001,
+        variant: Literal["reference", "denominator"] = "reference",
+    ) -> None:
+        if variant not in ("reference", "denominator"):
+            raise UserError(
+                f"LARS: variant cannot be {variant!r}: "
+                f"{nearest(variant, ['reference', 'denominator'])}"
+            )
+        defaults = {"lr": lr, "momentum": momentum, "trust": trust, "variant": variant}
+        super().__init__(groups, {**defaults, "weight_decay": 0.0, "adapt": True})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Move every parameter that has a gradient; the gradients stay as they are."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._move(parameters, group)
+        return loss
+
+    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        updates = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
+        if group["adapt"]:
+            torch._foreach_mul_(updates, _trust_ratios(parameters, gradients, updates, group))
+        inside = group["variant"] == "reference"
+        if inside:
+            torch._foreach_mul_(updates, group["lr"])
+        buffers = [self._buffer(p) for p in parameters]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, updates)
+        torch._foreach_add_(parameters, buffers, alpha=-1.0 if inside else -group["lr"])
+
+    def _buffer(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        return state["momentum_buffer"]
+
+
+def _trust_ratios(
+    parameters: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: dict[str, Any]
+) -> list[Tensor]:
+    """One scalar for each parameter, without waiting for the device."""
+    weight = torch.stack(torch._foreach_norm(parameters))
+    if group["variant"] == "reference":
+        gradient = torch.stack(torch._foreach_norm(decayed))
+        scale = gradient
+    else:
+        gradient = torch.stack(torch._foreach_norm(gradients))
+        scale = gradient + group["weight_decay"] * weight
+    ratio = group["trust"] * weight / scale
+    return list(torch.where((weight > 0) & (gradient > 0), ratio, 1.0).unbind())

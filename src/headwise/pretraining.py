@@ -1,0 +1,326 @@
+"""Pretraining: a step, and the loop around it."""
+
+import dataclasses
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from headwise import augment, checkpoint, distributed, export, geometry, hardware, heads, rng
+from headwise.checkpoint import TrainState
+from headwise.config import to_dict
+from headwise.data import Images, Splits, open_images, write_skipped
+from headwise.errors import UserError
+from headwise.evaluation.knn import knn_accuracy
+from headwise.features import extract, extract_config
+from headwise.interrupts import Interrupted, stop_requests
+from headwise.losses import contrastive_accuracy, contrastive_logits
+from headwise.model import Outputs
+from headwise.optim import build_optimizer, learning_rate, peak_learning_rate
+from headwise.pretrain_config import PretrainConfig, build_model, load_config, resolve
+from headwise.progress import progress
+from headwise.runs import Run, refuse_existing
+
+log = logging.getLogger("headwise")
+
+# The k-NN check looks at this many training images, a fifth of them as queries.
+_KNN_IMAGES, _KNN_K = 5000, 10
+# Metrics that compare all pairs of rows or factor a matrix look at this many rows at most.
+_METRIC_ROWS = 1024
+
+
+def pretrain(
+    config: PretrainConfig, out: str | Path, images: Splits | None = None, *, quiet: bool = False
+) -> Run:
+    """Pretrain an encoder under a projection head; `out` becomes the run directory.
+
+    `images` saves opening `config.data` again. Nothing is written before everything is checked.
+    Raises `UserError` for settings that cannot work and for a loss that is not finite,
+    `Interrupted` after SIGTERM or Ctrl-C, when the state is saved.
+    """
+    out = Path(out)
+    refuse_existing(out)
+    with distributed.process_group(hardware.resolve_device(config.device)):
+        config, state, train = _prepare(config, images)
+        if distributed.rank() == 0:
+            Run.create(out, to_dict(config), config.device)
+            seed = rng.seed_at(config.seed, "sheet")
+            augment.write_sheet(train, config.augment, out / "views.png", seed)
+        distributed.barrier()
+        log.info("%s", describe(config, state, train))
+        _loop(config, Run(out), train, state, quiet=quiet)
+        return _finish(config, Run(out), state)
+
+
+def resume(out: str | Path, images: Splits | None = None, *, quiet: bool = False) -> Run:
+    """Go on with a run that stopped, from its last checkpoint, to the same end as if it had not."""
+    run = Run.open(Path(out), finished=False)
+    if run.done:
+        return run
+    config = load_config(run)
+    with distributed.process_group(config.device):
+        config, state, train = _prepare(config, images)
+        path = checkpoint.latest(run.path / "checkpoints")
+        if path is not None:
+            checkpoint.load(state, path)
+        if distributed.rank() == 0:
+            run.rewind(state.step)
+        distributed.barrier()
+        _loop(config, run, train, state, quiet=quiet)
+        return _finish(config, run, state)
+
+
+def _prepare(
+    config: PretrainConfig, images: Splits | None
+) -> tuple[PretrainConfig, TrainState, Images]:
+    if config.keep_freed_memory:
+        hardware.keep_freed_memory()
+    train = (images or open_images(config.data)).train
+    config = resolve(config, train)
+    world = distributed.world_size()
+    if config.batch_size % world:
+        raise UserError(
+            "--batch-size must be a multiple of the number of ranks; "
+            f"got {config.batch_size} over {world}"
+        )
+    config, model = build_model(config)
+    if heads.leaks(config.head):
+        log.warning(
+            "head.context %s is a negative control: what a sample does not see names its twin, so "
+            "the loss can be solved without the images (docs/heads.md)",
+            config.head.context,
+        )
+    if config.device == "cuda" and world > 1:
+        model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
+    model.to(config.device, memory_format=torch.channels_last)
+    return config, TrainState(model, build_optimizer(config.optim, model)), train.to(config.device)
+
+
+def train_step(
+    config: PretrainConfig, state: TrainState, views: Float[Tensor, "m 3 s s"], rate: float
+) -> tuple[Outputs, Float[Tensor, ""], Float[Tensor, ""]]:
+    """One step of the optimizer on two views of a batch: the outputs, the loss and the contrastive
+    accuracy. Loss, gradient and weights are those of the whole batch over all ranks."""
+    with hardware.autocast(config.device, config.precision):
+        h, z = state.model(views.contiguous(memory_format=torch.channels_last))
+    z0, z1 = z.chunk(2)
+    logits, positives = contrastive_logits(z0, z1, config.temperature)
+    loss = F.cross_entropy(logits, positives)
+    state.optimizer.zero_grad()
+    loss.backward()
+    distributed.average_gradients(state.model.parameters())
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.step += 1
+    accuracy = contrastive_accuracy(logits.detach(), positives)
+    return Outputs(h.detach().float(), z.detach().float()), loss.detach(), accuracy
+
+
+def _loop(
+    config: PretrainConfig, run: Run, images: Images, state: TrainState, *, quiet: bool
+) -> None:
+    """Train from the state's step to the last. Everything periodic is in view."""
+    batch, epoch_steps = config.batch_size, len(images) // config.batch_size
+    total = config.epochs * epoch_steps
+    peak = peak_learning_rate(config.optim, batch)
+    warm = round(config.optim.warmup_epochs * epoch_steps)
+    main = distributed.rank() == 0
+    stop_every = 1 if distributed.world_size() == 1 else config.log_every
+    losses: list[Tensor] = []  # since the last record
+    accuracies: list[Tensor] = []  # of this epoch
+    skipped = dict(images.skipped)
+    started = time.monotonic() - state.seconds
+    recorded, recorded_step = time.monotonic(), state.step
+    batches = augment.view_batches(
+        images,
+        config.augment,
+        batch_size=batch,
+        steps=range(state.step, total),
+        seed=config.seed,
+        device=config.device,
+        workers=config.workers or 0,
+    )
+    with (
+        stop_requests() as stop,
+        progress(run.path.name, total, done=state.step, quiet=quiet or not main) as show,
+    ):
+        for crops, unreadable in batches:
+            rate = learning_rate(state.step, peak=peak, warmup_steps=warm, total_steps=total)
+            views = augment.normalised(crops, config.augment)
+            outputs, loss, accuracy = train_step(config, state, views, rate)
+            losses.append(loss)
+            accuracies.append(accuracy)
+            step, epoch = state.step, state.step / epoch_steps
+            stopping = due(step, stop_every) and distributed.any_rank(stop.exit_code is not None)
+
+            if unreadable:
+                skipped |= dict(unreadable)
+                check_skipped(skipped, images, config.data.max_bad_fraction)
+            if due(step, config.log_every) or due(step, epoch_steps) or stopping:
+                check_finite(losses, step, rate, config.temperature)
+                state.seconds = time.monotonic() - started
+                record = {
+                    "step": step,
+                    "epoch": epoch,
+                    "images_seen": step * batch,
+                    "seconds": state.seconds,
+                    "loss": torch.stack(losses).mean().item(),
+                    "contrastive_accuracy": torch.stack(accuracies[-len(losses) :]).mean().item(),
+                    **measure(outputs),
+                    "learning_rate": rate,
+                    "views_per_second": 2
+                    * batch
+                    * (step - recorded_step)
+                    / (time.monotonic() - recorded),
+                    "memory_mib": memory_mib(config.device),
+                }
+                if due(step, config.knn_every * epoch_steps) and images.labels is not None and main:
+                    record["knn/h"] = check_knn(config, state, images)
+                if main:
+                    run.log(record)
+                show(step, summary(record))
+                losses.clear()
+                recorded, recorded_step = time.monotonic(), step
+                if due(step, epoch_steps):
+                    warn_of_collapse(record, torch.stack(accuracies).mean().item(), 2 * batch)
+                    accuracies.clear()
+            if due(step, config.checkpoint_every * epoch_steps) or step == total or stopping:
+                if main:
+                    checkpoint.save(state, run.path / "checkpoints", keep=config.keep_checkpoints)
+                    record_skipped(skipped, images, run)
+                if stopping and step < total:
+                    raise Interrupted(
+                        f"{run.path} is saved at step {step} of {total}; "
+                        f"go on with: headwise pretrain --resume {run.path}",
+                        stop.exit_code or 75,
+                    )
+
+
+def _finish(config: PretrainConfig, run: Run, state: TrainState) -> Run:
+    if distributed.rank() == 0:
+        export.save_encoder(
+            state.model.encoder, config.encoder, config.augment, run.path / export.ENCODER_FILE
+        )
+        run.finish()
+    distributed.barrier()
+    return run
+
+
+def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
+    """The run in one line: what the automatic choices came to."""
+    encoder, head = state.model.encoder, state.model.head
+    p = encoder.num_features
+    return (
+        f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
+        f"({config.encoder.stem} stem, p = {p}, {_count(encoder)} parameters); "
+        f"head {config.head.name} ({_count(head)} parameters); "
+        f"{config.device}, {config.precision}, {torch.get_num_threads()} threads"
+    )
+
+
+def _count(module: torch.nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
+
+
+def due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def measure(outputs: Outputs) -> dict[str, float]:
+    """What can be seen without labels, on a part of the batch's views."""
+    z0, z1 = (z[: _METRIC_ROWS // 2] for z in outputs.z.chunk(2))
+    return {
+        "alignment": geometry.alignment(z0, z1).item(),
+        "uniformity": geometry.uniformity(torch.cat([z0, z1])).item(),
+        "rank_h": geometry.effective_rank(outputs.h[:_METRIC_ROWS]).item(),
+        "rank_z": geometry.effective_rank(torch.cat([z0, z1])).item(),
+    }
+
+
+def memory_mib(device: str) -> float:
+    """Peak memory so far: of the GPU's allocator, or the process's resident memory."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def check_finite(losses: list[Tensor], step: int, rate: float, temperature: float) -> None:
+    """Raise `UserError` if one of the losses up to `step` is not finite."""
+    bad = (~torch.stack(losses).isfinite()).nonzero()
+    if len(bad):
+        raise UserError(
+            f"the loss must be finite; at step {step - len(losses) + 1 + int(bad[0])} it was "
+            f"{losses[int(bad[0])].item()}, with learning rate {rate:.3g} and temperature "
+            f"{temperature:g}; the last checkpoint is kept; try a lower --lr or a longer warm-up"
+        )
+
+
+def check_skipped(skipped: dict[str, str], images: Images, most: float) -> None:
+    """Raise `UserError` if more than a fraction `most` of the images could not be read."""
+    if len(skipped) > most * len(images):
+        raise UserError(
+            f"at most {most:.1%} of the images may be unreadable; {len(skipped)} of {len(images)} "
+            f"are: {', '.join(list(skipped)[:10])}; mend them or raise --data.max-bad-fraction"
+        )
+
+
+def record_skipped(skipped: dict[str, str], images: Images, run: Run) -> None:
+    """Write skipped.csv: what was unreadable when the images were opened, and since."""
+    every = dataclasses.replace(images, skipped=tuple(skipped.items()))
+    write_skipped([every], run.path / "skipped.csv")
+
+
+def check_knn(config: PretrainConfig, state: TrainState, images: Images) -> float:
+    """k-NN accuracy of `h` among training images, a fifth of them as queries: a sign of progress
+    that leaves the test split alone."""
+    chosen = torch.randperm(len(images), generator=rng.generator(config.seed, "knn"))[:_KNN_IMAGES]
+    sample = extract(
+        state.model.encoder, None, images.select(chosen), ["h"], extract_config(config)
+    )["h"]
+    queries = len(sample.vectors) // 5
+    assert sample.labels is not None, "only called for labelled images"
+    return knn_accuracy(
+        sample.vectors[queries:],
+        sample.labels[queries:],
+        sample.vectors[:queries],
+        sample.labels[:queries],
+        k=min(_KNN_K, len(sample.vectors) - queries),
+        temperature=None,
+        num_classes=len(images.classes),
+    )
+
+
+def warn_of_collapse(record: dict[str, float], accuracy: float, rows: int) -> None:
+    """Say so when the last epoch looks like collapse."""
+    chance = 1 / (rows - 1)
+    flat = [tap for tap in ("h", "z") if record[f"rank_{tap}"] < 1.5]
+    if accuracy <= 2 * chance:
+        sign = f"contrastive accuracy {accuracy:.4f} is at chance ({chance:.4f})"
+    elif flat:
+        sign = f"the effective rank of {' and '.join(flat)} is near 1"
+    else:
+        return
+    log.warning(
+        "epoch %d looks like collapse: %s; try a lower --lr, a longer warm-up "
+        "(--optim.warmup-epochs), another --temperature, or a head with BatchNorm",
+        round(record["epoch"]),
+        sign,
+    )
+
+
+def summary(record: dict[str, float]) -> str:
+    """A record in a few words, for the progress bar."""
+    knn = f" knn/h {record['knn/h']:.1%}" if "knn/h" in record else ""
+    return (
+        f"epoch {record['epoch']:.1f} loss {record['loss']:.3f} "
+        f"accuracy {record['contrastive_accuracy']:.1%}{knn} "
+        f"{record['views_per_second']:.0f} views/s"
+    )

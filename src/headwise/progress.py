@@ -1,0 +1,55 @@
+"""Progress of a long job: a live bar on a terminal, a plain line now and then elsewhere."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+PLAIN_EVERY_SECONDS = 30.0
+
+Update = Callable[[int, str], None]
+"""Called with the steps done and a few words about them."""
+
+
+@contextlib.contextmanager
+def progress(name: str, total: int, *, done: int = 0, quiet: bool = False) -> Iterator[Update]:
+    """Show how far a job of `total` steps is, with the time left, on standard error."""
+    if quiet:
+        yield lambda step, words: None
+    elif sys.stderr.isatty():
+        with _bar(name, total, done) as update:
+            yield update
+    else:
+        yield _lines(name, total, done)
+
+
+@contextlib.contextmanager
+def _bar(name: str, total: int, done: int) -> Iterator[Update]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[words]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=total, completed=done, words="")
+        yield lambda step, words: bar.update(task, completed=step, words=words)
+
+
+def _lines(name: str, total: int, done: int) -> Update:
+    start = shown = time.monotonic()
+
+    def update(step: int, words: str) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < PLAIN_EVERY_SECONDS and step < total:
+            return
+        shown = now
+        left = (now - start) / max(step - done, 1) * (total - step)
+        line = f"{name} {step}/{total} {words} {left:.0f} s left"
+        print(line, file=sys.stderr, flush=True)
+
+    return update

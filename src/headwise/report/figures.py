@@ -1,0 +1,179 @@
+"""The figures of a comparison, apart from the map of h."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from headwise.report.comparison import Comparison, Run
+from headwise.report.drawing import COLOURS, DASHES, INK, MUTED, Drawing, finish, new_axes
+from headwise.report.scores import finite, head_scores, score
+
+BINS = 60
+"""Points of a training curve at most; each is the mean of the steps it stands for."""
+FLOOR = 1e-7
+"""Singular values below this share of the largest are rounding: float32 has 2⁻²⁴ ≈ 6e-8."""
+
+_BASELINES = (("pixels", "raw pixels", ":"), ("untrained", "untrained", "--"))
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def accuracy_bars(summary: dict[str, Any], probe: str, title: str) -> Drawing:
+    """Bars of h and z for every head, and the baselines as vertical lines."""
+    heads = list(summary["heads"])
+    figure, axes = new_axes(1.15 + 0.42 * len(heads))
+    edge = axes.get_yaxis_transform()  # x from 0 to 1 across the axes: numbers in one column
+    for tap, colour, offset in (("h", COLOURS[0], -0.19), ("z", COLOURS[4], 0.19)):
+        for place, (name, found) in _places(heads, head_scores(summary, f"{probe}/{tap}")):
+            y, x = place + offset, 100 * found.value
+            axes.barh(y, x, 0.36, color=colour, label=tap if name == heads[0] else None)
+            axes.errorbar(x, y, xerr=100 * found.spread, color=INK, elinewidth=0.8)
+            axes.text(1, y, f"{x:.1f}", transform=edge, ha="right", va="center", fontsize=7.5)
+    axes.set_yticks(range(len(heads)), heads)
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("% correct")
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.1)
+    axes.xaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
+    handles = [
+        Line2D([], [], color=COLOURS[0], linewidth=6, label="h"),
+        Line2D([], [], color=COLOURS[4], linewidth=6, label="z"),
+        *_baseline_lines(axes, summary, f"{probe}/h"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.1)
+    described = f"{title} of h and z by head, with baselines; the numbers are in the first table."
+    return finish(figure, f"accuracy-{probe}", title, described)
+
+
+def curves(comparison: Comparison, key: str, title: str) -> Drawing | None:
+    """One measure over the course of pretraining: a line a run, colour and dashes by head."""
+    figure, axes = new_axes(2.9)
+    drawn = []
+    for run in comparison.runs:
+        points = _curve(run, key)
+        if len(points):
+            colour, dashes = head_style(comparison.summary, run.head)
+            first = run.head not in drawn
+            axes.plot(*points.T, color=colour, linestyle=dashes, alpha=1 if first else 0.35)
+            drawn.append(run.head)
+    if not drawn:
+        return None
+    axes.set_xlabel("images seen")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.set_ylabel(title.lower())
+    _legend(figure, comparison.summary, drawn)
+    return finish(
+        figure, key.replace("_", "-"), title, f"{title} against images seen, a line for each head."
+    )
+
+
+def spectra(comparison: Comparison, tap: str, title: str) -> Drawing | None:
+    """Singular values over the largest, on a logarithmic axis, for the first seed of each head."""
+    figure, axes = new_axes(2.9)
+    drawn = []
+    for run in comparison.first_runs():
+        values = run.analysis.get(f"singular_values/{tap}")
+        if values is None or not values.size or not values[0] > 0:
+            continue
+        share = values / values[0]
+        colour, dashes = head_style(comparison.summary, run.head)
+        shown = np.where(share >= FLOOR, share, np.nan)
+        axes.plot(np.arange(1, len(share) + 1), shown, color=colour, linestyle=dashes)
+        drawn.append(run.head)
+    if not drawn:
+        return None
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=max(FLOOR, min(axes.get_ylim()[0], 1e-2)), top=1.6)
+    axes.yaxis.set_major_formatter(FuncFormatter(_power))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+    axes.set_xlabel("index")
+    axes.set_ylabel("singular value ÷ largest")
+    _legend(figure, comparison.summary, drawn)
+    described = f"Normalised singular values of the covariance of {tap}, a line for each head."
+    return finish(figure, f"spectrum-{tap}", title, described)
+
+
+def factor_heatmap(summary: dict[str, Any], tap: str, title: str) -> Drawing | None:
+    """How well each factor can be read from h or z: heads down, factors across, 0 to 1."""
+    by_head = {
+        head: taps[tap] for head, taps in (summary.get("factors") or {}).items() if taps.get(tap)
+    }
+    if not by_head:
+        return None
+    factors = list(dict.fromkeys(name for values in by_head.values() for name in values))
+    grid = np.array(
+        [[_or_nan(values.get(name)) for name in factors] for values in by_head.values()]
+    )
+    figure, axes = new_axes(1.1 + 0.36 * len(by_head))
+    axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(grid):
+        ink = "#ffffff" if value < 0.55 else "#000000"
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=ink)
+    axes.set_yticks(range(len(by_head)), list(by_head))
+    axes.set_xticks(range(len(factors)), factors)
+    if len(factors) > 4:
+        axes.tick_params(axis="x", rotation=35, rotation_mode="xtick")
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    described = f"How well each factor can be read from {tap}: a row for each head, 0 to 1."
+    return finish(figure, f"factors-{tap}", title, described)
+
+
+def head_style(summary: dict[str, Any], head: str) -> tuple[str, Any]:
+    """A head's colour and dashes: the same in every figure."""
+    place = list(summary["heads"]).index(head)
+    return COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+
+
+def _places(heads: list[str], scores: dict[str, Any]) -> list[tuple[int, tuple[str, Any]]]:
+    return [(heads.index(name), (name, found)) for name, found in scores.items()]
+
+
+def _baseline_lines(axes: Axes, summary: dict[str, Any], key: str) -> list[Line2D]:
+    lines = []
+    for name, label, dashes in _BASELINES:
+        if name in (summary.get("baselines") or {}):
+            found = score(summary, "baselines", name, key)
+            if found is not None:
+                x = 100 * found.value
+                lines.append(axes.axvline(x, color=INK, linestyle=dashes, linewidth=1, label=label))
+    chance = finite(summary.get("chance"))
+    if chance is not None:
+        lines.append(axes.axvline(100 * chance, color=MUTED, linewidth=1, label="chance"))
+    return lines
+
+
+def _curve(run: Run, key: str) -> np.ndarray:
+    """Rows of (images seen, mean of `key`), at most `BINS` of them."""
+    rows = [
+        (line["images_seen"], value)
+        for line in run.metrics
+        if "images_seen" in line and (value := finite(line.get(key))) is not None
+    ]
+    parts = np.array_split(np.array(rows, dtype=float), min(BINS, len(rows))) if rows else []
+    return np.array([part.mean(0) for part in parts])
+
+
+def _legend(figure: Figure, summary: dict[str, Any], heads: list[str]) -> None:
+    handles = []
+    for head in dict.fromkeys(heads):
+        colour, dashes = head_style(summary, head)
+        handles.append(Line2D([], [], color=colour, linestyle=dashes, label=head))
+    columns = 3 if max(map(len, heads)) < 14 else 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def _power(value: float, _: int) -> str:
+    return "1" if value == 1 else "10" + str(round(np.log10(value))).translate(_SUPERSCRIPTS)
+
+
+def _or_nan(value: Any) -> float:
+    found = finite(value)
+    return np.nan if found is None else found

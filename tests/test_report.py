@@ -1,0 +1,399 @@
+"""The report, against a made-up comparison whose every number is known."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from headwise.errors import UserError
+from headwise.report import plain_result, text_table, write_report
+from headwise.report.maps import THUMBNAIL_PX, thumbnail_canvas
+from headwise.report.scores import Score, differs
+
+HEADS = ("identity", "linear", "mlp", "ffn", "transformer")
+CLASSES = ["circle", "square", "triangle", "star", "ring", "cross", "moon", "heart", "arrow", "hex"]
+ACCURACIES = ("linear/h", "linear/z", "knn/h", "knn/z", "knn_weighted/h")
+VALUES = {
+    "identity": (0.612, 0.611, 0.574, 0.573, 0.581),
+    "linear": (0.634, 0.571, 0.602, 0.548, 0.611),
+    "mlp": (0.7137, 0.583, 0.6765, 0.566, 0.689),
+    "ffn": (0.5725, 0.431, 0.5405, 0.422, 0.549),
+    "transformer": (0.7015, 0.542, 0.684, 0.531, 0.6925),
+}
+
+
+def make_summary(*, seeds: int = 1, labels: bool = True) -> dict[str, Any]:
+    heads: dict[str, dict[str, float]] = {}
+    for i, name in enumerate(HEADS):
+        heads[name] = dict(zip(ACCURACIES, VALUES[name], strict=True)) if labels else {}
+        heads[name] |= {"rank/h": 31.4 + 17.3 * i, "rank/z": 12.7 + 9.1 * i}
+        heads[name] |= {"parameters": 1 + 98_432 * i * i, "seconds": 41.2 + 3.3 * i}
+    summary: dict[str, Any] = {
+        "heads": heads,
+        "baselines": {},
+        "chance": None,
+        "n_test": 2000,
+        "seeds": seeds,
+        "data": "builtin:shapes",
+        "images": 5000,
+        "epochs": 20,
+        "classes": [],
+        "learned": {name: f"The {name} head keeps shape & drops hue." for name in HEADS},
+    }
+    if labels:
+        summary |= {"chance": 0.1, "classes": CLASSES}
+        summary["baselines"] = {
+            "pixels": {"knn": 0.318, "linear": 0.277},
+            "untrained": {"knn/h": 0.401, "linear/h": 0.4645},
+        }
+        summary["factors"] = {
+            name: {
+                "h": {"hue": 0.41 + 0.05 * i, "angle": 0.23 + 0.06 * i, "size": 0.87 - 0.03 * i},
+                "z": {"hue": 0.41 - 0.09 * i, "angle": 0.21 - 0.04 * i, "size": 0.87 - 0.14 * i},
+            }
+            for i, name in enumerate(HEADS)
+        }
+    if seeds > 1:
+        deviation = {key: 0.008 + 0.001 * i for i, key in enumerate(ACCURACIES)}
+        summary["std"] = {
+            "heads": {name: deviation | {"rank/h": 1.23, "seconds": 0.7} for name in HEADS},
+            "baselines": {"untrained": {"knn/h": 0.011, "linear/h": 0.013}},
+        }
+    return summary
+
+
+def make_comparison(out: Path, summary: dict[str, Any], *, points: int = 60) -> Path:
+    """A directory such as `headwise compare` writes."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "summary.json").write_text(json.dumps(summary))
+    config = {"data": "builtin:shapes", "encoder": {"name": "resnet18"}, "loss": {"τ": 0.5}}
+    (out / "config.json").write_text(json.dumps(config))
+    noise = np.random.default_rng(0)
+    Image.fromarray(noise.integers(0, 255, (96, 480, 3), dtype=np.uint8)).save(out / "views.png")
+    for place, head in enumerate(summary["heads"]):
+        for seed in range(summary["seeds"] or 1):
+            make_run(out / f"{head}-seed{seed}", summary, place, seed, points)
+    return out
+
+
+def make_run(folder: Path, summary: dict[str, Any], place: int, seed: int, points: int) -> None:
+    folder.mkdir(exist_ok=True)
+    noise = np.random.default_rng([place, seed])
+    lines = []
+    for step in range(0, 400, 2):
+        done = 1 - math.exp(-step / (60 + 25 * place))
+        line = {
+            "step": step,
+            "epoch": (step + 2) / 20,
+            "images_seen": 256 * (step + 1),
+            "seconds": 0.1 * step,
+            "loss": 6.2 - (1.2 + 0.1 * place) * done + 0.05 * noise.standard_normal(),
+            "contrastive_accuracy": 0.01 + (0.4 + 0.08 * place) * done,
+            "alignment": 1.2 - 0.7 * done,
+            "uniformity": -0.4 - 2.9 * done,
+            "learning_rate": 1e-3,
+            "views_per_second": 1800.0 - 120 * place,
+            "memory_mib": 612.0 + 40 * place,
+        }
+        lines.append(json.dumps(line))
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    results = {"knn/h": {"value": 0.6, "n": 2000, "k": 20}, "linear/h": {"value": 0.6, "n": 2000}}
+    (folder / "results.json").write_text(json.dumps(results))
+    environment = {
+        "commit": "0123abcd" * 5,
+        "dirty": False,
+        "versions": {"torch": "2.11.0", "timm": "1.0.20"},
+        "device": "cpu",
+        "threads": 2,
+    }
+    (folder / "environment.json").write_text(json.dumps(environment))
+    labels = noise.integers(0, 10, points) if summary["classes"] else np.full(points, -1)
+    angle = 2 * np.pi * labels / 10
+    centres = (1.0 + place) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    colour = np.clip(40 + 20 * labels[:, None, None, None], 0, 255)
+    thumbnails = np.broadcast_to(colour, (points, 24, 24, 3)).astype(np.uint8).copy()
+    thumbnails[:, 6:18, 6:18, 0] = noise.integers(0, 255, (points, 1, 1))
+    rate = np.exp(-np.arange(512) / (30.0 + 25 * place))
+    arrays = {
+        "singular_values/h": (4 * rate).astype(np.float32),
+        "singular_values/z": np.where(np.arange(128) < 40 + 20 * place, rate[:128], 0).astype("f4"),
+        "map": (centres + noise.standard_normal((points, 2))).astype(np.float32),
+        "map_labels": labels.astype(np.int64),
+        "map_thumbnails": thumbnails,
+    }
+    np.savez(folder / "analysis.npz", **arrays)  # pyrefly: ignore[bad-argument-type]
+
+
+class Page(HTMLParser):
+    """What a browser would load, link to and show."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name == "href" and tag == "a":
+                self.links.append(value or "")
+            elif name in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
+                self.loaded.append(value or "")
+            self.loaded += re.findall(r"url\(([^)]*)\)", value or "")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] == ["style"]:
+            self.loaded += re.findall(r"url\(([^)]*)\)|@import", data)
+        else:
+            self.text += data
+
+
+def page_of(out: Path) -> Page:
+    return Page((out / "report.html").read_text(encoding="utf-8"))
+
+
+def few_heads(summary: dict[str, Any], count: int) -> dict[str, Any]:
+    return summary | {"heads": dict(list(summary["heads"].items())[:count])}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = make_comparison(tmp_path_factory.mktemp("one") / "out", make_summary())
+    assert write_report(out) == out / "report.html"
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(out: Path) -> Page:
+    return page_of(out)
+
+
+@pytest.fixture(scope="module")
+def seeds_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    summary = few_heads(make_summary(seeds=3), 2)
+    out = make_comparison(tmp_path_factory.mktemp("three") / "out", summary)
+    write_report(out)
+    return page_of(out)
+
+
+@pytest.fixture(scope="module")
+def unlabelled_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    summary = few_heads(make_summary(labels=False), 2)
+    out = make_comparison(tmp_path_factory.mktemp("unlabelled") / "out", summary)
+    write_report(out)
+    return out
+
+
+def printed(summary: dict[str, Any]) -> list[str]:
+    """Every number of the summary, as it is to be read."""
+    numbers = [f"{100 * summary['chance']:.1f}"] if summary["chance"] else []
+    for group in (summary["heads"], summary["baselines"]):
+        for values in group.values():
+            for key, value in values.items():
+                if key.startswith(("knn", "linear")):
+                    numbers.append(f"{100 * value:.1f}")
+                else:
+                    numbers.append(f"{value:,}" if key == "parameters" else f"{value:.1f}")
+    for taps in summary.get("factors", {}).values():
+        numbers += [f"{value:.2f}" for values in taps.values() for value in values.values()]
+    return numbers
+
+
+def missing(words: list[str], text: str) -> list[str]:
+    return [word for word in words if not re.search(rf"(?<![\d.,]){re.escape(word)}(?!\d)", text)]
+
+
+def test_page_has_every_head_and_number(page: Page) -> None:
+    summary = make_summary()
+    assert not missing(printed(summary), page.text)
+    assert not missing(list(summary["learned"].values()), page.text)
+    assert not missing(["builtin:shapes", "5,000", "2,000", "2.11.0", "k = 20"], page.text)
+
+
+def test_training_measures_are_means_over_the_last_epoch(out: Path, page: Page) -> None:
+    for head in HEADS:
+        lines = (out / f"{head}-seed0" / "metrics.jsonl").read_text().splitlines()
+        losses = [json.loads(line)["loss"] for line in lines[-10:]]  # ten lines an epoch
+        assert not missing([f"{np.mean(losses):.3f}"], page.text)
+
+
+def test_every_link_leads_somewhere(page: Page) -> None:
+    within = [link[1:] for link in page.links if link.startswith("#")]
+    assert set(within) <= set(page.ids)
+    measures = "linear knn knn-weighted rank loss contrastive-accuracy alignment uniformity"
+    others = "parameters seconds throughput memory pixels untrained chance h z error factors map"
+    assert {f"def-{name}" for name in f"{measures} {others}".split()} <= set(within)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_page_needs_nothing_else(page: Page) -> None:
+    assert page.loaded, "figures refer to their own clip paths at least"
+    assert all(address.startswith(("data:", "#")) for address in page.loaded)
+    assert "script" not in page.tags
+    outside = [link for link in page.links if not link.startswith("#")]
+    assert outside
+    assert all(link.startswith("https://arxiv.org/abs/") for link in outside)
+
+
+def test_figures_are_on_the_page_and_in_files(out: Path, page: Page) -> None:
+    names = ["accuracy-linear", "accuracy-knn", "loss", "contrastive-accuracy"]
+    names += ["spectrum-h", "spectrum-z", "factors-h", "factors-z"]
+    names += [f"map-{head}" for head in HEADS]
+    for name in names:
+        svg = (out / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert svg.startswith("<?xml")
+        with Image.open(out / "figures" / f"{name}.png") as image:
+            assert image.width >= 800
+        assert f"{name}-figure_1" in page.ids
+    assert page.tags.count("svg") == len(names) == len(list((out / "figures").glob("*.svg")))
+
+
+def test_equal_content_gives_equal_bytes(unlabelled_out: Path) -> None:
+    first = (unlabelled_out / "report.html").read_bytes()
+    assert write_report(unlabelled_out).read_bytes() == first
+
+
+def test_spread_over_seeds(seeds_page: Page) -> None:
+    assert not missing(["± 0.8", "± 1.2", "± 1.3"], seeds_page.text.replace("\xa0", " "))
+    assert "standard deviation over 3 seeds" in seeds_page.text
+    assert "identity-seed2" in seeds_page.text
+
+
+def test_without_labels_only_geometry(unlabelled_out: Path) -> None:
+    page = page_of(unlabelled_out)
+    summary = few_heads(make_summary(labels=False), 2)
+    assert "no labels" in page.text
+    assert not missing(printed(summary), page.text)
+    assert not missing(list(summary["learned"].values())[:2], page.text)
+    assert not {"accuracy-linear-figure_1", "factors-h-figure_1"} & set(page.ids)
+    assert {"spectrum-h-figure_1", "map-identity-figure_1"} <= set(page.ids)
+
+
+def test_words_from_outside_are_escaped(tmp_path: Path) -> None:
+    summary = few_heads(make_summary(), 1)
+    evil = "<script>alert(1)</script> & $x$"
+    summary |= {"classes": [evil, *CLASSES[1:]], "data": evil, "learned": {"identity": evil}}
+    out = make_comparison(tmp_path / "out", summary, points=40)
+    write_report(out)
+    page = page_of(out)
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 3  # title, heading, learned
+    assert f"{evil[:15]}…" in page.text  # the map's legend
+
+
+def test_a_summary_alone_makes_a_page(tmp_path: Path) -> None:
+    summary = {"heads": {"mlp": {"knn/h": None, "linear/h": 0.5}, "linear": None}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    write_report(tmp_path)
+    page = page_of(tmp_path)
+    assert not missing(["mlp", "linear", "50.0"], page.text)
+
+
+def test_errors_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no summary\.json; run `headwise compare`"):
+        write_report(tmp_path)
+    (tmp_path / "summary.json").write_text('{"heads": {}}')
+    with pytest.raises(UserError, match="at least one head"):
+        write_report(tmp_path)
+    (tmp_path / "summary.json").write_text('{"heads": {"mlp": {}}')
+    with pytest.raises(UserError, match=r"summary\.json must be JSON"):
+        write_report(tmp_path)
+    (tmp_path / "summary.json").write_text('{"heads": {"mlp": {}}}')
+    (tmp_path / "mlp-seed0").mkdir()
+    (tmp_path / "mlp-seed0" / "metrics.jsonl").write_text('{"step": 1}\n{"step"')
+    with pytest.raises(UserError, match=r"metrics\.jsonl line 2 must be JSON"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_text_table() -> None:
+    summary = make_summary()
+    lines = text_table(summary).splitlines()
+    assert max(map(len, lines)) <= 80
+    by_name = {line.split()[0]: line.split() for line in lines[2:10]}
+    error = 100 * math.sqrt(0.7137 * 0.2863 / 2000)
+    assert by_name["mlp"][1:3] == ["71.4", f"±{error:.1f}*"]
+    assert by_name["transformer"][2] == "±1.0~"  # 1.2 points behind: within noise
+    assert by_name["ffn"][2] == "±1.1"  # 14 points behind: not
+    assert by_name["pixels"][1] == "27.7"
+    assert by_name["untrained"][3] == "40.1"
+    assert by_name["chance"][1:] == ["10.0"] * 5
+    assert not missing(
+        [f"{v['parameters']:,}" for v in summary["heads"].values()], "\n".join(lines)
+    )
+    columns = {line.index("±") for line in lines if "±" in line and line.split()[0] in HEADS}
+    assert len(columns) == 1  # in line
+
+
+def test_text_table_without_labels() -> None:
+    table = text_table(make_summary(labels=False))
+    assert "linear/h" not in table
+    assert "chance" not in table
+    assert not missing(["31.4", "12.7", "1,574,913", "54.4"], table)
+
+
+def test_result_in_words() -> None:
+    words = " ".join(plain_result(make_summary()))
+    assert "The h of the mlp head scores highest" in words
+    assert "24.9 points above the same encoder untrained (46.5 %)" in words
+    assert "no difference is shown from transformer" in words
+    assert "By nearest neighbours transformer is highest, though not beyond noise" in words
+    assert "one seed" in words
+
+
+def test_noise_is_called_noise() -> None:
+    summary = make_summary()
+    for i, values in enumerate(summary["heads"].values()):
+        values["linear/h"] = values["knn/h"] = 0.460 + 0.002 * i
+    words = " ".join(plain_result(summary))
+    assert "Between the heads no difference is shown" in words
+    assert "no difference shown from the same encoder untrained" in words
+    assert "beats" not in words
+    summary["baselines"]["pixels"]["linear"] = 0.9
+    assert "43.2 points below raw pixels" in " ".join(plain_result(summary))
+
+
+@pytest.mark.parametrize("gap", [0.1, 0.5, 1.0, 2.0, 4.0])
+def test_differs_is_welchs_test(gap: float) -> None:
+    first, second, seeds = (1.0, 0.6), (1.0 + gap, 0.2), 4
+    a, b = (
+        Score(value=mean, spread=std, error=std / math.sqrt(seeds), freedom=seeds - 1.0)
+        for mean, std in (first, second)
+    )
+    p = stats.ttest_ind_from_stats(*first, seeds, *second, seeds, equal_var=False).pvalue
+    assert differs(a, b, comparisons=1) == (p < 0.05)
+    assert differs(a, b, comparisons=10) == (p < 0.005)
+
+
+def test_differs_with_one_seed_is_the_normal_test() -> None:
+    base = Score(value=0.5, spread=0.01, error=0.01, freedom=math.inf)
+    near, far = (
+        Score(value=0.5 + 0.01 * math.sqrt(2) * sigmas, spread=0.01, error=0.01, freedom=math.inf)
+        for sigmas in (1.95, 1.97)
+    )
+    assert not differs(base, near, comparisons=1)
+    assert differs(base, far, comparisons=1)
+
+
+def test_thumbnails_stand_at_their_points_and_never_overlap() -> None:
+    unit = np.array([[0.25, 0.75], [0.26, 0.75], [0.75, 0.25]])
+    thumbnails = np.zeros((3, 8, 8, 3), dtype=np.uint8)
+    canvas = thumbnail_canvas(unit, np.array([0, 1, -1]), thumbnails)
+    side = len(canvas)
+    assert canvas[..., 3].astype(bool).sum() == 2 * THUMBNAIL_PX**2  # the second had no room
+    assert canvas[side // 4, side // 4].tolist() == [0, 0, 0, 255]  # up is up
+    assert canvas[3 * side // 4, 3 * side // 4].tolist() == [0, 0, 0, 255]
+    assert canvas[side // 4, 3 * side // 4, 3] == 0
