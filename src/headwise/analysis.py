@@ -43,18 +43,10 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     if labelled(images):
         train = extract(model.encoder, model.head, images.train, TAPS, how)
         for tap in TAPS:
-            found = probe(
-                PROTOCOLS,
-                train[tap],
-                test[tap],
-                num_classes=len(shown.classes),
-                seed=config.seed,
-            )
-            results |= {f"{name}/{tap}": result for name, result in found}
-            if shown.factors:
-                scores = _factors(images, train[tap], test[tap], config.seed)
-                mean = sum(scores.values()) / len(scores)
-                results[f"factors/{tap}"] = {"value": mean, "n": len(shown), "scores": scores}
+            if tap == "z" and not model.head.layers:  # z is h
+                results |= {key.replace("/h", "/z"): value for key, value in results.items()}
+            else:
+                results |= _probe(images, train[tap], test[tap], tap, config.seed)
     arrays: dict[str, np.ndarray] = {}
     for tap in TAPS:
         rows = test[tap].vectors[:_GEOMETRY_ROWS]
@@ -67,6 +59,18 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
         arrays |= _map(test["h"], shown, how)
     run.add_results(results)
     write_atomically(run.path / ANALYSIS_FILE, lambda temporary: _save(temporary, arrays))
+
+
+def _probe(
+    images: Splits, train: Features, test: Features, tap: str, seed: int
+) -> dict[str, Result]:
+    found = probe(PROTOCOLS, train, test, num_classes=len(images.train.classes), seed=seed)
+    results = {f"{name}/{tap}": result for name, result in found}
+    if images.train.factors:
+        scores = _factors(images, train, test, seed)
+        mean = sum(scores.values()) / len(scores)
+        results[f"factors/{tap}"] = {"value": mean, "n": len(test.vectors), "scores": scores}
+    return results
 
 
 def labelled(images: Splits) -> bool:
@@ -135,4 +139,4 @@ def _thumbnails(images: Images, how: ExtractConfig) -> UInt8[Tensor, "n s s 3"]:
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)

@@ -15,7 +15,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_dict(cls: type[Config], values: dict[str, Any], where: str = "config") -> Config:
+def from_dict(cls: type[Config], values: Any, where: str = "config") -> Config:
     """A config from JSON values. Missing keys keep their defaults.
 
     Raises `UserError` for an unknown key (naming the nearest) and for a value of the wrong type.

@@ -1,5 +1,10 @@
 """`headwise embed`: the representation `h` of every image, as a parquet table.
 
+Columns: `path` (the image's id), `label` (its class's name; absent where nothing is labelled),
+`split` (`test` for a test split of the source's own, else `train`; none is drawn here), and `h`, a
+fixed-size list of p float32. Where the table comes from is in its schema's metadata, as JSON under
+`headwise`.
+
 The table grows in parts beside it (`OUT.parts/`), each written atomically. A call that is killed
 loses the part it was at; the next one, for the same encoder, images and settings, goes on there.
 """
@@ -9,7 +14,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,11 +54,8 @@ def embed(
 ) -> int:
     """Write `h` of every image, in the images' order, to the parquet file `out`; return its rows.
 
-    Columns: `path` (the image's id), `label` (its class's name; absent where nothing is labelled),
-    `split` (`test` for a test split of the source's own, else `train`; none is drawn here), and
-    `h`, a fixed-size list of p float32. Where it comes from is in the schema's metadata, as JSON
-    under `headwise`. Images are decoded as they are needed; those that cannot be are left out, and
-    named in `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core.
+    Images are decoded as they are needed; those that cannot be are left out and named in
+    `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core.
 
     Raises `UserError` where `out` exists, `run` has no encoder, no image is readable, or more than
     `max_bad_fraction` of them are not.
@@ -63,28 +64,21 @@ def embed(
     if out.exists():
         raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
     file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
-    origin = describe_encoder(file)
-    how = _how(origin["image"], batch_size, device, precision, workers)
+    about = describe_encoder(file)
+    how = _how(about["image"], batch_size, device, precision, workers)
     config = DataConfig(spec=data) if isinstance(data, str) else data
-    # Every image is wanted, none for testing, and none in memory for longer than it takes.
+    # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
     config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0)
     splits = {name: one for name, one in open_images(config)._asdict().items() if one is not None}
-    prints = [one.fingerprint.encode() for one in splits.values()]
-    origin |= {
-        "run": file.resolve().parent.name,
-        "encoder_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "data": config.spec,
-        "fingerprint": fingerprint(*prints),
-        "device": how.device,
-        "precision": how.precision,
-    }
+    about |= _origin(file, config, splits, how)
     folder = out.with_name(f"{out.name}.parts")
-    _claim(folder, {**origin, "batch_size": batch_size})
+    _claim(folder, {**about, "batch_size": batch_size})
     encoder = load_encoder(file).to(how.device, memory_format=torch.channels_last)
     works = [_work(name, splits, folder, batch_size) for name in splits]
     for work in works:
         _write_parts(encoder, work, how, config, quiet)
-    rows = _join(works, out, origin)
+    _write_skipped(works, out.with_name(f"{out.stem}.skipped.csv"))
+    rows = _join([path for work in works for path in work.paths if path.exists()], out, about)
     shutil.rmtree(folder)
     return rows
 
@@ -128,8 +122,25 @@ def _how(
         batch_size=batch_size,
         device=here,
         precision=hardware.resolve_precision(precision, here),
-        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+        workers=hardware.usable_cores() if workers is None else workers,
     )
+
+
+def _origin(
+    file: Path, config: DataConfig, splits: dict[str, Images], how: ExtractConfig
+) -> dict[str, Any]:
+    """What the table is made from, beside what the encoder's file says of itself."""
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    prints = [images.fingerprint.encode() for images in splits.values()]
+    return {
+        "run": file.resolve().parent.name,
+        "encoder_sha256": digest,
+        "data": config.spec,
+        "fingerprint": fingerprint(*prints),
+        "device": how.device,
+        "precision": how.precision,
+    }
 
 
 def _claim(folder: Path, origin: dict[str, Any]) -> None:
@@ -202,13 +213,13 @@ def _check_unreadable(work: _Work, end: int, read: int, config: DataConfig) -> N
     """Raise `UserError` where of the images before `end` too many are not among the `read` ones."""
     known = len(work.images.skipped)  # since the images were opened
     bad, n = end - read + known, len(work.images) + known
-    if bad <= config.max_bad_fraction * n and bad < n:
+    if bad <= config.max_bad_fraction * n:
         return
-    named = itertools.islice(_unreadable(work, end), 10)
-    first = "; ".join(f"{id} ({reason})" for id, reason in (*work.images.skipped, *named))
+    named = itertools.chain(work.images.skipped, _unreadable(work, end))
+    first = "; ".join(f"{id} ({reason})" for id, reason in itertools.islice(named, 10))
     raise UserError(
         f"{config.spec} ({work.split}): at most {config.max_bad_fraction:.3g} of the images may be "
-        f"unreadable, and not all; of {n}, {bad} so far are: {first}: "
+        f"unreadable; {bad} of {n} are already: {first}: "
         "remove them or raise max_bad_fraction"
     )
 
@@ -236,30 +247,26 @@ def _reason(images: Images, i: int) -> str:
     return "could not be read at first"
 
 
-def _join(works: list[_Work], out: Path, origin: dict[str, Any]) -> int:
-    """Parts to the table, a row group at a time, and its rows' number; what was left out, beside
-    it."""
+def _write_skipped(works: list[_Work], path: Path) -> None:
+    path.unlink(missing_ok=True)  # one from an earlier table
+    found = [(*work.images.skipped, *_unreadable(work, len(work.images))) for work in works]
+    write_skipped(
+        [dataclasses.replace(w.images, skipped=s) for w, s in zip(works, found, strict=True)], path
+    )
+
+
+def _join(parts: list[Path], out: Path, about: dict[str, Any]) -> int:
+    """The parts as one table, a row group each; its number of rows."""
     import pyarrow.parquet as pq
 
-    skipped = out.with_name(f"{out.stem}.skipped.csv")
-    skipped.unlink(missing_ok=True)
-    write_skipped(
-        [
-            dataclasses.replace(images, skipped=(*images.skipped, *_unreadable(work, len(images))))
-            for work in works
-            if isinstance(images := work.images, ImageFiles)
-        ],
-        skipped,
-    )
-    paths = [path for work in works for path in work.paths if path.exists()]
-    schema = pq.read_schema(paths[0])
-    origin = {**origin, "p": schema.field("h").type.list_size}
-    schema = schema.with_metadata({"headwise": json.dumps(origin)})
+    schema = pq.read_schema(parts[0])
+    about = {**about, "p": schema.field("h").type.list_size}
+    schema = schema.with_metadata({"headwise": json.dumps(about)})
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema) as writer:
-            for path in paths:
-                writer.write_table(pq.read_table(path))
+            for part in parts:
+                writer.write_table(pq.read_table(part))
 
     write_atomically(out, write)
     return pq.read_metadata(out).num_rows

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
 from headwise.augment import AugmentConfig
-from headwise.encoders import EncoderConfig, small_stem, timm_arguments
+from headwise.encoders import EncoderConfig, resolve, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import write_atomically
 
@@ -24,6 +24,7 @@ def save_encoder(
     """Write the encoder alone. The file's metadata hold, as JSON under `headwise`: the arguments
     of `timm.create_model`, the stem, and the size, mean and std of its images."""
     assert augment.size is not None, "resolve the config first"
+    config = resolve(config, augment.size)
     about = {
         "timm": timm_arguments(config, augment.size),
         "stem": config.stem,
@@ -69,8 +70,11 @@ def describe_encoder(path: Path) -> dict[str, Any]:
             f"an encoder must be a finished run or its {ENCODER_FILE}; got {path}, "
             "which does not exist; finish the run with: headwise pretrain --resume RUN"
         )
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{path} must be written by headwise; {error}") from error
     if "headwise" not in metadata:
         raise UserError(f"{path} must be written by headwise; it has no description of the encoder")
     return json.loads(metadata["headwise"])

@@ -4,6 +4,7 @@ There is no scheduler object: the loop asks `learning_rate(step)` and writes it 
 so resuming needs the step alone.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ class OptimConfig:
     """AdamW only."""
     weight_decay: float = 1e-4
     """Never on biases and normalisation. SimCLR: 1e-6 in the paper, 1e-4 in the code's default."""
-    warmup_epochs: float = 10.0
-    """Epochs of linear warm-up from 0 (SimCLR's 10); cosine decay to 0 follows."""
+    warmup_epochs: float | None = None
+    """Epochs of linear warm-up from 0; cosine decay to 0 follows. None: 10 (SimCLR's), but at most
+    a tenth of the run."""
     lars_trust: float = 0.001
     """LARS's trust coefficient (SimCLR's)."""
     lars_variant: Literal["reference", "denominator"] = "reference"
@@ -44,7 +46,8 @@ class OptimConfig:
         _require(0 <= self.momentum < 1, "momentum must lie in [0, 1)", self.momentum)
         _require(all(0 <= b < 1 for b in self.betas), "betas must lie in [0, 1)", self.betas)
         _require(self.weight_decay >= 0, "weight_decay must be 0 or more", self.weight_decay)
-        _require(self.warmup_epochs >= 0, "warmup_epochs must be 0 or more", self.warmup_epochs)
+        warmup = self.warmup_epochs
+        _require(warmup is None or warmup >= 0, "warmup_epochs must be 0 or more", warmup)
         _require(self.lars_trust > 0, "lars_trust must be positive", self.lars_trust)
         usable = not self.nesterov or (self.name == "sgd" and self.momentum > 0)
         _require(usable, "nesterov needs name sgd and momentum above 0", self.name)
@@ -68,6 +71,16 @@ def peak_learning_rate(config: OptimConfig, batch_size: int) -> float:
     raise UserError(
         f"optim: lr_scaling cannot be {config.lr_scaling!r}: {nearest(config.lr_scaling, choices)}"
     )
+
+
+def resolve(config: OptimConfig, epochs: int) -> OptimConfig:
+    """The config with nothing left to choose, for a run of this many epochs.
+
+    Raises `UserError` where warm-up would not end before the run does.
+    """
+    warmup = min(10.0, epochs / 10) if config.warmup_epochs is None else config.warmup_epochs
+    _require(warmup < epochs, f"warmup_epochs must be less than the run's {epochs} epochs", warmup)
+    return dataclasses.replace(config, warmup_epochs=warmup)
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:

@@ -1,12 +1,11 @@
 """The config of a pretraining run, and the model that it describes."""
 
 import dataclasses
-import os
 from dataclasses import dataclass, field
 
 from safetensors.torch import load_file
 
-from headwise import augment, checkpoint, encoders, hardware, heads
+from headwise import augment, checkpoint, encoders, hardware, heads, optim
 from headwise.augment import AugmentConfig
 from headwise.config import from_dict
 from headwise.data import DataConfig, ImageFiles, Images
@@ -94,11 +93,12 @@ def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
     device = hardware.resolve_device(config.device)
     workers = config.workers
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if isinstance(images, ImageFiles) else 0
+        workers = hardware.usable_cores() if isinstance(images, ImageFiles) else 0
     return dataclasses.replace(
         config,
         augment=views,
         encoder=encoders.resolve(config.encoder, views.size),
+        optim=optim.resolve(config.optim, config.epochs),
         device=device,
         precision=hardware.resolve_precision(config.precision, device),
         workers=workers,

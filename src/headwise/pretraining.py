@@ -33,6 +33,8 @@ log = logging.getLogger("headwise")
 _KNN_IMAGES, _KNN_K = 5000, 10
 # Metrics that compare all pairs of rows or factor a matrix look at this many rows at most.
 _METRIC_ROWS = 1024
+# Collapse is judged over an epoch, or over as many epochs as make this many steps.
+_COLLAPSE_STEPS = 50
 
 
 def pretrain(
@@ -130,11 +132,13 @@ def _loop(
     batch, epoch_steps = config.batch_size, len(images) // config.batch_size
     total = config.epochs * epoch_steps
     peak = peak_learning_rate(config.optim, batch)
+    assert config.optim.warmup_epochs is not None, "resolve the config first"
     warm = round(config.optim.warmup_epochs * epoch_steps)
     main = distributed.rank() == 0
     stop_every = 1 if distributed.world_size() == 1 else config.log_every
     losses: list[Tensor] = []  # since the last record
-    accuracies: list[Tensor] = []  # of this epoch
+    accuracies: list[Tensor] = []  # of the last epoch or so
+    warned = False
     skipped = dict(images.skipped)
     started = time.monotonic() - state.seconds
     recorded, recorded_step = time.monotonic(), state.step
@@ -188,8 +192,9 @@ def _loop(
                 show(step, summary(record))
                 losses.clear()
                 recorded, recorded_step = time.monotonic(), step
-                if due(step, epoch_steps):
-                    warn_of_collapse(record, torch.stack(accuracies).mean().item(), 2 * batch)
+                if due(step, epoch_steps) and len(accuracies) >= _COLLAPSE_STEPS:
+                    mean_accuracy = torch.stack(accuracies).mean().item()
+                    warned = warned or warn_of_collapse(record, mean_accuracy, 2 * batch)
                     accuracies.clear()
             if due(step, config.checkpoint_every * epoch_steps) or step == total or stopping:
                 if main:
@@ -298,8 +303,8 @@ def check_knn(config: PretrainConfig, state: TrainState, images: Images) -> floa
     )
 
 
-def warn_of_collapse(record: dict[str, float], accuracy: float, rows: int) -> None:
-    """Say so when the last epoch looks like collapse."""
+def warn_of_collapse(record: dict[str, float], accuracy: float, rows: int) -> bool:
+    """Say so when the last epoch looks like collapse; whether it does."""
     chance = 1 / (rows - 1)
     flat = [tap for tap in ("h", "z") if record[f"rank_{tap}"] < 1.5]
     if accuracy <= 2 * chance:
@@ -307,13 +312,14 @@ def warn_of_collapse(record: dict[str, float], accuracy: float, rows: int) -> No
     elif flat:
         sign = f"the effective rank of {' and '.join(flat)} is near 1"
     else:
-        return
+        return False
     log.warning(
         "epoch %d looks like collapse: %s; try a lower --lr, a longer warm-up "
         "(--optim.warmup-epochs), another --temperature, or a head with BatchNorm",
         round(record["epoch"]),
         sign,
     )
+    return True
 
 
 def summary(record: dict[str, float]) -> str:

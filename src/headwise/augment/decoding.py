@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from headwise.augment.crop import crop_boxes
 from headwise.data import ImageFiles
@@ -63,6 +63,7 @@ def loader(read: Callable[[int], tuple], keys: Sequence[int], workers: int) -> D
         batch_size=None,
         sampler=keys,
         num_workers=workers,
+        collate_fn=lambda batch: batch,  # the default one turns tuples into lists
         prefetch_factor=2 if workers else None,
         # Forked, so that `read` needs no pickling and the listing is not copied.
         multiprocessing_context="fork" if workers else None,
@@ -73,8 +74,8 @@ class _Keyed(Dataset):
     def __init__(self, read: Callable[[int], tuple]) -> None:
         self.read = read
 
-    def __getitem__(self, key: int) -> tuple:
-        return self.read(key)
+    def __getitem__(self, index: int) -> tuple:
+        return self.read(index)
 
 
 def _first_readable(images: ImageFiles, first: int, skipped: Skipped) -> Image.Image:
@@ -89,6 +90,7 @@ def _first_readable(images: ImageFiles, first: int, skipped: Skipped) -> Image.I
 def _cut(
     image: Image.Image, top: int, left: int, height: int, width: int, *, size: int
 ) -> UInt8[Tensor, "3 size size"]:
-    corners = (left, top, left + width, top + height)
-    resized = image.resize((size, size), Image.Resampling.BILINEAR, box=corners)
-    return pil_to_tensor(resized)
+    # Cut before resizing: `resize(box=...)` would also weigh in pixels from beyond the box.
+    cut = image.crop((left, top, left + width, top + height))
+    pixels = np.array(cut.resize((size, size), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels).permute(2, 0, 1)

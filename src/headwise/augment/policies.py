@@ -64,11 +64,15 @@ class AugmentConfig:
                 )
         if self.crop_scale[1] > 1:
             raise UserError(f"augment.crop_scale must be at most 1; got {self.crop_scale[1]}")
+        if self.strength is not None and self.strength < 0:
+            raise UserError(f"augment.strength must not be negative; got {self.strength}")
         if self.strength is not None and self.strength * self.colour[3] > 0.5:
             raise UserError(
                 "augment.strength times the hue's colour must be at most 0.5, half a turn; "
                 f"got {self.strength} × {self.colour[3]}"
             )
+        if self.std is not None and min(self.std) <= 0:
+            raise UserError(f"augment.std must be positive; got {self.std}")
         if self.size is not None and self.size < 8:
             raise UserError(f"augment.size must be at least 8 px; got {self.size}")
 
@@ -109,7 +113,7 @@ def unnormalised(config: AugmentConfig, size: int) -> AugmentConfig:
 
 def _channel_statistics(
     pixels: UInt8[Tensor, "n 3 h w"],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of each channel in units of 1 (white), from exact counts."""
     means, stds = [], []
     level = torch.arange(256, dtype=torch.float64) / 255
@@ -121,7 +125,7 @@ def _channel_statistics(
         means.append(round(mean.item(), 6))
         # An all-equal channel carries nothing; dividing by 1 keeps it finite.
         stds.append(round(std.item(), 6) or 1.0)
-    return tuple(means), tuple(stds)
+    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
 
 
 class ViewParameters(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from headwise import distributed
+from headwise import distributed, hardware
 from headwise.data.archive import list_zip
 from headwise.data.arrays import open_npz
 from headwise.data.builtin import open_builtin
@@ -80,7 +80,7 @@ def open_images(config: DataConfig | str, workers: int | None = None) -> Splits:
     the first of every host decodes, and the others read what it cached. Raises `UserError`.
     """
     config = DataConfig(spec=config) if isinstance(config, str) else config
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or hardware.usable_cores()
     if distributed.world_size() == 1 or not config.cache:
         return _open(config, workers)
     first = os.environ.get("LOCAL_RANK", "0") == "0"

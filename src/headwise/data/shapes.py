@@ -34,12 +34,12 @@ SIDE_PX = 32
 
 # Each uniform factor and its range; `make_shapes` says what they mean.
 RANGES: dict[str, tuple[float, float]] = {
-    "x_px": (-5.0, 5.0),
-    "y_px": (-5.0, 5.0),
-    "size_px": (5.0, 8.0),
+    "x_px": (-4.0, 4.0),
+    "y_px": (-4.0, 4.0),
+    "size_px": (7.0, 10.0),
     "rotation_turns": (-0.5, 0.5),
-    "contrast": (0.15, 0.3),
-    "texture_contrast": (0.03, 0.08),
+    "contrast": (0.3, 0.45),
+    "texture_contrast": (0.01, 0.04),
     "texture_frequency": (2.0, 5.0),
     "noise": (0.0, 0.05),
 }
@@ -59,10 +59,6 @@ _SYMMETRY = {
     "bowtie": 2,
 }
 
-# The four copies: where (px), and how they are turned against the first. The turns are uneven so
-# that every silhouette shows four sides of itself, whatever its symmetry.
-_COPIES = ((-8, -8, 0.0), (8, -8, 0.29), (-8, 8, 0.57), (8, 8, 0.83))
-
 _CHUNK = 500  # images rendered at once: their planes stay in the cache
 _TEMPLATE = 128  # samples along a side of a distance template
 _REACH = 2.0  # half the side of a template, in sizes
@@ -73,7 +69,7 @@ def make_shapes(
 ) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[Tensor, " n"], dict[str, Tensor]]:
     """Images, labels (indices into `SHAPES`) and factors (`[n]` each), all functions of `seed`.
 
-    Every ten images hold each class once. The first k images do not depend on `n`.
+    Every ten images, from the first, hold each class once. The first k images do not depend on `n`.
 
     Continuous factors (float32; an angle is recorded as its sine and cosine):
     - `x_px`, `y_px`: the silhouette's centroid, from the centre of the image, right and down
@@ -192,18 +188,14 @@ def _coverage(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[
     order = torch.tensor([max(_SYMMETRY[shape], 1) for shape in SHAPES])[labels]
     rotation = torch.atan2(factors["rotation_sine"], factors["rotation_cosine"]) / order
     size = factors["size_px"].view(-1, 1, 1)
-    templates = _templates()[labels][:, None]
+    cos, sin = rotation.cos().view(-1, 1, 1), rotation.sin().view(-1, 1, 1)
     x, y = _pixels()
-    coverage = torch.zeros(len(labels), SIDE_PX, SIDE_PX)
-    for across, down, turns in _COPIES:
-        u = x - (factors["x_px"].view(-1, 1, 1) + across)
-        v = y - (factors["y_px"].view(-1, 1, 1) + down)
-        angle = (rotation + 2 * math.pi * turns).view(-1, 1, 1)
-        cos, sin = angle.cos(), angle.sin()
-        grid = torch.stack([u * cos + v * sin, v * cos - u * sin], -1) / (_REACH * size[..., None])
-        distance = F.grid_sample(templates, grid, padding_mode="border", align_corners=True)
-        coverage = torch.maximum(coverage, (0.5 - distance[:, 0] * size).clamp(0, 1))
-    return coverage
+    x, y = x - factors["x_px"].view(-1, 1, 1), y - factors["y_px"].view(-1, 1, 1)
+    grid = torch.stack([x * cos + y * sin, y * cos - x * sin], dim=-1) / (_REACH * size[..., None])
+    distance = F.grid_sample(
+        _templates()[labels][:, None], grid, padding_mode="border", align_corners=True
+    )
+    return (0.5 - distance[:, 0] * size).clamp(0, 1)
 
 
 @functools.cache
@@ -250,7 +242,7 @@ def _loops(shape: str) -> list[Float[Tensor, "_ 2"]]:
     """The silhouette as drawn by hand, in any unit."""
     match shape:
         case "circle":
-            return [_arc(0, 2 * math.pi)]
+            return [_arc(0.0, 2 * math.pi)]
         case "square":
             return [torch.tensor([(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)])]
         case "triangle":
@@ -265,7 +257,7 @@ def _loops(shape: str) -> list[Float[Tensor, "_ 2"]]:
             turns = [torch.linalg.matrix_power(quarter, k) for k in range(4)]
             return [torch.cat([arm @ turn for turn in turns])]
         case "ring":
-            return [_arc(0, 2 * math.pi), 0.55 * _arc(2 * math.pi, 0)]
+            return [_arc(0.0, 2 * math.pi), 0.55 * _arc(2 * math.pi, 0.0)]
         case "crescent":  # a disc, bitten from the right by a disc of 0.8 half a radius away
             tip = torch.tensor([0.61, 0.7924])
             outer, inner = math.atan2(tip[1], tip[0]), math.atan2(tip[1], tip[0] - 0.5)

@@ -66,7 +66,8 @@ class Block(nn.Module):
         """The attention weights that `forward` applies to `x` (which never forms them): for each
         of `s` sequences and each attention head, how much row i takes from row j."""
         query, key, _ = self._project(self.norm_attention(x) if self.pre_norm else x, layout)
-        logits = query.float() @ key.float().mT / query.shape[-1] ** 0.5
+        exact = torch.promote_types(query.dtype, torch.float32)
+        logits = query.to(exact) @ key.to(exact).mT / query.shape[-1] ** 0.5
         if layout.mask is not None:
             logits = logits.masked_fill(~layout.mask, float("-inf"))
         return logits.softmax(-1)

@@ -1,0 +1,264 @@
+"""Projection heads: sizes, settings, taps, and who depends on whom."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from headwise.errors import UserError
+from headwise.heads import HEADS, HeadConfig, build_head, for_head, resolve
+
+CONTEXTS = ("joint", "per-view", "self", "twin-masked")
+NORMS = ("pre", "post")
+
+
+def transformer(context: str = "joint", norm: str = "pre", **changes) -> HeadConfig:
+    values = {"depth": 3, "width": 16, "num_heads": 4, "output_size": 8} | changes
+    return HeadConfig(name="transformer", context=context, norm=norm, **values)
+
+
+def small(name: str) -> HeadConfig:
+    """A quick config of each head."""
+    match name:
+        case "identity":
+            return HeadConfig(name="identity")
+        case "linear":
+            return HeadConfig(name="linear", output_size=8)
+        case "mlp":
+            return HeadConfig(name="mlp", depth=3, width=12, output_size=8)
+        case "ffn":
+            return HeadConfig(name="ffn", depth=3, width=16, output_size=8)
+    return transformer()
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def built(config: HeadConfig, p: int = 12, *, training: bool = False, seed: int = 0):
+    """A head in float64 whose normalisations do something."""
+    head = build_head(config, p, seed).double().train(training)
+    generator = torch.Generator().manual_seed(1)
+    for module in head.modules():
+        if isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
+            module.weight.data = 0.5 + torch.rand(module.weight.shape, generator=generator).double()
+        if isinstance(module, nn.BatchNorm1d):
+            shape = module.running_mean.shape
+            module.running_mean = 0.1 * torch.randn(shape, generator=generator).double()
+            module.running_var = 0.5 + torch.rand(shape, generator=generator).double()
+    return head
+
+
+def parameters(head: nn.Module) -> int:
+    return sum(p.numel() for p in head.parameters())
+
+
+def test_identity_and_linear_sizes():
+    assert parameters(build_head(HeadConfig(name="identity"), 512)) == 0
+    assert parameters(build_head(HeadConfig(name="linear"), 512)) == 512 * 128 + 128
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_mlp_size(depth, batch_norm):
+    p, d = 96, 40
+    config = HeadConfig(name="mlp", depth=depth, output_size=d, batch_norm=batch_norm)
+    sizes = [p] * depth + [d]  # SimCLR: hidden layers of size p
+    # BatchNorm has a scale and a shift, and takes the place of the bias.
+    beside = 2 if batch_norm else 1
+    expected = sum(a * b + beside * b for a, b in itertools.pairwise(sizes))
+    head = build_head(config, p)
+    assert parameters(head) == expected
+    assert sum(isinstance(module, nn.ReLU) for module in head.modules()) == depth - 1
+
+
+def test_ffn_is_deep_fusions():
+    p, width, d = 512, 256, 512
+    head = build_head(HeadConfig(name="ffn"), p)
+    stack = 10 * (width * width + 2 * width)
+    assert stack == pytest.approx(0.66e6, rel=0.01)
+    assert parameters(head) == (p * width + width) + stack + (width * d + 2 * d)
+    assert sum(isinstance(module, nn.ReLU) for module in head.modules()) == 10
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_transformer_is_deep_fusions_with_one_projection(norm):
+    p, width, hidden, d = 512, 256, 1024, 512
+    head = build_head(HeadConfig(name="transformer", norm=norm), p)
+    attention = 4 * (width * width + width)  # q, k, v, and the merge of the heads
+    feed_forward = width * hidden + hidden + hidden * width + width
+    stack = 10 * (attention + feed_forward + 2 * 2 * width)
+    assert parameters(head) == (p * width + width) + stack + (width * d + 2 * d)
+    # Their code projects q, k and v twice: 3 (w² + w) more a block makes the 9.87 M of theirs.
+    assert stack + 10 * 3 * (width * width + width) == pytest.approx(9.87e6, rel=1e-3)
+
+
+def test_defaults_are_the_heads_own():
+    assert dataclasses.asdict(resolve(HeadConfig(), 512)) == {
+        "name": "mlp",
+        "depth": 2,
+        "width": 512,
+        "output_size": 128,
+        "batch_norm": True,
+        "num_heads": None,
+        "ratio": None,
+        "norm": None,
+        "context": None,
+    }
+    published = resolve(HeadConfig(name="transformer"), 512)
+    assert (published.depth, published.width, published.num_heads) == (10, 256, 16)
+    assert (published.ratio, published.norm, published.context) == (4.0, "post", "joint")
+    for name in HEADS:
+        resolved = resolve(HeadConfig(name=name), 64)
+        assert resolve(resolved, 64) == resolved
+
+
+def test_the_output_layers_bias_is_frozen_and_nothing_else():
+    for name, norm in (("ffn", None), ("transformer", "post")):
+        head = build_head(HeadConfig(name=name, norm=norm), 64)
+        frozen = [key for key, p in head.named_parameters() if not p.requires_grad]
+        assert frozen == ["layers.11.1.bias"]
+        assert head.get_parameter("layers.11.1.bias").abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "identity", "depth": 2}, r"head\.depth is not a setting of the identity .* none"),
+        ({"name": "linear", "width": 8}, r"head\.width is not .* its settings: output_size"),
+        ({"name": "mlp", "context": "joint"}, r"head\.context is not a setting of the mlp head"),
+        ({"name": "ffn", "batch_norm": False}, r"head\.batch_norm is not a setting of the ffn"),
+        ({"name": "mlp", "depth": 0}, r"head\.depth must be positive; got 0"),
+        ({"name": "transformer", "ratio": -1.0}, r"head\.ratio must be positive"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_apply_are_errors(values, message):
+    with pytest.raises(UserError, match=message):
+        HeadConfig(**values)
+
+
+def test_width_must_divide_among_the_attention_heads():
+    with pytest.raises(UserError, match=r"width must be a multiple of head\.num_heads; got 20 and"):
+        build_head(HeadConfig(name="transformer", width=20), 8)
+
+
+def test_for_head_keeps_what_the_other_head_has_too():
+    config = transformer("per-view", depth=4, output_size=32)
+    assert for_head(config, "mlp") == HeadConfig(name="mlp", depth=4, width=16, output_size=32)
+    assert for_head(config, "linear") == HeadConfig(name="linear", output_size=32)
+    assert for_head(config, "identity") == HeadConfig(name="identity")
+    assert for_head(config, "transformer") == config
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_taps_cut_the_head_anywhere(name):
+    head, h = built(small(name)), normal(10, 12)
+    z, taps = head(h), head.taps(h)
+    count = len(head.layers)
+    assert head.tap_names == (*(f"g{i}" for i in range(1, count)), "z")
+    assert tuple(taps) == head.tap_names
+    assert torch.equal(taps["z"], z)
+    for first, tap in enumerate(taps.values(), 1):
+        rest = head.layers[first:]
+        again = type(head)(list(rest), head.context)(tap)
+        assert torch.equal(again, z)
+
+
+def test_the_identity_heads_z_is_h():
+    h = normal(6, 5)
+    head = build_head(HeadConfig(name="identity"), 5)
+    assert torch.equal(head(h), h)
+    assert head.tap_names == ("z",)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_weights_are_a_function_of_the_seed_and_the_global_generator_is_left_alone(name):
+    before = torch.random.get_rng_state()
+    one, same, other = (build_head(small(name), 12, seed).state_dict() for seed in (5, 5, 6))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    weights = [key for key in one if key.endswith("weight") and one[key].dim() == 2]
+    assert all(not torch.equal(one[key], other[key]) for key in weights)
+    assert bool(weights) == (name != "identity")
+
+
+# Who depends on whom
+
+
+def pairs_of(order: torch.Tensor) -> torch.Tensor:
+    return torch.cat([order, order + len(order)])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_permuting_the_images_permutes_the_projections(context, norm, training):
+    n = 7
+    head, h = built(transformer(context, norm), training=training), normal(2 * n, 12)
+    order = pairs_of(torch.randperm(n, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("context", ["joint", "self"])
+def test_permuting_all_rows_permutes_the_projections(context):
+    head, h = built(transformer(context)), normal(14, 12)
+    order = torch.randperm(14, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mlp", "ffn", "linear", "identity"])
+def test_permuting_all_rows_permutes_the_projections_of_other_heads(name):
+    head, h = built(small(name), training=True), normal(14, 12)
+    order = torch.randperm(14, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
+
+
+def influence(head: nn.Module, h: torch.Tensor, views: int = 2) -> torch.Tensor:
+    """Which row's `h` (columns) moves which row's `z` (rows): the Jacobian, where it is not 0."""
+    jacobian = torch.autograd.functional.jacobian(lambda h: head(h, views=views), h)
+    return jacobian.abs().sum((1, 3)) > 1e-14
+
+
+def test_who_depends_on_whom():
+    n = 4
+    h, eye = normal(2 * n, 12), torch.eye(2 * n, dtype=torch.bool)
+    view = torch.arange(2 * n) // n
+    same_view = view[:, None] == view
+    twins = eye.roll(n, 1)
+    expected = {
+        "joint": torch.ones_like(eye),
+        "per-view": same_view,
+        "self": eye,
+        "twin-masked": ~twins,
+    }
+    for context, who in expected.items():
+        # One block: through two, a masked twin comes back by way of the others.
+        head = built(transformer(context, depth=1))
+        assert torch.equal(influence(head, h), who), context
+        assert head.batch_aware == (context != "self")
+    for name in ("identity", "linear", "mlp", "ffn"):
+        head = built(small(name))
+        assert torch.equal(influence(head, h), eye), name
+        assert not head.batch_aware
+
+
+def test_per_view_is_each_view_alone_and_self_each_row_alone():
+    h = normal(12, 12)
+    per_view = built(transformer("per-view"))
+    alone = torch.cat([per_view(view, views=1) for view in h.chunk(2)])
+    torch.testing.assert_close(per_view(h), alone, rtol=0, atol=1e-12)
+    itself = built(transformer("self"))
+    alone = torch.cat([itself(row[None], views=1) for row in h])
+    torch.testing.assert_close(itself(h), alone, rtol=0, atol=1e-12)
+
+
+def test_in_evaluation_with_one_view_all_contexts_but_self_see_the_whole_batch():
+    h = normal(6, 12)
+    z = {context: built(transformer(context))(h, views=1) for context in CONTEXTS}
+    assert torch.equal(z["joint"], z["per-view"])
+    assert torch.equal(z["joint"], z["twin-masked"])
+    assert not torch.allclose(z["joint"], z["self"])
