@@ -1,40 +1,24 @@
 """The commands: from command-line words to configs, and to the functions that do the work."""
 
-import contextlib
 import dataclasses
-import io
-import re
 import sys
-import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-import tyro
 from tyro.conf import Positional, arg
 
 from headwise.config import from_dict
 from headwise.data import DataConfig
-from headwise.errors import UserError, nearest
+from headwise.errors import UserError
 from headwise.files import read_json
 from headwise.hardware import Device, Precision
 from headwise.heads import HEADS, HeadName
 from headwise.interrupts import Interrupted
+from headwise.parsing import given, long_flags, parse
 from headwise.pretrain_config import PretrainConfig
 from headwise.recipes import recipe
-
-# What people change most has a short flag, the same in every command.
-SHORT_FLAGS = {
-    "--data": "--data.spec",
-    "--limit": "--data.limit",
-    "--encoder": "--encoder.name",
-    "--head": "--head.name",
-    "--lr": "--optim.lr",
-}
-_SHORT_HELP = (
-    "Short flags: " + ", ".join(f"{s} for {long}" for s, long in SHORT_FLAGS.items()) + "."
-)
 
 Flat = arg(name="")  # the fields of a nested config without its name before them
 
@@ -121,7 +105,7 @@ class Embed:
 
 def run(name: str, words: Sequence[str]) -> int:
     """Run a command other than `doctor`; returns the exit code."""
-    words = [_long(word) for word in words]
+    words = long_flags(words)
     try:
         match name:
             case "pretrain":
@@ -142,12 +126,12 @@ def _pretrain(words: list[str]) -> None:
     from headwise.pretraining import pretrain, resume
 
     if "--resume" in words:
-        command = _parse("pretrain", Pretrain(), _only_resume(words))
+        command = parse("pretrain", Pretrain(), _only_resume(words))
         assert command.resume is not None, "the word was there"
         done = resume(command.resume, quiet=command.quiet)
     else:
         start = Pretrain(pretrain=_start("pretrain", words, "default"))
-        command = _parse("pretrain", start, words)
+        command = parse("pretrain", start, words)
         done = pretrain(command.pretrain, _needed(command.out), quiet=command.quiet)
     print(f"{done.path} is done: its encoder is {done.path / 'encoder.safetensors'}")
 
@@ -157,13 +141,13 @@ def _compare(words: list[str]) -> None:
     from headwise.report import plain_result, text_table
 
     if "--resume" in words:
-        command = _parse("compare", Compare(), _only_resume(words))
+        command = parse("compare", Compare(), _only_resume(words))
         assert command.resume is not None, "the word was there"
         out = command.resume
         summary = resume_comparison(out, quiet=command.quiet)
     else:
         start = Compare(pretrain=_start("compare", words, "small"))
-        command = _parse("compare", start, words)
+        command = parse("compare", start, words)
         out = _needed(command.out)
         config = CompareConfig(pretrain=command.pretrain, heads=command.heads, seeds=command.seeds)
         summary = compare(config, out, quiet=command.quiet)
@@ -178,9 +162,9 @@ def _evaluate(words: list[str]) -> None:
     from headwise.runs import Run
 
     data = DataConfig()
-    if words and not words[0].startswith("-") and not _given(words, "--data.spec"):
+    if words and not words[0].startswith("-") and not given(words, "--data.spec"):
         data = load_config(Run.open(Path(words[0]))).data
-    command = _parse("evaluate", Evaluate(run=Path(), data=data), words)
+    command = parse("evaluate", Evaluate(run=Path(), data=data), words)
     results = evaluate(
         command.run,
         command.data,
@@ -198,7 +182,7 @@ def _evaluate(words: list[str]) -> None:
 def _embed(words: list[str]) -> None:
     from headwise.embedding import embed
 
-    command = _parse("embed", Embed, words)
+    command = parse("embed", Embed, words)
     rows = embed(
         command.run,
         dataclasses.replace(command.data, spec=command.images),
@@ -214,7 +198,7 @@ def _embed(words: list[str]) -> None:
 
 def _start(name: str, words: list[str], default: str) -> PretrainConfig:
     """The config that the flags then change: a file's or a recipe's."""
-    file, chosen = _given(words, "--config"), _given(words, "--recipe")
+    file, chosen = given(words, "--config"), given(words, "--recipe")
     if file and chosen:
         raise UserError(f"{name} starts from --config or --recipe; got both; leave one out")
     if not file:
@@ -228,16 +212,6 @@ def _start(name: str, words: list[str], default: str) -> PretrainConfig:
         if isinstance(error, UserError):
             raise
         raise UserError(f"--config {path} must be JSON; {error}") from None
-
-
-def _given(words: list[str], flag: str) -> str | None:
-    """The value of a flag, before the words are parsed in full."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word == flag:
-            return following
-        if word.startswith(flag + "="):
-            return word.removeprefix(flag + "=")
-    return None
 
 
 def _only_resume(words: list[str]) -> list[str]:
@@ -255,70 +229,3 @@ def _needed(out: Path | None) -> Path:
             "--out must name a directory to make; got none; for example --out runs/first"
         )
     return out
-
-
-def _long(word: str) -> str:
-    flag, equals, value = word.partition("=")
-    return SHORT_FLAGS.get(flag, flag) + equals + value
-
-
-Command = TypeVar("Command")
-
-
-def _parse(name: str, start: type[Command] | Command, words: list[str]) -> Command:
-    """The command that the words describe. `start` is its type, or an instance with defaults.
-
-    Raises `UserError` in one line where the words do not fit.
-    """
-    kind = start if isinstance(start, type) else type(start)
-    known = {*_flags(kind, ""), "--help", "-h"}
-    for word in words:
-        flag = word.partition("=")[0]
-        if flag.startswith("--") and flag.replace("_", "-") not in known:
-            guess = nearest(flag, [*SHORT_FLAGS, *known]).partition("Choices")[0]
-            raise UserError(f"{name} has no flag {flag}: {guess}headwise {name} --help lists them")
-    about = f"{kind.__doc__} {_SHORT_HELP}"
-    default = None if isinstance(start, type) else start
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                kind, prog=f"headwise {name}", description=about, args=words, default=default
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UserError(f"{name}: {_first_line(said.getvalue())}") from None
-
-
-def _flags(kind: Any, prefix: str) -> Iterator[str]:
-    """All flags that a command's dataclass gives."""
-    hints = typing.get_type_hints(kind)
-    for one in dataclasses.fields(kind):
-        inner = hints[one.name]
-        if dataclasses.is_dataclass(inner):
-            flat = one.name == "pretrain"
-            yield from _flags(inner, prefix if flat else f"{prefix}{one.name}.")
-        else:
-            name = one.name.replace("_", "-")
-            yield from (f"--{prefix}{name}", f"--{prefix}no-{name}")
-
-
-def _first_line(box: str) -> str:
-    """What tyro says in its box, in one line, without the frame and the hints below it."""
-    lines = []
-    for line in box.splitlines()[1:]:
-        text = line.strip("│╭╮╰╯─ ")
-        if not text:
-            break
-        lines.append(text)
-    said = " ".join(lines)
-    choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", said)
-    if choice is None:
-        return said
-    given, flag, choices = choice.groups()
-    return f"{flag} cannot be {given!r}; {nearest(given, _quoted(choices))}"
-
-
-def _quoted(text: str) -> list[str]:
-    return re.findall(r"'(.*?)'", text)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import timm
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -45,6 +44,8 @@ def load_encoder(run: str | Path) -> nn.Module:
 
     Raises `UserError` where there is no such file.
     """
+    import timm
+
     path = Path(run)
     path = path / ENCODER_FILE if path.is_dir() else path
     about = describe_encoder(path)

@@ -1,9 +1,6 @@
 """Pretraining: a step, and the loop around it."""
 
-import dataclasses
 import logging
-import resource
-import sys
 import time
 from pathlib import Path
 
@@ -12,13 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from headwise import augment, checkpoint, distributed, export, geometry, hardware, heads, rng
+from headwise import augment, checkpoint, distributed, export, hardware, heads, monitoring, rng
 from headwise.checkpoint import TrainState
 from headwise.config import to_dict
-from headwise.data import Images, Splits, open_images, write_skipped
+from headwise.data import Images, Splits, open_images
 from headwise.errors import UserError
-from headwise.evaluation.knn import knn_accuracy
-from headwise.features import extract, extract_config
 from headwise.interrupts import Interrupted, stop_requests
 from headwise.losses import contrastive_accuracy, contrastive_logits
 from headwise.model import Outputs
@@ -29,10 +24,6 @@ from headwise.runs import Run, refuse_existing
 
 log = logging.getLogger("headwise")
 
-# The k-NN check looks at this many training images, a fifth of them as queries.
-_KNN_IMAGES, _KNN_K = 5000, 10
-# Metrics that compare all pairs of rows or factor a matrix look at this many rows at most.
-_METRIC_ROWS = 1024
 # Collapse is judged over an epoch, or over as many epochs as make this many steps.
 _COLLAPSE_STEPS = 50
 
@@ -55,7 +46,7 @@ def pretrain(
             seed = rng.seed_at(config.seed, "sheet")
             augment.write_sheet(train, config.augment, out / "views.png", seed)
         distributed.barrier()
-        log.info("%s", describe(config, state, train))
+        log.info("%s", monitoring.describe(config, state, train))
         _loop(config, Run(out), train, state, quiet=quiet)
         return _finish(config, Run(out), state)
 
@@ -166,9 +157,9 @@ def _loop(
 
             if unreadable:
                 skipped |= dict(unreadable)
-                check_skipped(skipped, images, config.data.max_bad_fraction)
+                monitoring.check_skipped(skipped, images, config.data.max_bad_fraction)
             if due(step, config.log_every) or due(step, epoch_steps) or stopping:
-                check_finite(losses, step, rate, config.temperature)
+                monitoring.check_finite(losses, step, rate, config.temperature)
                 state.seconds = time.monotonic() - started
                 record = {
                     "step": step,
@@ -177,29 +168,29 @@ def _loop(
                     "seconds": state.seconds,
                     "loss": torch.stack(losses).mean().item(),
                     "contrastive_accuracy": torch.stack(accuracies[-len(losses) :]).mean().item(),
-                    **measure(outputs),
+                    **monitoring.measure(outputs),
                     "learning_rate": rate,
                     "views_per_second": 2
                     * batch
                     * (step - recorded_step)
                     / (time.monotonic() - recorded),
-                    "memory_mib": memory_mib(config.device),
+                    "memory_mib": monitoring.memory_mib(config.device),
                 }
                 if due(step, config.knn_every * epoch_steps) and images.labels is not None and main:
-                    record["knn/h"] = check_knn(config, state, images)
+                    record["knn/h"] = monitoring.check_knn(config, state, images)
                 if main:
                     run.log(record)
-                show(step, summary(record))
+                show(step, monitoring.summary(record))
                 losses.clear()
                 recorded, recorded_step = time.monotonic(), step
                 if due(step, epoch_steps) and len(accuracies) >= _COLLAPSE_STEPS:
                     mean_accuracy = torch.stack(accuracies).mean().item()
-                    warned = warned or warn_of_collapse(record, mean_accuracy, 2 * batch)
+                    warned = warned or monitoring.warn_of_collapse(record, mean_accuracy, 2 * batch)
                     accuracies.clear()
             if due(step, config.checkpoint_every * epoch_steps) or step == total or stopping:
                 if main:
                     checkpoint.save(state, run.path / "checkpoints", keep=config.keep_checkpoints)
-                    record_skipped(skipped, images, run)
+                    monitoring.record_skipped(skipped, images, run)
                 if stopping and step < total:
                     raise Interrupted(
                         f"{run.path} is saved at step {step} of {total}; "
@@ -218,115 +209,5 @@ def _finish(config: PretrainConfig, run: Run, state: TrainState) -> Run:
     return run
 
 
-def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
-    """The run in one line: what the automatic choices came to."""
-    encoder, head = state.model.encoder, state.model.head
-    p = encoder.num_features
-    return (
-        f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
-        f"({config.encoder.stem} stem, p = {p}, {_count(encoder)} parameters); "
-        f"head {config.head.name} ({_count(head)} parameters); "
-        f"{config.device}, {config.precision}, {torch.get_num_threads()} threads"
-    )
-
-
-def _count(module: torch.nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
-
-
 def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def measure(outputs: Outputs) -> dict[str, float]:
-    """What can be seen without labels, on a part of the batch's views."""
-    z0, z1 = (z[: _METRIC_ROWS // 2] for z in outputs.z.chunk(2))
-    return {
-        "alignment": geometry.alignment(z0, z1).item(),
-        "uniformity": geometry.uniformity(torch.cat([z0, z1])).item(),
-        "rank_h": geometry.effective_rank(outputs.h[:_METRIC_ROWS]).item(),
-        "rank_z": geometry.effective_rank(torch.cat([z0, z1])).item(),
-    }
-
-
-def memory_mib(device: str) -> float:
-    """Peak memory so far: of the GPU's allocator, or the process's resident memory."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def check_finite(losses: list[Tensor], step: int, rate: float, temperature: float) -> None:
-    """Raise `UserError` if one of the losses up to `step` is not finite."""
-    bad = (~torch.stack(losses).isfinite()).nonzero()
-    if len(bad):
-        raise UserError(
-            f"the loss must be finite; at step {step - len(losses) + 1 + int(bad[0])} it was "
-            f"{losses[int(bad[0])].item()}, with learning rate {rate:.3g} and temperature "
-            f"{temperature:g}; the last checkpoint is kept; try a lower --lr or a longer warm-up"
-        )
-
-
-def check_skipped(skipped: dict[str, str], images: Images, most: float) -> None:
-    """Raise `UserError` if more than a fraction `most` of the images could not be read."""
-    if len(skipped) > most * len(images):
-        raise UserError(
-            f"at most {most:.1%} of the images may be unreadable; {len(skipped)} of {len(images)} "
-            f"are: {', '.join(list(skipped)[:10])}; mend them or raise --data.max-bad-fraction"
-        )
-
-
-def record_skipped(skipped: dict[str, str], images: Images, run: Run) -> None:
-    """Write skipped.csv: what was unreadable when the images were opened, and since."""
-    every = dataclasses.replace(images, skipped=tuple(skipped.items()))
-    write_skipped([every], run.path / "skipped.csv")
-
-
-def check_knn(config: PretrainConfig, state: TrainState, images: Images) -> float:
-    """k-NN accuracy of `h` among training images, a fifth of them as queries: a sign of progress
-    that leaves the test split alone."""
-    chosen = torch.randperm(len(images), generator=rng.generator(config.seed, "knn"))[:_KNN_IMAGES]
-    sample = extract(
-        state.model.encoder, None, images.select(chosen), ["h"], extract_config(config)
-    )["h"]
-    queries = len(sample.vectors) // 5
-    assert sample.labels is not None, "only called for labelled images"
-    return knn_accuracy(
-        sample.vectors[queries:],
-        sample.labels[queries:],
-        sample.vectors[:queries],
-        sample.labels[:queries],
-        k=min(_KNN_K, len(sample.vectors) - queries),
-        temperature=None,
-        num_classes=len(images.classes),
-    )
-
-
-def warn_of_collapse(record: dict[str, float], accuracy: float, rows: int) -> bool:
-    """Say so when the last epoch looks like collapse; whether it does."""
-    chance = 1 / (rows - 1)
-    flat = [tap for tap in ("h", "z") if record[f"rank_{tap}"] < 1.5]
-    if accuracy <= 2 * chance:
-        sign = f"contrastive accuracy {accuracy:.4f} is at chance ({chance:.4f})"
-    elif flat:
-        sign = f"the effective rank of {' and '.join(flat)} is near 1"
-    else:
-        return False
-    log.warning(
-        "epoch %d looks like collapse: %s; try a lower --lr, a longer warm-up "
-        "(--optim.warmup-epochs), another --temperature, or a head with BatchNorm",
-        round(record["epoch"]),
-        sign,
-    )
-    return True
-
-
-def summary(record: dict[str, float]) -> str:
-    """A record in a few words, for the progress bar."""
-    knn = f" knn/h {record['knn/h']:.1%}" if "knn/h" in record else ""
-    return (
-        f"epoch {record['epoch']:.1f} loss {record['loss']:.3f} "
-        f"accuracy {record['contrastive_accuracy']:.1%}{knn} "
-        f"{record['views_per_second']:.0f} views/s"
-    )

@@ -52,7 +52,7 @@ def demo() -> PretrainConfig:
         ),
         encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided", widths=(16, 32, 64, 128)),
         optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=1e-4),
-        epochs=14,
+        epochs=10,
         batch_size=128,
         temperature=0.2,
     )
@@ -91,8 +91,8 @@ def deepfusion() -> PretrainConfig:
     32 px, the Transformer head, batch 1024, SGD 8e-5, τ 0.02, 1000 epochs. Not run here."""
     return PretrainConfig(
         encoder=EncoderConfig(name="resnet50", stem="standard"),
-        augment=AugmentConfig(strength=0.5, colour=(0.8, 0.8, 0.8, 0.2)),
-        head=HeadConfig(name="transformer"),
+        augment=simclr_small(),
+        head=HeadConfig(name="transformer", depth=10, norm="post"),
         optim=OptimConfig(name="sgd", lr=8e-5, weight_decay=5e-4, warmup_epochs=0.0),
         epochs=1000,
         batch_size=1024,

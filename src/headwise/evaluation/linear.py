@@ -168,13 +168,14 @@ def _step_sizes(x: Tensor, num_classes: int, penalty: float) -> np.ndarray:
 
 def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean `[p]`, and the rotation `[p, p]` to principal axes over the root mean square."""
-    x = x.float()
+    # In float64: the eigenvectors of collapsed features do not converge in float32.
+    x = x.double()
     mean = x.mean(0)
     centred = x - mean
     covariance = centred.T @ centred / len(x)
     scale = covariance.diagonal().mean().sqrt()
     rotation = torch.linalg.eigh(covariance).eigenvectors
-    return mean, rotation / torch.where(scale > 0, scale, 1.0)
+    return mean.float(), (rotation / torch.where(scale > 0, scale, 1.0)).float()
 
 
 def _predict(model: tuple[Tensor, Tensor], x: Tensor) -> Tensor:

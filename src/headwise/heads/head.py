@@ -17,19 +17,21 @@ Context = Literal["joint", "per-view", "self", "twin-masked"]
 
 # The settings each head has, and their values where the config leaves them to the head.
 # linear, mlp: SimCLR (arXiv 2002.05709; BatchNorm after every layer as in its code).
-# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681). A width of 0 is p.
+# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), but for the Transformer's
+# depth and norm: 10 blocks with norm post, as published, collapse at learning rates where all other
+# heads train (docs/decisions/0006). A width of 0 is p.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "identity": {},
     "linear": {"output_size": 128},
     "mlp": {"depth": 2, "width": 0, "output_size": 128, "batch_norm": True},
     "ffn": {"depth": 10, "width": 256, "output_size": 512},
     "transformer": {
-        "depth": 10,
+        "depth": 4,
         "width": 256,
         "output_size": 512,
         "num_heads": 16,
         "ratio": 4.0,
-        "norm": "post",
+        "norm": "pre",
         "context": "joint",
     },
 }
@@ -44,7 +46,8 @@ class HeadConfig:
     """identity (z is h), linear, mlp (SimCLR), ffn (Deep Fusion's baseline), or transformer
     (Deep Fusion: attends over the samples of the batch)."""
     depth: int | None = None
-    """mlp: linear layers (2); ffn: Linear-BatchNorm-ReLU layers (10); transformer: blocks (10)."""
+    """mlp: linear layers (2); ffn: Linear-BatchNorm-ReLU layers (10); transformer: blocks (4;
+    as published 10)."""
     width: int | None = None
     """Size of the hidden layers. mlp: p; ffn, transformer: 256."""
     output_size: int | None = None
@@ -56,7 +59,8 @@ class HeadConfig:
     ratio: float | None = None
     """transformer: width of the feed-forward layers over `width` (4)."""
     norm: Literal["pre", "post"] | None = None
-    """transformer: LayerNorm before each part (pre) or after its sum (post, as published)."""
+    """transformer: LayerNorm before each part (pre, the default) or after its sum (post, as
+    published)."""
     context: Context | None = None
     """transformer: what a sample attends to. joint: both views of the batch, as published;
     per-view: the samples of its own view; self: itself alone (a control without exchange);

@@ -1,0 +1,149 @@
+"""The rules of the house that a machine can check."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "headwise"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# A file imports only from its own row and from rows above it.
+ROWS = (
+    "errors",
+    "files",
+    "config",
+    "rng",
+    "hardware",
+    "distributed",
+    "progress",
+    "interrupts",
+    "data",
+    "augment",
+    "encoders",
+    "heads",
+    "losses",
+    "geometry",
+    "model",
+    "optim",
+    "runs",
+    "checkpoint",
+    "pretrain_config",
+    "features",
+    "evaluation",
+    "export",
+    "monitoring",
+    "pretraining",
+    "analysis",
+    "embedding",
+    "report",
+    "comparison",
+    "recipes",
+    "doctor",
+    "parsing",
+    "commands",
+    "cli",
+)
+
+
+def row_of(module: str) -> int:
+    return ROWS.index(module.split(".")[1])
+
+
+def imports(path: Path) -> set[str]:
+    """The rows of headwise that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "headwise":
+            names = [f"headwise.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        found |= {name for name in names if name.startswith("headwise.")}
+    return found
+
+
+def test_every_file_has_a_row() -> None:
+    tops = {path.relative_to(SOURCE).parts[0].removesuffix(".py") for path in FILES}
+    assert tops - {"__init__"} == set(ROWS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_only_from_rows_above(path: Path) -> None:
+    own = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if own == "__init__":
+        pytest.skip("the package's own names come from everywhere, lazily")
+    later = [name for name in imports(path) if row_of(name) > ROWS.index(own)]
+    assert not later
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_habits(path: Path) -> None:
+    text = path.read_text()
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree) or not text, "a module says what it is"
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "hasattr", f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom):
+            assert node.module != "__future__", "string annotations hide shapes from the checks"
+        if isinstance(node, ast.FunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            documentation = (ast.get_docstring(node) or "").count("\n") + 1
+            # The loop is one page on purpose.
+            assert node.name == "_loop" or lines - documentation <= 48, f"{node.name}: {lines}"
+            assert len(node.args.args) <= 6, f"{node.name} has too many positional parameters"
+
+
+def test_public_names() -> None:
+    import headwise
+
+    assert sorted(headwise.__all__) == sorted(
+        [
+            "CompareConfig",
+            "DataConfig",
+            "EncoderConfig",
+            "HeadConfig",
+            "OptimConfig",
+            "PretrainConfig",
+            "build_head",
+            "compare",
+            "embed",
+            "evaluate",
+            "load_encoder",
+            "nt_xent",
+            "open_images",
+            "pretrain",
+            "resume",
+        ]
+    )
+    for name in headwise.__all__:
+        assert getattr(headwise, name).__doc__, name
+        assert callable(getattr(headwise, name)), name
+
+
+def test_importing_the_modules_leaves_the_public_names_alone() -> None:
+    code = (
+        "import headwise.pretraining, headwise.evaluation, headwise.comparison\n"
+        "from headwise import pretrain, evaluate, compare\n"
+        "assert all(type(f).__name__ == 'function' for f in (pretrain, evaluate, compare))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from headwise.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'numpy', 'timm', 'tyro', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
