@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check format lock bench clean
+.PHONY: setup demo test check format lock clean
 
 setup: $(STAMP)
 
@@ -15,8 +15,10 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock -e .
 	touch $@
 
+# A second call goes on with the first, or shows it again.
+OUT ?= runs/demo
 demo: $(STAMP)
-	$(BIN)/headwise compare --recipe demo --out $(or $(OUT),runs/demo)
+	$(BIN)/headwise compare $(if $(wildcard $(OUT)/config.json),--resume $(OUT),--recipe demo --out $(OUT))
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

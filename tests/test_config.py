@@ -51,7 +51,7 @@ heads = st.one_of(
 encoders = settings_of(
     name=st.text(),
     stem=st.sampled_from(["auto", "standard", "small", "small-strided"]),
-    depths=st.none() | st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple),
+    depths=st.none() | st.lists(st.integers(1, 9), min_size=4, max_size=4).map(tuple),
 )
 whole = settings_of(
     epochs=st.integers(1),

@@ -126,7 +126,12 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest():
 
 @pytest.mark.parametrize(
     "change",
-    [{"depths": (1, 1)}, {"widths": (8, 8)}, {"stem": "small"}, {"stem": "small-strided"}],
+    [
+        {"depths": (1, 1, 1, 1)},
+        {"widths": (8, 8, 8, 8)},
+        {"stem": "small"},
+        {"stem": "small-strided"},
+    ],
     ids=str,
 )
 def test_settings_for_resnets_are_errors_elsewhere(change):
@@ -142,7 +147,9 @@ def test_a_size_that_the_model_cannot_take_is_an_error():
         build_encoder(EncoderConfig(name="test_vit"), 8, seed=0)
 
 
-@pytest.mark.parametrize("values", [{"depths": ()}, {"widths": (8, 0)}], ids=str)
+@pytest.mark.parametrize(
+    "values", [{"depths": ()}, {"depths": (1, 1)}, {"widths": (8, 8, 8, 0)}], ids=str
+)
 def test_depths_and_widths_must_be_positive(values):
     with pytest.raises(UserError, match="must be positive numbers"):
         EncoderConfig(**values)

@@ -108,9 +108,9 @@ def test_defaults_are_the_heads_own():
         "norm": None,
         "context": None,
     }
-    published = resolve(HeadConfig(name="transformer"), 512)
-    assert (published.depth, published.width, published.num_heads) == (10, 256, 16)
-    assert (published.ratio, published.norm, published.context) == (4.0, "post", "joint")
+    default = resolve(HeadConfig(name="transformer"), 512)
+    assert (default.depth, default.width, default.num_heads) == (4, 256, 16)
+    assert (default.ratio, default.norm, default.context) == (4.0, "pre", "joint")
     for name in HEADS:
         resolved = resolve(HeadConfig(name=name), 64)
         assert resolve(resolved, 64) == resolved
@@ -146,12 +146,11 @@ def test_width_must_divide_among_the_attention_heads():
         build_head(HeadConfig(name="transformer", width=20), 8)
 
 
-def test_for_head_keeps_what_the_other_head_has_too():
-    config = transformer("per-view", depth=4, output_size=32)
-    assert for_head(config, "mlp") == HeadConfig(name="mlp", depth=4, width=16, output_size=32)
-    assert for_head(config, "linear") == HeadConfig(name="linear", output_size=32)
-    assert for_head(config, "identity") == HeadConfig(name="identity")
+def test_for_head_gives_other_heads_their_own_settings():
+    config = HeadConfig(name="transformer", depth=4, width=16, output_size=32, context="self")
     assert for_head(config, "transformer") == config
+    for name in ("identity", "linear", "mlp", "ffn"):
+        assert for_head(config, name) == HeadConfig(name=name)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -38,7 +38,7 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     how = extract_config(config)
     shown = images.train if images.test is None else images.test
     test = extract(model.encoder, model.head, shown, TAPS, how)
-    size = sum(parameter.numel() for parameter in model.head.parameters())
+    size = sum(p.numel() for p in model.head.parameters() if p.requires_grad)
     results: dict[str, Result] = {"parameters": {"value": size}}
     if labelled(images):
         train = extract(model.encoder, model.head, images.train, TAPS, how)

@@ -1,6 +1,7 @@
 """The commands: from command-line words to configs, and to the functions that do the work."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -125,7 +126,7 @@ def run(name: str, words: Sequence[str]) -> int:
 def _pretrain(words: list[str]) -> None:
     from headwise.pretraining import pretrain, resume
 
-    if "--resume" in words:
+    if given(words, "--resume") is not None:
         command = parse("pretrain", Pretrain(), _only_resume(words))
         assert command.resume is not None, "the word was there"
         done = resume(command.resume, quiet=command.quiet)
@@ -133,14 +134,15 @@ def _pretrain(words: list[str]) -> None:
         start = Pretrain(pretrain=_start("pretrain", words, "default"))
         command = parse("pretrain", start, words)
         done = pretrain(command.pretrain, _needed(command.out), quiet=command.quiet)
-    print(f"{done.path} is done: its encoder is {done.path / 'encoder.safetensors'}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{done.path} is done: its encoder is {done.path / 'encoder.safetensors'}")
 
 
 def _compare(words: list[str]) -> None:
     from headwise.comparison import CompareConfig, compare, resume_comparison
     from headwise.report import plain_result, text_table
 
-    if "--resume" in words:
+    if given(words, "--resume") is not None:
         command = parse("compare", Compare(), _only_resume(words))
         assert command.resume is not None, "the word was there"
         out = command.resume
@@ -161,10 +163,10 @@ def _evaluate(words: list[str]) -> None:
     from headwise.pretrain_config import load_config
     from headwise.runs import Run
 
-    data = DataConfig()
-    if words and not words[0].startswith("-") and not given(words, "--data.spec"):
-        data = load_config(Run.open(Path(words[0]))).data
-    command = parse("evaluate", Evaluate(run=Path(), data=data), words)
+    command = parse("evaluate", Evaluate, words)
+    if not given(words, "--data.spec"):
+        own = load_config(Run.open(command.run)).data
+        command = parse("evaluate", Evaluate(run=command.run, data=own), words)
     results = evaluate(
         command.run,
         command.data,
@@ -215,7 +217,8 @@ def _start(name: str, words: list[str], default: str) -> PretrainConfig:
 
 
 def _only_resume(words: list[str]) -> list[str]:
-    rest = [word for word in words if word.startswith("-") and word not in ("--resume", "--quiet")]
+    free = ("--resume", "--quiet", "--help", "-h")
+    rest = [word for word in words if word.startswith("-") and word.partition("=")[0] not in free]
     if rest:
         raise UserError(
             f"--resume goes on with the settings it was started with; got {rest[0]}; leave it out"

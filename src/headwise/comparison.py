@@ -28,7 +28,7 @@ class CompareConfig:
 
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     heads: tuple[HeadName, ...] = HEADS
-    """Heads to compare. Settings under `head` go to those heads that have them."""
+    """Heads to compare. The settings under `head` are those of the head it names."""
     seeds: int = 1
     """Runs of each head, with seeds from `seed` on."""
 

@@ -8,6 +8,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from headwise.errors import UserError, nearest
 
 Config = TypeVar("Config")
+Value = TypeVar("Value")
+
+
+def chosen(value: Value | None) -> Value:
+    """A setting of a resolved config, where nothing is left at None."""
+    assert value is not None, "resolve the config first"
+    return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:

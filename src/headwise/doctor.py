@@ -136,7 +136,7 @@ def _device() -> Check:
         return Check("device", None, f"{_gpus()}; precision auto is {precision}")
     fast = sorted({"amx_bf16", "avx512_bf16"} & cpu_flags())
     text = f"{device}; precision auto is {precision}" + (f" ({', '.join(fast)})" if fast else "")
-    advice = _line(said[0].message) if said else ""
+    advice = str(said[0].message).splitlines()[0] if said else ""
     if not advice and Path("/proc/driver/nvidia").exists():
         built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
         advice = f"there is an NVIDIA driver, but this torch ({torch.__version__}) {built}"

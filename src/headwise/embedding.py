@@ -73,7 +73,7 @@ def embed(
     about |= _origin(file, config, splits, how)
     folder = out.with_name(f"{out.name}.parts")
     _claim(folder, {**about, "batch_size": batch_size})
-    encoder = load_encoder(file).to(how.device, memory_format=torch.channels_last)
+    encoder = load_encoder(file).to(how.device)
     works = [_work(name, splits, folder, batch_size) for name in splits]
     for work in works:
         _write_parts(encoder, work, how, config, quiet)

@@ -26,15 +26,17 @@ class EncoderConfig:
     """First layers of a ResNet: standard (7×7 stride 2, max-pool), small (3×3 stride 1, none),
     small-strided (3×3 stride 2, none). auto: small for images up to 64 px, else standard."""
     depths: tuple[int, ...] | None = None
-    """ResNets: blocks of each stage. None: the model's own."""
+    """ResNets: blocks of each of the four stages. None: the model's own."""
     widths: tuple[int, ...] | None = None
-    """ResNets: channels of each stage (of a bottleneck's inner layers). None: the model's own."""
+    """ResNets: channels of each of the four stages (of a bottleneck's inner layers). None: the
+    model's own."""
 
     def __post_init__(self) -> None:
         for name in ("depths", "widths"):
             values = getattr(self, name)
-            if values is not None and (not values or min(values) < 1):
-                raise UserError(f"encoder.{name} must be positive numbers; got {values}")
+            if values is not None and (len(values) != 4 or min(values) < 1):
+                given = " ".join(map(str, values))
+                raise UserError(f"encoder.{name} must be four positive numbers; got {given!r}")
 
 
 def resolve(config: EncoderConfig, size: int) -> EncoderConfig:
@@ -73,7 +75,8 @@ def timm_arguments(config: EncoderConfig, size: int) -> dict[str, Any]:
             f"got encoder {config.name!r}; leave them out"
         )
     # Models with position tables (vision transformers) are made for one image size.
-    if timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size:
+    described = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if described and described.fixed_input_size:
         arguments["img_size"] = size
     return arguments
 
@@ -81,7 +84,8 @@ def timm_arguments(config: EncoderConfig, size: int) -> dict[str, Any]:
 def small_stem(model: nn.Module, stride: int) -> None:
     """Replace a timm ResNet's 7×7 stride-2 convolution and max-pool by one 3×3 convolution, as
     SimCLR does on CIFAR (arXiv 2002.05709, B.9)."""
-    conv = nn.Conv2d(3, model.conv1.out_channels, 3, stride, padding=1, bias=False)
+    replaced: Any = model.conv1
+    conv = nn.Conv2d(3, replaced.out_channels, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     model.conv1 = conv
     model.maxpool = nn.Identity()

@@ -49,7 +49,7 @@ def load_encoder(run: str | Path) -> nn.Module:
     path = Path(run)
     path = path / ENCODER_FILE if path.is_dir() else path
     about = describe_encoder(path)
-    model = timm.create_model(**about["timm"])
+    model: Any = timm.create_model(**about["timm"])
     if about["stem"].startswith("small"):
         small_stem(model, stride=1 if about["stem"] == "small" else 2)
     model.load_state_dict(load_file(path))

@@ -47,7 +47,7 @@ def resolve_precision(precision: Precision, device: str) -> Literal["float32", "
     return "bfloat16" if fast else "float32"
 
 
-def autocast(device: str, precision: str) -> contextlib.AbstractContextManager[None]:
+def autocast(device: str, precision: str) -> torch.autocast:
     """Autocast to `precision`; nothing for float32."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import resource
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,9 +76,8 @@ def check_knn(config: PretrainConfig, state: TrainState, images: Images) -> floa
     """k-NN accuracy of `h` among training images, a fifth of them as queries: a sign of progress
     that leaves the test split alone."""
     chosen = torch.randperm(len(images), generator=rng.generator(config.seed, "knn"))[:_KNN_IMAGES]
-    sample = extract(
-        state.model.encoder, None, images.select(chosen), ["h"], extract_config(config)
-    )["h"]
+    model: Any = state.model
+    sample = extract(model.encoder, None, images.select(chosen), ["h"], extract_config(config))["h"]
     queries = len(sample.vectors) // 5
     assert sample.labels is not None, "only called for labelled images"
     return knn_accuracy(
@@ -91,7 +91,7 @@ def check_knn(config: PretrainConfig, state: TrainState, images: Images) -> floa
     )
 
 
-def warn_of_collapse(record: dict[str, float], accuracy: float, rows: int) -> bool:
+def warn_of_collapse(record: dict[str, Any], accuracy: float, rows: int) -> bool:
     """Say so when the last epoch looks like collapse; whether it does."""
     chance = 1 / (rows - 1)
     flat = [tap for tap in ("h", "z") if record[f"rank_{tap}"] < 1.5]
@@ -110,7 +110,7 @@ def warn_of_collapse(record: dict[str, float], accuracy: float, rows: int) -> bo
     return True
 
 
-def summary(record: dict[str, float]) -> str:
+def summary(record: dict[str, Any]) -> str:
     """A record in a few words, for the progress bar."""
     knn = f" knn/h {record['knn/h']:.1%}" if "knn/h" in record else ""
     return (
@@ -122,11 +122,11 @@ def summary(record: dict[str, float]) -> str:
 
 def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
     """The run in one line: what the automatic choices came to."""
-    encoder, head = state.model.encoder, state.model.head
-    p = encoder.num_features
+    model: Any = state.model
+    encoder, head = model.encoder, model.head
     return (
         f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
-        f"({config.encoder.stem} stem, p = {p}, {_count(encoder)} parameters); "
+        f"({config.encoder.stem} stem, p = {encoder.num_features}, {_count(encoder)} parameters); "
         f"head {config.head.name} ({_count(head)} parameters); "
         f"{config.device}, {config.precision}, {torch.get_num_threads()} threads"
     )

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from headwise import augment, checkpoint, encoders, hardware, heads, optim
 from headwise.augment import AugmentConfig
-from headwise.config import from_dict
+from headwise.config import chosen, from_dict
 from headwise.data import DataConfig, ImageFiles, Images
 from headwise.encoders import EncoderConfig
 from headwise.errors import UserError
@@ -89,7 +89,6 @@ def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
             f"try --batch-size {max(2, len(images) // 2)}"
         )
     views = augment.resolve(config.augment, images)
-    assert views.size is not None, "resolve fills the size in"
     device = hardware.resolve_device(config.device)
     workers = config.workers
     if workers is None:
@@ -97,7 +96,7 @@ def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
     return dataclasses.replace(
         config,
         augment=views,
-        encoder=encoders.resolve(config.encoder, views.size),
+        encoder=encoders.resolve(config.encoder, chosen(views.size)),
         optim=optim.resolve(config.optim, config.epochs),
         device=device,
         precision=hardware.resolve_precision(config.precision, device),
@@ -108,8 +107,7 @@ def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
 def build_model(config: PretrainConfig) -> tuple[PretrainConfig, ContrastiveModel]:
     """The model of a resolved config, with new weights, on the CPU; and the config with the head's
     settings chosen too, for the encoder's `p`."""
-    size = config.augment.size
-    assert size is not None, "resolve the config first"
+    size = chosen(config.augment.size)
     encoder = encoders.build_encoder(config.encoder, size, config.seed)
     p = encoders.representation_size(encoder, config.encoder, size)
     head = heads.resolve(config.head, p)

@@ -3,6 +3,7 @@
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from headwise import augment, checkpoint, distributed, export, hardware, heads, monitoring, rng
 from headwise.checkpoint import TrainState
-from headwise.config import to_dict
+from headwise.config import chosen, to_dict
 from headwise.data import Images, Splits, open_images
 from headwise.errors import UserError
 from headwise.interrupts import Interrupted, stop_requests
@@ -46,7 +47,8 @@ def pretrain(
             seed = rng.seed_at(config.seed, "sheet")
             augment.write_sheet(train, config.augment, out / "views.png", seed)
         distributed.barrier()
-        log.info("%s", monitoring.describe(config, state, train))
+        if distributed.rank() == 0 and not quiet:
+            log.info("%s", monitoring.describe(config, state, train))
         _loop(config, Run(out), train, state, quiet=quiet)
         return _finish(config, Run(out), state)
 
@@ -91,7 +93,7 @@ def _prepare(
         )
     if config.device == "cuda" and world > 1:
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
-    model.to(config.device, memory_format=torch.channels_last)
+    model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return config, TrainState(model, build_optimizer(config.optim, model)), train.to(config.device)
 
 
@@ -123,8 +125,7 @@ def _loop(
     batch, epoch_steps = config.batch_size, len(images) // config.batch_size
     total = config.epochs * epoch_steps
     peak = peak_learning_rate(config.optim, batch)
-    assert config.optim.warmup_epochs is not None, "resolve the config first"
-    warm = round(config.optim.warmup_epochs * epoch_steps)
+    warm = round(chosen(config.optim.warmup_epochs) * epoch_steps)
     main = distributed.rank() == 0
     stop_every = 1 if distributed.world_size() == 1 else config.log_every
     losses: list[Tensor] = []  # since the last record
@@ -201,8 +202,9 @@ def _loop(
 
 def _finish(config: PretrainConfig, run: Run, state: TrainState) -> Run:
     if distributed.rank() == 0:
+        model: Any = state.model
         export.save_encoder(
-            state.model.encoder, config.encoder, config.augment, run.path / export.ENCODER_FILE
+            model.encoder, config.encoder, config.augment, run.path / export.ENCODER_FILE
         )
         run.finish()
     distributed.barrier()

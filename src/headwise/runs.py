@@ -24,8 +24,8 @@ class Run:
         """Make the directory and write config.json and environment.json."""
         refuse_existing(path)
         run = Run(path)
-        write_json(path / "environment.json", environment(device))
         write_json(path / "config.json", config)
+        write_json(path / "environment.json", environment(device))
         return run
 
     @staticmethod
@@ -84,7 +84,8 @@ class Run:
 
 def refuse_existing(path: Path) -> None:
     """Raise `UserError` where `path` is something else than a missing or empty directory."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # Hidden files are temporary ones that a killed process left.
+    if path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
         raise UserError(
             f"--out must be a new or empty directory; {path} exists; "
             "choose another, or go on with it: --resume"

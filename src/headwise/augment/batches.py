@@ -19,6 +19,7 @@ from headwise.augment.policies import (
     finish_views,
     sample_views,
 )
+from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 
 
@@ -70,8 +71,7 @@ def view_batches(
             pixels = pixels.to(device, non_blocking=True)
             yield finish_views(crop_views(config, pixels, parameters), parameters), []
     else:
-        assert config.size is not None, "resolve the config first"
-        size, ratio = config.size, config.crop_ratio
+        size, ratio = chosen(config.size), config.crop_ratio
 
         def read(step: int) -> tuple[UInt8[Tensor, "m 3 s s"], Skipped]:
             index, parameters = place(config, len(images), batch_size, step, seed)
@@ -88,8 +88,7 @@ def whole_batches(
 ) -> Iterator[tuple[Int64[Tensor, " k"], Float[Tensor, "k 3 s s"]]]:
     """All images in order, resized so that the short side fits and cut to the central square,
     normalised; with the indices of those that could be read."""
-    assert config.size is not None, "resolve the config first"
-    starts, size = range(0, len(images), batch_size), config.size
+    starts, size = range(0, len(images), batch_size), chosen(config.size)
     if isinstance(images, ResidentImages):
         for start in starts:
             pixels = images.pixels[start : start + batch_size].to(device)
@@ -107,9 +106,7 @@ def whole_batches(
 
 def normalised(views: Float[Tensor, "m 3 s s"], config: AugmentConfig) -> Float[Tensor, "m 3 s s"]:
     """The views as the encoder takes them."""
-    assert config.mean is not None, "resolve the config first"
-    assert config.std is not None, "resolve the config first"
-    return normalise(views, config.mean, config.std)
+    return normalise(views, chosen(config.mean), chosen(config.std))
 
 
 def whole(pixels: UInt8[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3 size size"]:

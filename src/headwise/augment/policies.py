@@ -12,6 +12,7 @@ from headwise import rng
 from headwise.augment import ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.augment.ops import Blur, Jitter
+from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
 
@@ -151,12 +152,13 @@ class ViewParameters(NamedTuple):
 def sample_views(config: AugmentConfig, n: int, seed: int, step: int) -> ViewParameters:
     """The parameters of two views of each of `n` images at this step. Every operation draws from
     a generator of its own, so that changing one leaves the draws of the others as they were."""
-    assert None not in (config.strength, config.blur), "resolve the config first"
     crop, flip, jitter, grey, blur = (
         rng.generator(seed, "augment", step, name)
         for name in ("crop", "flip", "jitter", "grey", "blur")
     )
-    brightness, contrast, saturation, hue = (config.strength * value for value in config.colour)
+    brightness, contrast, saturation, hue = (
+        chosen(config.strength) * value for value in config.colour
+    )
     return ViewParameters(
         sample_crop(2 * n, crop, scale=config.crop_scale, ratio=config.crop_ratio),
         ops.sample_mask(2 * n, flip, probability=config.flip),
@@ -167,7 +169,7 @@ def sample_views(config: AugmentConfig, n: int, seed: int, step: int) -> ViewPar
             strengths=(brightness, contrast, saturation, hue),
         ),
         ops.sample_mask(2 * n, grey, probability=config.grey),
-        ops.sample_blur(2 * n, blur, probability=config.blur, sigma=config.blur_sigma),
+        ops.sample_blur(2 * n, blur, probability=chosen(config.blur), sigma=config.blur_sigma),
     )
 
 
@@ -175,9 +177,9 @@ def crop_views(
     config: AugmentConfig, images: UInt8[Tensor, "n 3 height width"], parameters: ViewParameters
 ) -> Float[Tensor, "m 3 size size"]:
     """The cropped views of images that are all of one size."""
-    assert config.size is not None, "resolve the config first"
-    boxes = crop_boxes(parameters.crop, *images.shape[-2:], config.crop_ratio)
-    return apply_crop(images, boxes, config.size)
+    height, width = images.shape[-2:]
+    boxes = crop_boxes(parameters.crop, height, width, config.crop_ratio)
+    return apply_crop(images, boxes, chosen(config.size))
 
 
 def finish_views(

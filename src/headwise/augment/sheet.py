@@ -11,6 +11,7 @@ from torch import Tensor
 from headwise.augment.batches import batch_index, view_batches, whole
 from headwise.augment.decoding import read_whole
 from headwise.augment.policies import AugmentConfig
+from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 from headwise.files import write_atomically
 
@@ -25,10 +26,9 @@ def write_sheet(images: Images, config: AugmentConfig, path: Path, seed: int) ->
 
 def view_sheet(images: Images, config: AugmentConfig, seed: int) -> UInt8[Tensor, "3 h w"]:
     """The sheet as an image. Small images are enlarged without smoothing."""
-    assert config.size is not None, "resolve the config first"
-    n = min(_IMAGES, len(images))
+    n, size = min(_IMAGES, len(images)), chosen(config.size)
     images = images.select(torch.linspace(0, len(images) - 1, n).long())
-    columns = [_originals(images, config.size)]
+    columns = [_originals(images, size)]
     steps = range(_STEPS)
     batches = view_batches(
         images, config, batch_size=n, steps=steps, seed=seed, device="cpu", workers=0
@@ -37,7 +37,7 @@ def view_sheet(images: Images, config: AugmentConfig, seed: int) -> UInt8[Tensor
         order = batch_index(n, n, step, seed).argsort()
         columns += [view[order] for view in (views * 255).round().byte().split(n)]
     tiles = torch.stack(columns, 1)
-    enlarge = -(-_LEAST_PX // config.size)
+    enlarge = -(-_LEAST_PX // size)
     tiles = tiles.repeat_interleave(enlarge, -1).repeat_interleave(enlarge, -2)
     tiles = F.pad(tiles, (0, _GAP_PX, 0, _GAP_PX), value=255)
     # A wider gap sets the whole image apart from its views.

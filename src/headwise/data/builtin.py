@@ -1,5 +1,7 @@
 """Image sets that need no files."""
 
+from typing import Any
+
 import numpy as np
 
 from headwise.data.arrays import from_arrays
@@ -36,6 +38,6 @@ def _shapes(n: int, seed: int) -> ResidentImages:
 def _digits() -> ResidentImages:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # stored as 0 to 16
     return from_arrays(grey, digits.target, "digits")

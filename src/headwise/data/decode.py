@@ -33,7 +33,7 @@ def decode(file: io.BufferedIOBase, resize: int | None = None) -> Image.Image:
     Raises `OSError` with a reason of one line for anything that cannot be decoded whole:
     damaged, truncated, no image, or so large that Pillow takes it for a decompression bomb.
     """
-    with _pillow(), Image.open(file) as image:
+    with _pillow(), Image.open(file) as image:  # type: ignore[arg-type]
         if resize is not None:
             # A JPEG can be decoded at 1/2, 1/4, 1/8: never below twice the size that is wanted.
             image.draft(None, (2 * resize, 2 * resize))
@@ -47,7 +47,7 @@ def decode(file: io.BufferedIOBase, resize: int | None = None) -> Image.Image:
 
 def check_header(file: io.BufferedIOBase) -> None:
     """Raise `OSError` where even the header of `file` is not that of an image."""
-    with _pillow(), Image.open(file):
+    with _pillow(), Image.open(file):  # type: ignore[arg-type]
         pass
 
 

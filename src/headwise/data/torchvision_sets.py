@@ -33,7 +33,6 @@ def _images(name: str, root: Path, train: bool) -> ResidentImages:
     from torchvision import datasets
 
     split = "train" if train else "test"
-    data: Any  # each set has fields and types of its own
     match name:
         case "CIFAR10":
             data = datasets.CIFAR10(root, train=train)
@@ -52,11 +51,12 @@ def _images(name: str, root: Path, train: bool) -> ResidentImages:
         case _:
             assert name == "USPS", name
             data = datasets.USPS(root, train=train)
-    labels = data.labels if name in ("STL10", "SVHN") else data.targets
-    images = from_arrays(np.asarray(data.data), np.asarray(labels), f"{name}-{split}")
+    loaded: Any = data  # each set has fields of its own
+    labels = loaded.labels if name in ("STL10", "SVHN") else loaded.targets
+    images = from_arrays(np.asarray(loaded.data), np.asarray(labels), f"{name}-{split}")
     if name in ("SVHN", "USPS"):
         return images
-    return dataclasses.replace(images, classes=tuple(data.classes))
+    return dataclasses.replace(images, classes=tuple(loaded.classes))
 
 
 def _line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from headwise import hardware
 from headwise.augment import unnormalised, whole_batches
+from headwise.config import chosen
 from headwise.data import DataConfig, Images, Splits, open_images
 from headwise.encoders import build_encoder
 from headwise.evaluation.probes import Result, check_labels, check_protocols, probe
@@ -72,9 +73,7 @@ def probe_baselines(
     protocols: Sequence[str],
 ) -> dict[str, Result]:
     """What the probes reach without pretraining: `protocol/pixels` and `protocol/untrained`."""
-    assert config.augment.size is not None, "resolve the config first"
-    encoder = build_encoder(config.encoder, config.augment.size, config.seed)
-    encoder.to(how.device, memory_format=torch.channels_last)
+    encoder = build_encoder(config.encoder, chosen(config.augment.size), config.seed).to(how.device)
     tables = {
         "pixels": [pixels(part, how) for part in images],
         "untrained": [extract(encoder, None, part, ["h"], how)["h"] for part in images],
@@ -90,8 +89,7 @@ def probe_baselines(
 
 def pixels(images: Images, how: ExtractConfig) -> Features:
     """The whole images themselves as features, at 32 px at most, in [0, 1]."""
-    assert how.augment.size is not None, "resolve the config first"
-    small = unnormalised(how.augment, min(how.augment.size, _PIXELS_PX))
+    small = unnormalised(how.augment, min(chosen(how.augment.size), _PIXELS_PX))
     batches = whole_batches(
         images, small, batch_size=how.batch_size, device="cpu", workers=how.workers
     )

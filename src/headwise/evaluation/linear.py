@@ -196,7 +196,8 @@ def _split(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
         size = min(max(round(fraction * len(members)), 1), len(members) - 1)
         held_out.append(members[:size])
         fitted.append(members[size:])
-    return tuple(torch.cat(rows).sort().values.to(y.device) for rows in (fitted, held_out))
+    fit, validate = (torch.cat(rows).sort().values.to(y.device) for rows in (fitted, held_out))
+    return fit, validate
 
 
 def _classes(labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """The projection head: a list of layers that can be cut anywhere."""
 
 import dataclasses
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise import rng
+from headwise.config import chosen
 from headwise.errors import UserError
 from headwise.heads.layers import Block, Layout, dense, layout, output
 
@@ -35,7 +37,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "context": "joint",
     },
 }
-HEADS = tuple(_DEFAULTS)
+HEADS: tuple[HeadName, ...] = typing.get_args(HeadName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +100,8 @@ def resolve(config: HeadConfig, p: int) -> HeadConfig:
 
 
 def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
-    """The config of another head, with those settings of `config` that it has too."""
-    values = {key: getattr(config, key) for key in _DEFAULTS[name]}
-    return HeadConfig(name=name, **values)
+    """`config` where it is of this head; else this head with its own settings."""
+    return config if config.name == name else HeadConfig(name=name)
 
 
 def leaks(config: HeadConfig) -> bool:
@@ -161,39 +162,30 @@ def build_head(config: HeadConfig, p: int, seed: int = 0) -> Head:
     """The head for representations of size `p`; its weights are a function of `seed`."""
     config = resolve(config, p)
     with rng.seeded(seed, "head"):
-        match config.name:
-            case "identity":
-                return Head([])
-            case "linear":
-                return Head([nn.Linear(p, config.output_size)])
-            case "mlp":
-                sizes = [p, *[config.width] * (config.depth - 1), config.output_size]
-                return Head(
-                    [
-                        dense(
-                            sizes[i],
-                            sizes[i + 1],
-                            batch_norm=config.batch_norm,
-                            activation=i + 1 < config.depth,
-                        )
-                        for i in range(config.depth)
-                    ]
-                )
-            case "ffn":
-                width = config.width
-                layers = [
-                    dense(width, width, batch_norm=True, activation=True)
-                    for _ in range(config.depth)
-                ]
-                return Head([nn.Linear(p, width), *layers, output(width, config.output_size)])
-            case "transformer":
-                width = config.width
-                blocks = [
-                    Block(width, config.num_heads, config.ratio, config.norm)
-                    for _ in range(config.depth)
-                ]
-                layers = [nn.Linear(p, width), *blocks, output(width, config.output_size)]
-                return Head(layers, config.context)
+        return Head(_layers(config, p), config.context or "self")
+
+
+def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
+    if config.name == "identity":
+        return []
+    size = chosen(config.output_size)
+    if config.name == "linear":
+        return [nn.Linear(p, size)]
+    depth, width = chosen(config.depth), chosen(config.width)
+    match config.name:
+        case "mlp":
+            norm = chosen(config.batch_norm)
+            inputs = [p, *[width] * (depth - 1)]
+            hidden = [dense(n, width, batch_norm=norm, activation=True) for n in inputs[:-1]]
+            return [*hidden, dense(inputs[-1], size, batch_norm=norm, activation=False)]
+        case "ffn":
+            stack = [dense(width, width, batch_norm=True, activation=True) for _ in range(depth)]
+            return [nn.Linear(p, width), *stack, output(width, size)]
+        case "transformer":
+            shape = (width, chosen(config.num_heads), chosen(config.ratio), chosen(config.norm))
+            blocks = [Block(*shape) for _ in range(depth)]
+            return [nn.Linear(p, width), *blocks, output(width, size)]
+    raise AssertionError(config.name)
 
 
 def _apply(layer: nn.Module, rows: Tensor, who: Layout) -> Tensor:

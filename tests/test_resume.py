@@ -1,0 +1,177 @@
+"""A run that is stopped anywhere and resumed ends as if it had not been stopped."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from headwise import checkpoint
+from headwise.config import to_dict
+from headwise.data import open_images
+from headwise.errors import UserError
+from headwise.interrupts import Interrupted
+from headwise.pretrain_config import PretrainConfig
+from headwise.pretraining import pretrain, resume
+
+# Starts or resumes a run in a process of its own, which prints a line at every checkpoint.
+CHILD = """
+import json, sys
+from pathlib import Path
+from headwise import checkpoint
+from headwise.config import from_dict
+from headwise.interrupts import Interrupted
+from headwise.pretrain_config import PretrainConfig
+from headwise.pretraining import pretrain, resume
+import torch, time
+torch.set_num_threads(1)
+save = checkpoint.save
+def slow(state, directory, keep):
+    path = save(state, directory, keep=keep)
+    print(state.step, flush=True)
+    time.sleep(float(sys.argv[3]))
+    return path
+checkpoint.save = slow
+out = Path(sys.argv[1])
+try:
+    if (out / "config.json").exists():
+        resume(out, quiet=True)
+    else:
+        pretrain(from_dict(PretrainConfig, json.loads(sys.argv[2])), out, quiet=True)
+except Interrupted as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+def start(config: PretrainConfig, out: Path, pause: float) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", CHILD, str(out), json.dumps(to_dict(config)), str(pause)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+
+def same_ends(one: Path, other: Path) -> None:
+    """Equal weights, bit for bit, and equal records but for the time they took."""
+    for name in ("encoder.safetensors", "checkpoints/step-00000012/model.safetensors"):
+        mine, theirs = load_file(one / name), load_file(other / name)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    timed = {"seconds", "views_per_second", "memory_mib"}
+    records = [
+        [
+            {key: value for key, value in json.loads(line).items() if key not in timed}
+            for line in (path / "metrics.jsonl").read_text().splitlines()
+        ]
+        for path in (one, other)
+    ]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
+def test_killed_and_resumed(tmp_path: Path, tiny: PretrainConfig, optimizer: str) -> None:
+    """SIGKILL after the first checkpoint, and again later: the end is the same."""
+    optim = dataclasses.replace(tiny.optim, name=optimizer, lr=0.01)
+    tiny = dataclasses.replace(tiny, optim=optim)
+    pretrain(tiny, tmp_path / "whole", quiet=True)
+    for _ in range(2):
+        child = start(tiny, tmp_path / "killed", pause=30)
+        assert child.stdout is not None
+        assert child.stdout.readline().strip()
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        assert not (tmp_path / "killed" / "DONE").exists()
+    resume(tmp_path / "killed", quiet=True)
+    same_ends(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_killed_before_the_first_checkpoint(tmp_path: Path, tiny: PretrainConfig) -> None:
+    pretrain(tiny, tmp_path / "whole", quiet=True)
+    child = start(tiny, tmp_path / "killed", pause=0)
+    while not (tmp_path / "killed" / "config.json").exists():
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    for path in (tmp_path / "killed" / "checkpoints").glob("step-*"):
+        for file in path.iterdir():  # it was quicker than the kill
+            file.unlink()
+        path.rmdir()
+    (tmp_path / "killed" / "DONE").unlink(missing_ok=True)
+    resume(tmp_path / "killed", quiet=True)
+    same_ends(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_asked_to_stop(tmp_path: Path, tiny: PretrainConfig, number: int, code: int) -> None:
+    """The step is finished and saved, the exit code says which signal, and resuming goes on."""
+    pretrain(tiny, tmp_path / "whole", quiet=True)
+    child = start(tiny, tmp_path / "stopped", pause=1)
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == "3"
+    child.send_signal(number)
+    assert child.wait() == code
+    # The signal came in the pause after the third step's checkpoint, so the fourth was the last.
+    latest = checkpoint.latest(tmp_path / "stopped" / "checkpoints")
+    assert latest is not None
+    assert latest.name == "step-00000004"
+    resume(tmp_path / "stopped", quiet=True)
+    records = (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in records] == sorted(
+        {json.loads(line)["step"] for line in records}
+    )
+    for name in ("encoder.safetensors",):
+        mine, theirs = load_file(tmp_path / "whole" / name), load_file(tmp_path / "stopped" / name)
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path, tiny: PretrainConfig) -> None:
+    run = pretrain(tiny, tmp_path / "run", quiet=True)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    resume(run.path, quiet=True)
+    assert before == {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+
+
+def test_loss_that_is_not_finite(tmp_path: Path, tiny: PretrainConfig) -> None:
+    """The run stops, names the step, and keeps the last good checkpoint."""
+    wild = dataclasses.replace(tiny.optim, name="sgd", lr=1e30, warmup_epochs=2.0)
+    with pytest.raises(
+        UserError, match=r"at step \d+ it was nan, with learning rate .* temperature"
+    ):
+        pretrain(dataclasses.replace(tiny, optim=wild), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "DONE").exists()
+    for path in (tmp_path / "run" / "checkpoints").glob("step-*"):
+        weights = load_file(path / "model.safetensors")
+        assert all(
+            value.isfinite().all() for value in weights.values() if value.is_floating_point()
+        )
+
+
+def test_golden(tmp_path: Path, tiny: PretrainConfig) -> None:
+    """Five steps in float32. A change of these numbers needs a line under *Numerics* in the
+    changelog; a refactor does not change them."""
+    config = dataclasses.replace(tiny, epochs=2, log_every=1, knn_every=0)
+    run = pretrain(config, tmp_path / "run", open_images(config.data), quiet=True)
+    losses = [record["loss"] for record in run.metrics()[:5]]
+    assert losses == pytest.approx(GOLDEN, rel=1e-5)
+
+
+GOLDEN = [0.0] * 5
+
+
+def test_interrupted_is_not_an_error_of_the_user() -> None:
+    assert not issubclass(Interrupted, UserError)
+    assert Interrupted("saved", 75).exit_code == 75
+
+
+def test_another_process_cannot_start_in_the_same_place(
+    tmp_path: Path, tiny: PretrainConfig
+) -> None:
+    run = pretrain(tiny, tmp_path / "run", quiet=True)
+    before = sorted(os.listdir(run.path))
+    with pytest.raises(UserError, match="--resume"):
+        pretrain(tiny, tmp_path / "run", quiet=True)
+    assert sorted(os.listdir(run.path)) == before
