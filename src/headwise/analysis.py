@@ -101,11 +101,11 @@ def learned(name: str, row: dict[str, Any], baselines: dict[str, dict[str, float
     gap = h - z
     if name == "identity":
         return f"{kept}; there is no head, so the loss works on h itself."
-    if gap > 0.01:
+    if gap > 0.03:
         return f"{kept}; the head gives {100 * gap:.0f} points of that up on the way to z."
-    if gap < -0.01:
-        return f"{kept}; z names {-100 * gap:.0f} points more, so this head's cut is too early."
-    return f"{kept}; z keeps as much."
+    if gap < -0.03:
+        return f"{kept}; z names {-100 * gap:.0f} points more."
+    return f"{kept}; z names as many, within 3 points."
 
 
 def _factors(images: Splits, train: Features, test: Features, seed: int) -> dict[str, float]:

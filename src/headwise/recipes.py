@@ -39,7 +39,7 @@ def small() -> PretrainConfig:
 
 
 def demo() -> PretrainConfig:
-    """`make demo`: the built-in shapes, five heads in under five minutes on two cores.
+    """`make demo`: the built-in shapes, five heads in about four minutes on two cores.
 
     Crops keep most of the image, so that a shape stays whole. Hue is turned all the way round and
     half of the views are grey: otherwise colour alone tells the images apart, and shape need not
@@ -52,7 +52,7 @@ def demo() -> PretrainConfig:
         ),
         encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided", widths=(16, 32, 64, 128)),
         optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=1e-4),
-        epochs=10,
+        epochs=8,
         batch_size=128,
         temperature=0.2,
     )
