@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from headwise.encoders import EncoderConfig, build_encoder, representation_size, resolve
+from headwise.encoders import EncoderConfig, build_encoder, representation_size, resolve, starves
 from headwise.errors import UserError
 
 SMALL = EncoderConfig(name="resnet-small")
@@ -151,5 +151,14 @@ def test_a_size_that_the_model_cannot_take_is_an_error():
     "values", [{"depths": ()}, {"depths": (1, 1)}, {"widths": (8, 8, 8, 0)}], ids=str
 )
 def test_depths_and_widths_must_be_positive(values):
-    with pytest.raises(UserError, match="must be positive numbers"):
+    with pytest.raises(UserError, match="must be four positive numbers"):
         EncoderConfig(**values)
+
+
+def test_images_too_small_for_the_strides_are_noticed():
+    config = EncoderConfig(name="resnet-small", stem="small-strided")
+    encoder = build_encoder(config, 32, seed=0)
+    # 32 px leave 16, 8, 4, 2; 8 px leave 4, 2, 1, and the last stride has one pixel.
+    assert not starves(encoder, 32)
+    assert starves(encoder, 8)
+    assert encoder.training

@@ -128,6 +128,28 @@ def representation_size(model: nn.Module, config: EncoderConfig, size: int) -> i
     return h.shape[1]
 
 
+def starves(model: nn.Module, size: int) -> bool:
+    """Whether images of `size` px are so small that a strided convolution of 3×3 or more is left
+    with a single pixel. (On CPUs its bfloat16 weight gradient then holds uninitialised memory:
+    measured with torch 2.15, stride 2, any number of channels.)"""
+    starved = []
+
+    def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, nn.Conv2d), "only convolutions are watched"
+        strided = max(layer.stride) > 1 and max(layer.kernel_size) > 1
+        starved.append(strided and min(inputs[0].shape[-2:]) == 1)
+
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    training = model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, size, size))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return any(starved)
+
+
 def _is_resnet(name: str) -> bool:
     """Whether timm makes this model from its ResNet class with the plain stem."""
     if name == SMALL_RESNET:

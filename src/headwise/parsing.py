@@ -69,11 +69,12 @@ def _flags(kind: Any, prefix: str) -> Iterator[str]:
 def _first_line(box: str) -> str:
     """What tyro says in its box, in one line, without the frame and the hints below it."""
     lines = []
-    for line in box.splitlines()[1:]:
-        text = line.strip("│╭╮╰╯─ ")
-        if not text:
+    for line in box.splitlines()[1:]:  # the first is the title
+        text = line.strip("│╭╮╰╯─|+- ")
+        if text:
+            lines.append(text)
+        elif lines:
             break
-        lines.append(text)
     said = " ".join(lines)
     choice = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", said)
     if choice is None:

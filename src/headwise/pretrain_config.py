@@ -1,6 +1,7 @@
 """The config of a pretraining run, and the model that it describes."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 
 from safetensors.torch import load_file
@@ -16,6 +17,8 @@ from headwise.heads import HeadConfig
 from headwise.model import ContrastiveModel
 from headwise.optim import OptimConfig
 from headwise.runs import Run
+
+log = logging.getLogger("headwise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,18 @@ def build_model(config: PretrainConfig) -> tuple[PretrainConfig, ContrastiveMode
     size = chosen(config.augment.size)
     encoder = encoders.build_encoder(config.encoder, size, config.seed)
     p = encoders.representation_size(encoder, config.encoder, size)
+    if (
+        config.device == "cpu"
+        and config.precision == "bfloat16"
+        and encoders.starves(encoder, size)
+    ):
+        log.warning(
+            "images of %d px are down to one pixel before the encoder's last strided convolution, "
+            "whose bfloat16 gradient is not reliable on CPUs: using float32; try a larger "
+            "--augment.size",
+            size,
+        )
+        config = dataclasses.replace(config, precision="float32")
     head = heads.resolve(config.head, p)
     model = ContrastiveModel(encoder, heads.build_head(head, p, config.seed))
     return dataclasses.replace(config, head=head), model
