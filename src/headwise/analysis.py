@@ -23,7 +23,7 @@ PROTOCOLS = ("knn", "knn_weighted", "linear")
 ANALYSIS_FILE = "analysis.npz"
 
 # How many images stand behind the geometry, and how many are points of the map.
-_GEOMETRY_ROWS, _MAP_POINTS, _THUMBNAIL_PX = 4096, 800, 32
+_GEOMETRY_ROWS, _MAP_POINTS, _THUMBNAIL_PX = 4096, 500, 32
 
 
 def analyse(run: Run, images: Splits, *, with_map: bool) -> None:

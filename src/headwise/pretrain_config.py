@@ -113,11 +113,8 @@ def build_model(config: PretrainConfig) -> tuple[PretrainConfig, ContrastiveMode
     size = chosen(config.augment.size)
     encoder = encoders.build_encoder(config.encoder, size, config.seed)
     p = encoders.representation_size(encoder, config.encoder, size)
-    if (
-        config.device == "cpu"
-        and config.precision == "bfloat16"
-        and encoders.starves(encoder, size)
-    ):
+    reduced = config.device == "cpu" and config.precision == "bfloat16"
+    if reduced and encoders.starves(encoder, size):
         log.warning(
             "images of %d px are down to one pixel before the encoder's last strided convolution, "
             "whose bfloat16 gradient is not reliable on CPUs: using float32; try a larger "

@@ -23,8 +23,9 @@ def factor_scores(
     """A score in [0, 1] for each factor: 0 is what a constant guess reaches, 1 is exact.
 
     Continuous factors: R² on the test images of a ridge regression (penalty by leave-one-out),
-    negative values cut to 0; NAME_sine and NAME_cosine count as one factor, an angle. Categorical factors (integers): accuracy of the linear probe, rescaled
-    so that the commonest training class scores 0.
+    negative values cut to 0; NAME_sine and NAME_cosine count as one factor, an angle. Categorical
+    factors (integers): accuracy of the linear probe, rescaled so that the commonest training class
+    scores 0.
     """
     scaler = StandardScaler().fit(train.numpy())
     x, x_test = scaler.transform(train.numpy()), scaler.transform(test.numpy())

@@ -99,7 +99,7 @@ def spectra(comparison: Comparison, tap: str, title: str) -> Drawing | None:
 
 
 def factor_heatmap(summary: dict[str, Any], tap: str, title: str) -> Drawing | None:
-    """How well each factor can be read from h or z: heads down, factors across, 0 to 1."""
+    """How well each factor can be read from h or z: factors down, heads across, 0 to 1."""
     by_head = {
         head: taps[tap] for head, taps in (summary.get("factors") or {}).items() if taps.get(tap)
     }
@@ -107,22 +107,20 @@ def factor_heatmap(summary: dict[str, Any], tap: str, title: str) -> Drawing | N
         return None
     factors = list(dict.fromkeys(name for values in by_head.values() for name in values))
     grid = np.array(
-        [[_or_nan(values.get(name)) for name in factors] for values in by_head.values()]
+        [[_or_nan(values.get(name)) for values in by_head.values()] for name in factors]
     )
-    figure, axes = new_axes(1.1 + 0.36 * len(by_head))
+    figure, axes = new_axes(0.6 + 0.26 * len(factors))
     axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         ink = "#ffffff" if value < 0.55 else "#000000"
         text = "–" if np.isnan(value) else f"{value:.2f}"
         axes.text(column, row, text, ha="center", va="center", color=ink)
-    axes.set_yticks(range(len(by_head)), list(by_head))
-    axes.set_xticks(range(len(factors)), factors)
-    if len(factors) > 4:
-        axes.tick_params(axis="x", rotation=35, rotation_mode="xtick")
+    axes.set_yticks(range(len(factors)), factors)
+    axes.set_xticks(range(len(by_head)), list(by_head))
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    described = f"How well each factor can be read from {tap}: a row for each head, 0 to 1."
+    described = f"How well each factor can be read from {tap}: a column for each head, 0 to 1."
     return finish(figure, f"factors-{tap}", title, described)
 
 
