@@ -43,7 +43,7 @@ def demo() -> PretrainConfig:
 
     Crops keep most of the image, so that a shape stays whole. Hue is turned all the way round and
     half of the views are grey: otherwise colour alone tells the images apart, and shape need not
-    be learned (with SimCLR's colours linear/h stayed below 45 %).
+    be learned.
     """
     return PretrainConfig(
         data=DataConfig(spec="builtin:shapes"),
