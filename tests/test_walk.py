@@ -56,7 +56,8 @@ def test_compare_evaluate_embed(headwise: Command, tmp_path: Path) -> None:
     assert f"{100 * summary['heads']['transformer']['linear/h']:.1f}" in done.stdout
     page = (out / "report.html").read_text()
     assert "transformer" in page
-    assert Image.open(out / "views.png").width > 200
+    with Image.open(out / "views.png") as sheet:
+        assert sheet.width > 200
 
     # The same images, steps and draws under both heads: what the encoder starts from is the same.
     first = [

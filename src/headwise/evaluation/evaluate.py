@@ -45,12 +45,9 @@ def evaluate(
     images = images or open_images(spec)
     train, test = images.train, check_labels(*images, spec.spec)
     here = hardware.resolve_device(device)
-    how = dataclasses.replace(
-        extract_config(config),
-        device=here,
-        precision=hardware.resolve_precision("auto", here),
-        seed=seed,
-    )
+    how = dataclasses.replace(extract_config(config), device=here, seed=seed)
+    if here != config.device:
+        how = dataclasses.replace(how, precision=hardware.resolve_precision("auto", here))
     model.to(here)
     classes = len(train.classes)
     results = {}
