@@ -21,7 +21,7 @@ def test_dtypes_and_shapes_are_as_promised(drawn):
     assert (labels.dtype, labels.shape) == (torch.int64, (2000,))
     for name, value in factors.items():
         assert value.shape == (2000,), name
-        assert value.dtype == (torch.int64 if name == "texture" else torch.float32), name
+        assert value.dtype == (torch.int64 if name == "texture_kind" else torch.float32), name
 
 
 def test_the_seed_decides_everything(drawn):
@@ -61,9 +61,9 @@ def test_factors_lie_in_their_ranges_and_fill_them(drawn):
     gap = (factors["lightness"] - factors["background_lightness"]).abs()
     assert RANGES["contrast"][0] - 1e-6 <= gap.min()
     assert gap.max() <= RANGES["contrast"][1] + 1e-6
-    counts = torch.bincount(factors["texture"], minlength=len(TEXTURES))
+    counts = torch.bincount(factors["texture_kind"], minlength=len(TEXTURES))
     assert counts.min() > 300
-    plain = factors["texture"] == TEXTURES.index("plain")
+    plain = factors["texture_kind"] == TEXTURES.index("plain")
     assert factors["texture_contrast"][plain].eq(0).all()
     assert factors["texture_contrast"][~plain].min() >= RANGES["texture_contrast"][0]
 

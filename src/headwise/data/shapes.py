@@ -84,7 +84,7 @@ def make_shapes(
     - `phase_sine`, `phase_cosine`: where in its cycle the texture is at the image's centre
     - `noise`: half-width of the uniform noise added to every channel of every pixel, 0 to 1 scale
 
-    Categorical factors (int64): `texture`, an index into `TEXTURES`.
+    Categorical factors (int64): `texture_kind`, an index into `TEXTURES`.
 
     Raises `UserError` unless `n` is at least 1.
     """
@@ -133,7 +133,7 @@ def _factors(labels: Int64[Tensor, " n"], seed: int) -> dict[str, Tensor]:
     frequency = drawn["texture_frequency"].masked_fill(plain, 0).masked_fill(gradient, 0.5)
     factors["texture_frequency"] = frequency
     factors["texture_contrast"] = drawn["texture_contrast"].masked_fill(plain, 0)
-    factors["texture"] = texture
+    factors["texture_kind"] = texture
     return factors
 
 
@@ -176,10 +176,10 @@ def _texture(factors: dict[str, Tensor]) -> Float[Tensor, "n 32 32"]:
         return torch.sin(2 * math.pi / SIDE_PX * plane["texture_frequency"] * along + phase)
 
     stripes = wave(0.0)
-    checks = torch.where(plane["texture"] == TEXTURES.index("checks"), wave(math.pi / 2), 1)
+    checks = torch.where(plane["texture_kind"] == TEXTURES.index("checks"), wave(math.pi / 2), 1)
     sixth = math.pi / 3  # waves a sixth of a turn apart add up to spots on a honeycomb
     spots = (stripes + wave(sixth) + wave(2 * sixth)) / 3
-    is_spots = plane["texture"] == TEXTURES.index("spots")
+    is_spots = plane["texture_kind"] == TEXTURES.index("spots")
     return plane["texture_contrast"] * torch.where(is_spots, spots, stripes * checks)
 
 
