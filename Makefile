@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo test check format lock clean
+.PHONY: setup demo bench test check format lock clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,10 @@ $(STAMP): requirements.lock pyproject.toml
 OUT ?= runs/demo
 demo: $(STAMP)
 	$(BIN)/headwise compare $(if $(wildcard $(OUT)/config.json),--resume $(OUT),--recipe demo --out $(OUT))
+
+# Some fifteen minutes on two cores; the machine should have nothing else to do.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

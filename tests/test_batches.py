@@ -1,5 +1,6 @@
 """Batches of views and of whole images, in memory and from files."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -23,8 +24,8 @@ from headwise.data import DataConfig, ImageFiles, ResidentImages, open_images
 from headwise.errors import UserError
 
 # Every operation does something, but crops alone can be compared between the two ways of resizing.
-FULL = AugmentConfig(size=24, strength=1.0, blur=0.5)
-CROPS = AugmentConfig(size=24, strength=0.0, flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
+FULL = AugmentConfig(size=24, strength=1.0, blur=0.5, mean=(0.0,) * 3, std=(1.0,) * 3)
+CROPS = dataclasses.replace(FULL, strength=0.0, flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
 
 
 def pixels(n: int, height: int = 40, width: int = 30) -> torch.Tensor:

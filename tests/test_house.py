@@ -22,6 +22,7 @@ ROWS = (
     "interrupts",
     "data",
     "augment",
+    "convolution",
     "encoders",
     "heads",
     "losses",

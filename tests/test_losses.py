@@ -1,6 +1,10 @@
 """NT-Xent against the paper's algorithm as loops, and against two other implementations."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +14,19 @@ from hypothesis import strategies as st
 from lightly.loss import NTXentLoss
 from pytorch_metric_learning.losses import NTXentLoss as PMLNTXent
 from pytorch_metric_learning.losses import SelfSupervisedLoss
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from headwise.losses import contrastive_accuracy, contrastive_logits, nt_xent
+from headwise.errors import UserError
+from headwise.losses import (
+    contrastive_accuracy,
+    contrastive_logits,
+    nt_xent,
+    nt_xent_and_accuracy,
+    tiled,
+)
 
+METHODS = ["dense", "tiled"]
 CASES = [(2, 3, 0.5), (7, 1, 1.0), (16, 5, 0.1), (33, 128, 0.5), (64, 16, 0.2), (64, 512, 0.07)]
 
 
@@ -52,8 +66,9 @@ def algorithm_1(z0: np.ndarray, z1: np.ndarray, temperature: float) -> float:
 )
 def test_nt_xent_is_algorithm_1(n, d, temperature, seed):
     z0, z1 = (z.double() for z in views(n, d, seed))
-    expected = algorithm_1(z0.numpy(), z1.numpy(), temperature)
-    assert nt_xent(z0, z1, temperature).item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    expected = pytest.approx(algorithm_1(z0.numpy(), z1.numpy(), temperature), rel=1e-9, abs=1e-9)
+    for method in METHODS:
+        assert nt_xent(z0, z1, temperature, method).item() == expected
 
 
 def value_and_gradient(loss, z0, z1):
@@ -63,29 +78,32 @@ def value_and_gradient(loss, z0, z1):
     return value.detach(), torch.cat([leaf.grad for leaf in leaves])
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("oracle", [NTXentLoss, PMLNTXent], ids=["lightly", "pml"])
 @pytest.mark.parametrize(("n", "d", "temperature"), CASES)
-def test_loss_and_gradient_are_those_of_other_implementations(oracle, n, d, temperature):
+def test_loss_and_gradient_are_those_of_other_implementations(oracle, n, d, temperature, method):
     z0, z1 = views(n, d)
     other = oracle(temperature=temperature)
     other = SelfSupervisedLoss(other) if oracle is PMLNTXent else other
     value, gradient = value_and_gradient(other, z0, z1)
-    ours, our_gradient = value_and_gradient(lambda a, b: nt_xent(a, b, temperature), z0, z1)
+    ours, our_gradient = value_and_gradient(lambda a, b: nt_xent(a, b, temperature, method), z0, z1)
     torch.testing.assert_close(ours, value, rtol=2e-6, atol=2e-6)
     torch.testing.assert_close(our_gradient, gradient, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("temperature", [0.5, 0.02, 0.005])
 @pytest.mark.parametrize("n", [2, 5, 128])
-def test_all_rows_equal_give_log_2n_minus_1(n, temperature):
+def test_all_rows_equal_give_log_2n_minus_1(n, temperature, method):
     z = torch.randn(8, generator=torch.Generator().manual_seed(0)).expand(n, 8)
-    assert nt_xent(z, z, temperature).item() == pytest.approx(math.log(2 * n - 1), abs=1e-4)
+    assert nt_xent(z, z, temperature, method).item() == pytest.approx(math.log(2 * n - 1), abs=1e-4)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("temperature", [0.02, 0.005])
 @pytest.mark.parametrize("kind", ["collapsed", "nearly-collapsed", "independent", "alike"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_low_temperature_is_right_in_any_precision(dtype, kind, temperature):
+def test_low_temperature_is_right_in_any_precision(dtype, kind, temperature, method):
     n = 64
     match kind:
         case "collapsed":
@@ -98,12 +116,12 @@ def test_low_temperature_is_right_in_any_precision(dtype, kind, temperature):
             z0, z1 = views(n, 32, noise=0.05)
     z0, z1 = z0.to(dtype), z1.to(dtype)
     exact, exact_gradient = value_and_gradient(
-        lambda a, b: nt_xent(a, b, temperature), z0.double(), z1.double()
+        lambda a, b: nt_xent(a, b, temperature, "dense"), z0.double(), z1.double()
     )
 
     def under_autocast(a, b):
         with torch.autocast("cpu", torch.bfloat16):
-            return nt_xent(a, b, temperature)
+            return nt_xent(a, b, temperature, method)
 
     loss, gradient = value_and_gradient(under_autocast, z0.float(), z1.float())
     assert loss.dtype == torch.float32
@@ -111,22 +129,117 @@ def test_low_temperature_is_right_in_any_precision(dtype, kind, temperature):
     scale = exact_gradient.abs().max().item()
     torch.testing.assert_close(gradient.double(), exact_gradient, rtol=0, atol=1e-3 * scale + 1e-4)
     # Half-precision input is cast up before anything else.
-    assert torch.equal(nt_xent(z0, z1, temperature), loss)
+    assert torch.equal(nt_xent(z0, z1, temperature, method), loss)
     assert value_and_gradient(under_autocast, z0, z1)[1].isfinite().all()
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_zero_rows_are_finite(dtype):
+def test_zero_rows_are_finite(dtype, method):
     z0, z1 = (z.to(dtype) for z in views(6, 4))
     z0[2] = 0
     z1[2:4] = 0
-    value, gradient = value_and_gradient(lambda a, b: nt_xent(a, b, 0.1), z0, z1)
+    value, gradient = value_and_gradient(lambda a, b: nt_xent(a, b, 0.1, method), z0, z1)
     assert value.isfinite()
     # The gradient of a zero row is unbounded; what matters is that it poisons no other row.
     others = torch.ones(12, dtype=torch.bool)
     others[[2, 8, 9]] = False
     assert gradient[others].isfinite().all()
     assert not gradient.isnan().any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(2, 20),
+    rows=st.integers(1, 41),
+    temperature=st.sampled_from([0.02, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 999),
+)
+def test_tiles_of_any_height_are_the_whole_matrix(n, rows, temperature, seed):
+    z0, z1 = (z.double() for z in views(n, 5, seed))
+    z1[0], z0[n // 2] = z0[0], z0[1]  # a solved pair, and a false negative as near as can be
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiled, "_ROWS", rows)
+        found, gradient = value_and_gradient(
+            lambda a, b: nt_xent(a, b, temperature, "tiled"), z0, z1
+        )
+        accuracy = nt_xent_and_accuracy(z0, z1, temperature, "tiled").accuracy
+    exact, exact_gradient = value_and_gradient(
+        lambda a, b: nt_xent(a, b, temperature, "dense"), z0, z1
+    )
+    torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, exact_gradient, rtol=1e-9, atol=1e-12)
+    assert accuracy == contrastive_accuracy(*contrastive_logits(z0, z1, temperature))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.1, 0.02])
+@pytest.mark.parametrize("noise", [0.3, 1.0, 100.0])
+def test_tiles_in_float32_are_exact(noise, temperature):
+    z0, z1 = views(600, 128, noise=noise)
+
+    def loss(a, b):
+        return nt_xent(a, b, temperature, "tiled")
+
+    found, gradient = value_and_gradient(loss, z0, z1)
+    exact, exact_gradient = value_and_gradient(loss, z0.double(), z1.double())
+    assert found.item() == pytest.approx(exact.item(), rel=1e-5)
+    error = (gradient - exact_gradient).norm() / exact_gradient.norm()
+    assert error < 1e-5
+
+
+class Largest(TorchDispatchMode):
+    """The elements of the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return out
+
+
+def test_memory_of_tiles_is_linear_in_n():
+    largest = {}
+    for method in METHODS:
+        for n in (600, 1200):
+            with Largest() as mode:
+                value_and_gradient(lambda a, b: nt_xent(a, b, 0.5, method), *views(n, 8))  # noqa: B023
+            largest[method, n] = mode.elements
+    assert largest["dense", 1200] == 4 * largest["dense", 600] == 2400**2
+    assert largest["tiled", 1200] == 2 * largest["tiled", 600] == tiled._ROWS * 2400
+
+
+def test_small_batches_are_dense_to_the_bit_and_large_ones_are_not_dense():
+    z0, z1 = views(64, 16)
+    logits, positives = contrastive_logits(z0, z1, 0.5)
+    assert torch.equal(nt_xent(z0, z1, 0.5), cross_entropy(logits, positives))
+    with Largest() as mode:
+        nt_xent(*views(1200, 8), 0.5)
+    assert mode.elements < 2400**2
+
+
+def test_tiles_are_differentiable_once():
+    z0, z1 = (z.requires_grad_() for z in views(4, 3))
+    with pytest.raises(UserError, match="dense"):
+        torch.autograd.grad(nt_xent(z0, z1, 0.5, "tiled"), z0, create_graph=True)
+
+
+def test_fused_is_tiled_where_there_is_no_gpu():
+    z0, z1 = views(40, 16)
+    assert torch.equal(nt_xent(z0, z1, 0.5, "fused"), nt_xent(z0, z1, 0.5, "tiled"))
+
+
+def test_fused_kernels_in_an_interpreter():
+    """On the CPU, in a process of its own: Triton decides at its import whether it interprets."""
+    pytest.importorskip("triton")
+    script = Path(__file__).with_name("fused_in_an_interpreter.py")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @settings(deadline=None, max_examples=30)
@@ -152,7 +265,10 @@ def test_logits_are_cosines_over_the_temperature_without_oneself():
 
 
 def accuracy(z0: torch.Tensor, z1: torch.Tensor) -> float:
-    return contrastive_accuracy(*contrastive_logits(z0, z1, 0.1)).item()
+    """Of every method, which must agree."""
+    (value,) = {nt_xent_and_accuracy(z0, z1, 0.1, method).accuracy.item() for method in METHODS}
+    assert value == contrastive_accuracy(*contrastive_logits(z0, z1, 0.1)).item()
+    return value
 
 
 def test_contrastive_accuracy_of_perfect_and_of_half_right_projections():

@@ -10,7 +10,8 @@ from scipy.stats import binomtest
 from headwise import distributed
 from headwise.augment import AugmentConfig, policies, simclr, simclr_small
 from headwise.augment.batches import local_rows, place
-from headwise.augment.policies import crop_views, finish_views, sample_views
+from headwise.augment.crop import crop_boxes
+from headwise.augment.policies import make_views, sample_views
 from headwise.data.images import image_files, resident_images
 from headwise.errors import UserError
 
@@ -37,8 +38,15 @@ def test_every_view_of_a_batch_has_parameters_of_its_own():
     varied = (drawn.crop[:, 0], drawn.jitter.factors, drawn.blur.sigma)
     assert [len(part.unique(dim=0)) for part in varied] == [2 * n] * 3
     same = pictures(1, 24, 24).expand(n, -1, -1, -1)
-    views = finish_views(crop_views(config, same, drawn), drawn)
+    views = views_of(config, same, drawn)
     assert torch.cdist(views.flatten(1), views.flatten(1)).fill_diagonal_(9).min() > 0.1
+
+
+def views_of(config: AugmentConfig, images: torch.Tensor, drawn) -> torch.Tensor:
+    """Views in [0, 1]."""
+    plain = dataclasses.replace(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    boxes = crop_boxes(drawn.crop, *images.shape[2:], config.crop_ratio)
+    return make_views(plain, images, boxes, drawn)
 
 
 def leaves(drawn: policies.ViewParameters) -> dict[str, torch.Tensor]:
@@ -101,12 +109,12 @@ def test_the_ranks_parameters_together_are_those_of_one_process(world, monkeypat
 def test_views_lie_in_0_1_and_no_operation_mixes_rows():
     config = AugmentConfig(size=20, strength=1.0, blur=0.5)
     images, drawn = pictures(12, 30, 24), sample_views(config, 12, seed=0, step=0)
-    views = finish_views(crop_views(config, images, drawn), drawn)
+    views = views_of(config, images, drawn)
     assert views.shape == (24, 3, 20, 20)
     assert 0 <= views.min() < views.max() <= 1 + 1e-6
     for i in range(12):
         mine = drawn.rows(torch.tensor([i, i + 12]))
-        alone = finish_views(crop_views(config, images[i : i + 1], mine), mine)
+        alone = views_of(config, images[i : i + 1], mine)
         torch.testing.assert_close(alone, views[[i, i + 12]], rtol=0, atol=2e-5)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from headwise import rng
 from headwise.augment import SMALL_PX
+from headwise.convolution import Conv2d
 from headwise.errors import UserError, nearest
 
 # A ResNet of four basic blocks, for trials on a CPU: timm's resnet18 with these settings.
@@ -130,8 +131,8 @@ def representation_size(model: nn.Module, config: EncoderConfig, size: int) -> i
 
 def starves(model: nn.Module, size: int) -> bool:
     """Whether images of `size` px are so small that a strided convolution of 3×3 or more is left
-    with a single pixel. (On CPUs its bfloat16 weight gradient then holds uninitialised memory:
-    measured with torch 2.15, stride 2, any number of channels.)"""
+    with a single pixel. (On CPUs the library's bfloat16 weight gradient then holds uninitialised
+    memory: measured with torch 2.15, stride 2, any number of channels. `Conv2d` has its own.)"""
     starved = []
 
     def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -139,7 +140,11 @@ def starves(model: nn.Module, size: int) -> bool:
         strided = max(layer.stride) > 1 and max(layer.kernel_size) > 1
         starved.append(strided and min(inputs[0].shape[-2:]) == 1)
 
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, Conv2d)
+    ]
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     training = model.training
     with torch.no_grad():

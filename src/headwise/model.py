@@ -1,7 +1,9 @@
 """The model: encoder and projection head."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,12 +26,18 @@ class ContrastiveModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.compiled: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, views: Float[Tensor, "rows 3 s s"]) -> Outputs:
         """Encode this rank's views (first all first views, then their twins), gather every rank's
         `h`, and project the whole batch: a head that attends over samples needs all of them."""
-        h = gather_views(self.encoder(views))
+        h = gather_views((self.compiled or self.encoder)(views))
         return Outputs(h, self.head(h, views=2))
+
+    def compile_encoder(self) -> None:
+        """Compile the encoder for training; who calls `encoder` itself, to extract features in
+        batches of other sizes, does not wait for a compiler."""
+        self.compiled = torch.compile(self.encoder.forward, dynamic=False)
 
 
 def gather_views(h: Float[Tensor, "rows p"]) -> Float[Tensor, "m p"]:

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 from headwise import augment, checkpoint, encoders, hardware, heads, optim
 from headwise.augment import AugmentConfig
 from headwise.config import chosen, from_dict
+from headwise.convolution import replace_convolutions
 from headwise.data import DataConfig, ImageFiles, Images
 from headwise.encoders import EncoderConfig
 from headwise.errors import UserError
 from headwise.hardware import Device, Precision
 from headwise.heads import HeadConfig
+from headwise.losses import Method
 from headwise.model import ContrastiveModel
 from headwise.optim import OptimConfig
 from headwise.runs import Run
@@ -36,6 +38,8 @@ class PretrainConfig:
     """Images a step, over all ranks; each gives two views."""
     temperature: float = 0.5
     """τ of NT-Xent."""
+    loss: Method = "auto"
+    """How NT-Xent is computed; the value is the same."""
     seed: int = 0
     """Of weights, data order and augmentation."""
     device: Device = "auto"
@@ -54,6 +58,10 @@ class PretrainConfig:
     """Newest checkpoints kept."""
     keep_freed_memory: bool = True
     """Have glibc keep freed memory for the next step, which is faster."""
+    unfolded_convolutions: bool = True
+    """In bfloat16 on CPUs, compute convolutions of few pixels as matrix products: faster."""
+    compiled: bool | None = None
+    """Compile the encoder with torch.compile for training. None: on NVIDIA GPUs."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "log_every", "checkpoint_every", "keep_checkpoints"):
@@ -104,6 +112,7 @@ def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
         device=device,
         precision=hardware.resolve_precision(config.precision, device),
         workers=workers,
+        compiled=device == "cuda" if config.compiled is None else config.compiled,
     )
 
 
@@ -114,6 +123,8 @@ def build_model(config: PretrainConfig) -> tuple[PretrainConfig, ContrastiveMode
     encoder = encoders.build_encoder(config.encoder, size, config.seed)
     p = encoders.representation_size(encoder, config.encoder, size)
     reduced = config.device == "cpu" and config.precision == "bfloat16"
+    if reduced and config.unfolded_convolutions:
+        replace_convolutions(encoder)
     if reduced and encoders.starves(encoder, size):
         log.warning(
             "images of %d px are down to one pixel before the encoder's last strided convolution, "

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from headwise.config import chosen, to_dict
 from headwise.data import Images, Splits, open_images
 from headwise.errors import UserError
 from headwise.interrupts import Interrupted, stop_requests
-from headwise.losses import contrastive_accuracy, contrastive_logits
+from headwise.losses import nt_xent_and_accuracy
 from headwise.model import Outputs
 from headwise.optim import build_optimizer, learning_rate, peak_learning_rate
 from headwise.pretrain_config import PretrainConfig, build_model, load_config, resolve
@@ -94,6 +93,8 @@ def _prepare(
     if config.device == "cuda" and world > 1:
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
     model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.compiled:
+        model.compile_encoder()
     return config, TrainState(model, build_optimizer(config.optim, model)), train.to(config.device)
 
 
@@ -105,8 +106,7 @@ def train_step(
     with hardware.autocast(config.device, config.precision):
         h, z = state.model(views.contiguous(memory_format=torch.channels_last))
     z0, z1 = z.chunk(2)
-    logits, positives = contrastive_logits(z0, z1, config.temperature)
-    loss = F.cross_entropy(logits, positives)
+    loss, accuracy = nt_xent_and_accuracy(z0, z1, config.temperature, config.loss)
     state.optimizer.zero_grad()
     loss.backward()
     distributed.average_gradients(state.model.parameters())
@@ -114,7 +114,6 @@ def train_step(
         group["lr"] = rate
     state.optimizer.step()
     state.step += 1
-    accuracy = contrastive_accuracy(logits.detach(), positives)
     return Outputs(h.detach().float(), z.detach().float()), loss.detach(), accuracy
 
 
@@ -147,9 +146,8 @@ def _loop(
         stop_requests() as stop,
         progress(run.path.name, total, done=state.step, quiet=quiet or not main) as show,
     ):
-        for crops, unreadable in batches:
+        for views, unreadable in batches:
             rate = learning_rate(state.step, peak=peak, warmup_steps=warm, total_steps=total)
-            views = augment.normalised(crops, config.augment)
             outputs, loss, accuracy = train_step(config, state, views, rate)
             losses.append(loss)
             accuracies.append(accuracy)

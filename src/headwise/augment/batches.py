@@ -2,6 +2,7 @@
 evaluate. A batch is a function of its step."""
 
 import functools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,18 +10,20 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from headwise import distributed, rng
-from headwise.augment.crop import apply_crop
+from headwise.augment.crop import apply_crop, crop_boxes
 from headwise.augment.decoding import Skipped, loader, read_crops, read_whole
 from headwise.augment.ops import normalise
 from headwise.augment.policies import (
     AugmentConfig,
     ViewParameters,
-    crop_views,
-    finish_views,
+    make_views,
     sample_views,
 )
 from headwise.config import chosen
 from headwise.data import Images, ResidentImages
+
+PART = 32
+"""Images that a worker reads at a time."""
 
 
 def batch_index(n: int, batch_size: int, step: int, seed: int) -> Int64[Tensor, " b"]:
@@ -62,25 +65,36 @@ def view_batches(
     device: str,
     workers: int,
 ) -> Iterator[tuple[Float[Tensor, "m 3 s s"], Skipped]]:
-    """For every step, this rank's views (in [0, 1], first all first views, then their twins) and
+    """For every step, this rank's views (normalised, first all first views, then their twins) and
     what could not be read (a file that cannot is replaced by the next that can)."""
     if isinstance(images, ResidentImages):
         for step in steps:
             index, parameters = place(config, len(images), batch_size, step, seed)
             pixels = images.pixels[index.to(images.pixels.device, non_blocking=True)]
             pixels = pixels.to(device, non_blocking=True)
-            yield finish_views(crop_views(config, pixels, parameters), parameters), []
+            height, width = pixels.shape[-2:]
+            boxes = crop_boxes(parameters.crop, height, width, config.crop_ratio)
+            yield make_views(config, pixels, boxes, parameters), []
     else:
+        # Of every batch each worker reads a part, so that the first comes soon and the memory for
+        # batches ahead does not grow with the number of workers.
         size, ratio = chosen(config.size), config.crop_ratio
+        parts = math.ceil(batch_size // distributed.world_size() / PART)
 
-        def read(step: int) -> tuple[UInt8[Tensor, "m 3 s s"], Skipped]:
+        def read(key: int) -> tuple[UInt8[Tensor, "m 3 s s"], Skipped]:
+            step, part = steps[key // parts], key % parts
             index, parameters = place(config, len(images), batch_size, step, seed)
-            return read_crops(images, index, parameters.crop, size, ratio)
+            mine = slice(part * PART, (part + 1) * PART)
+            draws = parameters.crop.unflatten(0, (2, -1))[:, mine].flatten(0, 1)
+            return read_crops(images, index[mine], draws, size, ratio)
 
-        for step, (pixels, skipped) in zip(steps, loader(read, steps, workers), strict=True):
+        made = iter(loader(read, range(len(steps) * parts), workers, ahead=2 * parts))
+        for step, group in zip(steps, zip(*[made] * parts, strict=True), strict=True):
+            pixels = torch.cat([crops.unflatten(0, (2, -1)) for crops, _ in group], 1).flatten(0, 1)
+            skipped = [one for _, ones in group for one in ones]
             _, parameters = place(config, len(images), batch_size, step, seed)
-            floats = pixels.to(device, non_blocking=True).float() / 255
-            yield finish_views(floats, parameters), skipped
+            pixels = pixels.to(device, non_blocking=True)
+            yield make_views(config, pixels, None, parameters), skipped
 
 
 def whole_batches(

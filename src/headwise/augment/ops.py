@@ -5,15 +5,22 @@ on the CPU, so that they are the same on every device, and so that rows can be g
 happens to them without the device and the host waiting for each other.
 """
 
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 # Luma weights of ITU-R BT.601, as Pillow and torchvision use them.
 _LUMA = (0.2989, 0.587, 0.114)
+
+# Kinds of colour jitter, in the order of its factors.
+_BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
+
+# A blur matrix is mostly zeros: of large images it is multiplied in bands.
+_BAND_PX = 112
 
 
 def sample_mask(n: int, generator: torch.Generator, *, probability: float) -> Bool[Tensor, " n"]:
@@ -25,8 +32,7 @@ def apply_flip(
     images: Float[Tensor, "n 3 h w"], flipped: Bool[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
     """Mirror left and right."""
-    rows = _rows(flipped, images)
-    return images.index_copy(0, rows, images[rows].flip(-1))
+    return _on_rows(images, flipped, lambda rows: rows.flip(-1))
 
 
 class Jitter(NamedTuple):
@@ -58,14 +64,16 @@ def sample_jitter(
 
 def apply_jitter(images: Float[Tensor, "n 3 h w"], jitter: Jitter) -> Float[Tensor, "n 3 h w"]:
     """Brightness, contrast, saturation and hue, each row in its own order, clipped after each."""
-    images = images.clone()
-    factors = jitter.factors.to(images.device, non_blocking=True)
-    adjust = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+    if len(images) == 1:
+        for kind in jitter.order[0].tolist() if jitter.applied[0] else ():
+            images = _ADJUST[kind](images, _on(jitter.factors[:, kind], images))
+        return images
     for turn in range(4):
-        for kind in range(4):
-            rows = _rows(jitter.applied & (jitter.order[:, turn] == kind), images)
-            if len(rows):
-                images[rows] = adjust[kind](images[rows], factors[rows, kind])
+        kind = torch.where(jitter.applied, jitter.order[:, turn], -1)
+        factor = jitter.factors.gather(1, jitter.order[:, turn, None]).squeeze(1)
+        images = _blend_each(images, kind, factor)
+        shift = _on(factor[kind == _HUE], images)
+        images = _on_rows(images, kind == _HUE, lambda rows, shift=shift: adjust_hue(rows, shift))
     return images
 
 
@@ -73,52 +81,74 @@ def adjust_brightness(
     images: Float[Tensor, "n 3 h w"], factor: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
     """Scale towards black (0) or beyond (> 1)."""
-    return (images * _column(factor)).clamp_(0, 1)
+    return _blend(images, factor, None)
 
 
 def adjust_contrast(
     images: Float[Tensor, "n 3 h w"], factor: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
     """Blend with the mean grey level of the image."""
-    mean = _luma(images).mean((1, 2, 3), keepdim=True)
-    return torch.lerp(mean, images, _column(factor)).clamp_(0, 1)
+    return _blend(images, factor, _luma(images).mean((2, 3), keepdim=True))
 
 
 def adjust_saturation(
     images: Float[Tensor, "n 3 h w"], factor: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
     """Blend with the grey image."""
-    return torch.lerp(_luma(images), images, _column(factor)).clamp_(0, 1)
+    return _blend(images, factor, _luma(images))
+
+
+def _blend(
+    images: Float[Tensor, "n 3 h w"], factor: Float[Tensor, " n"], grey: Tensor | None
+) -> Float[Tensor, "n 3 h w"]:
+    blended = images * _column(factor)
+    if grey is not None:
+        blended += grey * _column(1 - factor)
+    return blended.clamp_(0, 1)
+
+
+def _blend_each(
+    images: Float[Tensor, "n 3 h w"], kind: Int64[Tensor, " n"], factor: Float[Tensor, " n"]
+) -> Float[Tensor, "n 3 h w"]:
+    """Brightness, contrast or saturation, as each row's `kind` says, all rows at once; a row of
+    another kind stays as it is."""
+    contrast, saturation = kind == _CONTRAST, kind == _SATURATION
+    factor = torch.where(contrast | saturation | (kind == _BRIGHTNESS), factor, 1)
+    grey = _luma(images)
+    mean = grey.mean((2, 3), keepdim=True) * _column(_on(contrast, images))
+    grey = grey.mul_(_column(_on(saturation, images))).add_(mean)
+    return _blend(images, _on(factor, images), grey)
 
 
 def adjust_hue(
     images: Float[Tensor, "n 3 h w"], shift: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
-    """Turn the hue by `shift` turns in HSV space; value and saturation stay exactly."""
+    """Turn the hue by `shift` turns in HSV space; value and saturation stay exactly.
+
+    Without booleans and remainders, for which torch has no vector code on CPUs.
+    """
     red, green, blue = images.unbind(1)
-    high, low = images.amax(1), images.amin(1)
-    chroma = high - low
-    divisor = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
-    # The hue in sixths of a turn, from whichever channel is the highest.
-    hue = torch.where(
-        high == red,
-        (green - blue) / divisor,
-        torch.where(high == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    hue = hue + 6 * shift[:, None, None]
-    # Back to RGB without cases: channel = value − chroma · clamp(min(k, 4 − k), 0, 1).
-    offset = torch.tensor([5.0, 3.0, 1.0], device=images.device, dtype=images.dtype)
-    k = (hue.unsqueeze(1) + offset[:, None, None]).remainder_(6)
-    depth = torch.minimum(k, 4 - k).clamp_(0, 1)
-    return high.unsqueeze(1) - chroma.unsqueeze(1) * depth
+    high = torch.maximum(red, green).maximum(blue)
+    chroma = high - torch.minimum(red, green).minimum(blue)
+    # The hue in sixths of a turn, from whichever channel is the highest: where that is red (then
+    # green), the weight is 0, elsewhere 1.
+    of_blue = (red - green).add_(chroma, alpha=4)
+    of_green = (blue - red).add_(chroma, alpha=2)
+    below_green = of_green.lerp_(of_blue, (high - green).sign_())
+    hue = (green - blue).lerp_(below_green, (high - red).sign_())
+    hue.div_(chroma.clamp(min=1e-12)).add_(6 * shift[:, None, None])
+    # Back to RGB without cases: channel = value − chroma · (2 − clamp(|k|, 1, 2)), where k counts
+    # sixths of a turn from the middle of the channel's valley, in ± 3.
+    k = hue.unsqueeze(1) + _channels((3.0, 1.0, -1.0), images.device, images.dtype)
+    k.sub_((k / 6).round_(), alpha=6).abs_().clamp_(1, 2).sub_(2)
+    return torch.addcmul(high.unsqueeze(1), chroma.unsqueeze(1), k)
 
 
 def apply_grey(
     images: Float[Tensor, "n 3 h w"], grey: Bool[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
     """Three equal channels of luma."""
-    rows = _rows(grey, images)
-    return images.index_copy(0, rows, _luma(images[rows]).expand(-1, 3, -1, -1))
+    return _on_rows(images, grey, lambda rows: _luma(rows).expand(-1, 3, -1, -1))
 
 
 class Blur(NamedTuple):
@@ -138,11 +168,8 @@ def sample_blur(
 
 def apply_blur(images: Float[Tensor, "n 3 h w"], blur: Blur) -> Float[Tensor, "n 3 h w"]:
     """Gaussian blur, edges reflected, with SimCLR's kernel: a tenth of the side, made odd."""
-    rows = _rows(blur.applied, images)
-    if not len(rows):
-        return images
-    sigma = blur.sigma.to(images.device, non_blocking=True)[rows]
-    return images.index_copy(0, rows, _blur(images[rows], sigma, kernel_px(images.shape[-1])))
+    sigma, kernel = _on(blur.sigma[blur.applied], images), kernel_px(images.shape[-1])
+    return _on_rows(images, blur.applied, lambda rows: _blur(rows, sigma, kernel))
 
 
 def kernel_px(side_px: int) -> int:
@@ -153,36 +180,81 @@ def kernel_px(side_px: int) -> int:
 def _blur(
     images: Float[Tensor, "n 3 h w"], sigma: Float[Tensor, " n"], kernel: int
 ) -> Float[Tensor, "n 3 h w"]:
-    n, channels, height, width = images.shape
-    half = kernel // 2
-    place = torch.arange(-half, half + 1, device=images.device)
-    weights = torch.exp(-0.5 * (place / sigma[:, None]) ** 2)
-    weights = (weights / weights.sum(1, keepdim=True)).repeat_interleave(channels, 0)
-    # One group a row and channel: each is convolved with its row's kernel, first along x, then y.
-    flat = F.pad(images, (half, half, half, half), mode="reflect")
-    flat = flat.reshape(1, n * channels, height + 2 * half, width + 2 * half)
-    flat = F.conv2d(flat, weights[:, None, None, :], groups=n * channels)
-    flat = F.conv2d(flat, weights[:, None, :, None], groups=n * channels)
-    return flat.reshape(n, channels, height, width)
+    height, width = images.shape[2:]
+    down = _blur_matrix(sigma, kernel, height)
+    across = down if height == width else _blur_matrix(sigma, kernel, width)
+    rows, blurred = torch.empty_like(images), torch.empty_like(images)
+    for out, taken in _bands(height, kernel):
+        rows[:, :, out] = down[:, None, out, taken] @ images[:, :, taken]
+    for out, taken in _bands(width, kernel):
+        blurred[..., out] = rows[..., taken] @ across[:, None, out, taken].mT
+    return blurred
+
+
+def _blur_matrix(
+    sigma: Float[Tensor, " n"], kernel: int, side: int
+) -> Float[Tensor, "n side side"]:
+    """Weights of the source pixels in each output pixel of a line; beyond the edge it reflects."""
+    tap = torch.arange(-(kernel // 2), kernel // 2 + 1, device=sigma.device)
+    weights = torch.exp(-0.5 * (tap / sigma[:, None]) ** 2)
+    # Denormal numbers, too small to matter, would make the product ten times slower.
+    weights = weights * (weights > 1e-9)
+    weights = (weights / weights.sum(1, keepdim=True))[:, None].expand(-1, side, -1)
+    source = (torch.arange(side, device=sigma.device)[:, None] + tap).abs()
+    source = side - 1 - (side - 1 - source).abs()
+    empty = torch.zeros(len(sigma), side, side, device=sigma.device)
+    return empty.scatter_add_(2, source.expand(len(sigma), -1, -1), weights)
+
+
+def _bands(side: int, kernel: int) -> Iterator[tuple[slice, slice]]:
+    """Output pixels of a line in pieces, and the source pixels that each piece depends on: most of
+    a blur matrix is zero."""
+    for start in range(0, side, _BAND_PX):
+        stop = min(start + _BAND_PX, side)
+        yield slice(start, stop), slice(max(0, start - kernel // 2), stop + kernel // 2)
 
 
 def normalise(
     images: Float[Tensor, "n 3 h w"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Float[Tensor, "n 3 h w"]:
     """Subtract the channels' `mean` and divide by their `std`."""
-    means = torch.tensor(mean, device=images.device, dtype=images.dtype)[:, None, None]
-    stds = torch.tensor(std, device=images.device, dtype=images.dtype)[:, None, None]
-    return (images - means) / stds
+    means, stds = (_channels(tuple(v), images.device, images.dtype) for v in (mean, std))
+    return (images - means).div_(stds)
+
+
+@functools.lru_cache(maxsize=64)
+def _channels(
+    values: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "3 1 1"]:
+    """One value a channel; kept, since each copy to a GPU would wait for all work before it."""
+    return torch.tensor(values, device=device, dtype=dtype)[:, None, None]
 
 
 def _luma(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
     red, green, blue = images.split(1, dim=1)
-    return red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
+    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
 def _column(factor: Float[Tensor, " n"]) -> Float[Tensor, "n 1 1 1"]:
     return factor[:, None, None, None]
 
 
-def _rows(mask: Bool[Tensor, " n"], images: Tensor) -> Int64[Tensor, " m"]:
-    return mask.nonzero().squeeze(1).to(images.device, non_blocking=True)
+def _on(values: Shaped[Tensor, " n"], images: Tensor) -> Float[Tensor, " n"]:
+    return values.to(images.device, images.dtype, non_blocking=True)
+
+
+def _on_rows(
+    images: Float[Tensor, "n 3 h w"],
+    mask: Bool[Tensor, " n"],
+    operation: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "n 3 h w"]:
+    """The operation on the rows of the mask, which is on the CPU."""
+    if mask.all():
+        return operation(images)
+    if not mask.any():
+        return images
+    rows = mask.nonzero().squeeze(1).to(images.device, non_blocking=True)
+    return images.index_copy(0, rows, operation(images[rows]))
+
+
+_ADJUST = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)

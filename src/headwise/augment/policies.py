@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from headwise import rng
+from headwise import hardware, rng
 from headwise.augment import ops
-from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
+from headwise.augment.crop import apply_crop, sample_crop
+from headwise.augment.finish import finish, library
 from headwise.augment.ops import Blur, Jitter
 from headwise.config import chosen
 from headwise.data import Images, ResidentImages
@@ -18,6 +19,9 @@ from headwise.errors import UserError
 
 # Up to this side, images count as small: no blur, colour at half strength, small-image stem.
 SMALL_PX = 64
+
+# Floats that go through all operations together: 1 MiB.
+_TOGETHER_VALUES = 2**18
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -50,6 +54,8 @@ class AugmentConfig:
     """Subtracted from the channels. None: the training images' mean, or ImageNet's for files."""
     std: tuple[float, float, float] | None = None
     """What the channels are divided by. None: as for the mean."""
+    in_c: bool = True
+    """On a CPU, run the operations after the crop as compiled C, where it was built."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grey", "blur"):
@@ -138,7 +144,7 @@ class ViewParameters(NamedTuple):
     grey: Bool[Tensor, " m"]
     blur: Blur
 
-    def rows(self, index: Int64[Tensor, " k"]) -> "ViewParameters":
+    def rows(self, index: Int64[Tensor, " k"] | slice) -> "ViewParameters":
         """The parameters of some of the views."""
         return ViewParameters(
             self.crop[index],
@@ -173,21 +179,55 @@ def sample_views(config: AugmentConfig, n: int, seed: int, step: int) -> ViewPar
     )
 
 
-def crop_views(
-    config: AugmentConfig, images: UInt8[Tensor, "n 3 height width"], parameters: ViewParameters
+def make_views(
+    config: AugmentConfig,
+    images: UInt8[Tensor, "n 3 height width"],
+    boxes: Int64[Tensor, "m 4"] | None,
+    parameters: ViewParameters,
 ) -> Float[Tensor, "m 3 size size"]:
-    """The cropped views of images that are all of one size."""
-    height, width = images.shape[-2:]
-    boxes = crop_boxes(parameters.crop, height, width, config.crop_ratio)
-    return apply_crop(images, boxes, chosen(config.size))
+    """Views of images of one size, normalised and in channels_last: box `j` is cut from image
+    `j mod n`. Without boxes the images are crops already, `m = n`.
+
+    On the CPU a few views at a time go through all operations, so that what lies between the
+    operations stays in the processor's cache.
+    """
+    size, m, n = chosen(config.size), len(parameters.crop), len(images)
+    views = torch.empty(m, 3, size, size, device=images.device)
+    views = views.contiguous(memory_format=torch.channels_last)
+
+    on_cpu = images.device.type == "cpu"
+    in_c = config.in_c and on_cpu and library() is not None
+
+    def make(rows: slice) -> None:
+        mine = images[rows.start % n : (rows.stop - 1) % n + 1]
+        crops = mine.float().div_(255) if boxes is None else apply_crop(mine, boxes[rows], size)
+        some = parameters.rows(rows)
+        if in_c:
+            finish(
+                crops,
+                some.flip,
+                some.jitter,
+                some.grey,
+                some.blur,
+                mean=chosen(config.mean),
+                std=chosen(config.std),
+                views=views[rows],
+            )
+        else:
+            views[rows] = finish_views(config, crops, some)
+
+    each = max(1, _TOGETHER_VALUES // (3 * size**2)) if on_cpu else n
+    firsts = [i for view in range(0, m, n) for i in range(view, view + n, each)]
+    hardware.on_threads(make, [slice(i, min(i + each, i - i % n + n)) for i in firsts])
+    return views
 
 
 def finish_views(
-    crops: Float[Tensor, "m 3 size size"], parameters: ViewParameters
+    config: AugmentConfig, crops: Float[Tensor, "m 3 size size"], parameters: ViewParameters
 ) -> Float[Tensor, "m 3 size size"]:
-    """Everything after the crop: flip, jitter, grey, blur. Values stay in [0, 1]; the batches
-    normalise them afterwards, so that a sheet of views can show them as they are."""
+    """Everything after the crop: flip, jitter, grey, blur, normalise."""
     views = ops.apply_flip(crops, parameters.flip)
     views = ops.apply_jitter(views, parameters.jitter)
     views = ops.apply_grey(views, parameters.grey)
-    return ops.apply_blur(views, parameters.blur)
+    views = ops.apply_blur(views, parameters.blur)
+    return ops.normalise(views, chosen(config.mean), chosen(config.std))

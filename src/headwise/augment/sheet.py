@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headwise.augment.batches import batch_index, view_batches, whole
 from headwise.augment.decoding import read_whole
-from headwise.augment.policies import AugmentConfig
+from headwise.augment.policies import AugmentConfig, unnormalised
 from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 from headwise.files import write_atomically
@@ -27,6 +27,7 @@ def write_sheet(images: Images, config: AugmentConfig, path: Path, seed: int) ->
 def view_sheet(images: Images, config: AugmentConfig, seed: int) -> UInt8[Tensor, "3 h w"]:
     """The sheet as an image. Small images are enlarged without smoothing."""
     n, size = min(_IMAGES, len(images)), chosen(config.size)
+    config = unnormalised(config, size)
     images = images.select(torch.linspace(0, len(images) - 1, n).long())
     columns = [_originals(images, size)]
     steps = range(_STEPS)

@@ -9,9 +9,13 @@ import io
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 ORIENTATION_TAG = 0x0112
 # EXIF 2.32, table 4.6.4 A: what turns each stored orientation upright.
@@ -26,9 +30,54 @@ UPRIGHT = {
 }
 
 
-def decode(file: io.BufferedIOBase, resize: int | None = None) -> Image.Image:
+@dataclass(frozen=True)
+class Opened:
+    """An image of which the size is known. A JPEG is not decoded yet, anything else is."""
+
+    height: int
+    """Of the upright picture, as `width`."""
+    width: int
+    jpeg: bytes
+    """The file; empty where `decoded` is there."""
+    plain: bool
+    """Whether the JPEG is grey or RGB, and upright as it is stored."""
+    decoded: UInt8[Tensor, "3 h w"] | None
+
+    def pixels(self, shrink: int = 1) -> UInt8[Tensor, "3 _ _"]:
+        """The picture that `decode` gives; of a JPEG at 1/`shrink` (2, 4 or 8) of its size. Raises
+        `OSError` as `decode`."""
+        if self.decoded is not None:
+            return self.decoded
+        if self.plain and shrink == 1:
+            from torchvision.io import ImageReadMode, decode_jpeg
+
+            # The same pixels as Pillow's, sooner. What it refuses, Pillow decodes or explains.
+            with contextlib.suppress(RuntimeError):
+                data = torch.frombuffer(bytearray(self.jpeg), dtype=torch.uint8)
+                return torch.as_tensor(decode_jpeg(data, ImageReadMode.RGB))
+        return _tensor(decode(io.BytesIO(self.jpeg), shrink=shrink))
+
+
+def open_image(data: bytes, resize: int | None = None) -> Opened:
+    """The image that a file of these bytes holds. `resize` and errors as in `decode`."""
+    if resize is None:
+        with _pillow(), Image.open(io.BytesIO(data)) as image:
+            if image.format in ("JPEG", "MPO"):
+                orientation = _orientation(image)
+                width, height = image.size if orientation < 5 else image.size[::-1]
+                upright = image.format == "JPEG" and orientation not in UPRIGHT
+                return Opened(height, width, data, upright and image.mode in ("L", "RGB"), None)
+    pixels = _tensor(decode(io.BytesIO(data), resize))
+    return Opened(pixels.shape[1], pixels.shape[2], b"", False, pixels)
+
+
+def _tensor(picture: Image.Image) -> UInt8[Tensor, "3 h w"]:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def decode(file: io.BufferedIOBase, resize: int | None = None, shrink: int = 1) -> Image.Image:
     """The picture in `file` as RGB, turned upright by its EXIF orientation; with `resize` a square
-    of that many pixels (`square`).
+    of that many pixels (`square`), or else a JPEG at 1/`shrink` (2, 4 or 8) of its size.
 
     Raises `OSError` with a reason of one line for anything that cannot be decoded whole:
     damaged, truncated, no image, or so large that Pillow takes it for a decompression bomb.
@@ -37,6 +86,8 @@ def decode(file: io.BufferedIOBase, resize: int | None = None) -> Image.Image:
         if resize is not None:
             # A JPEG can be decoded at 1/2, 1/4, 1/8: never below twice the size that is wanted.
             image.draft(None, (2 * resize, 2 * resize))
+        elif shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
         image.load()
         picture = _to_rgb(image)
         turn = UPRIGHT.get(_orientation(image))

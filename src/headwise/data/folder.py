@@ -5,9 +5,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from headwise.data.images import Splits, fingerprint
-from headwise.data.layout import arrange, is_hidden, is_image
+from headwise.data.layout import is_hidden, is_image
+
+Stamp = tuple[int, int, int]
+"""Of a folder: modification time in ns, inode, size. Entries that come, go or get another name
+change it; entries that are rewritten do not."""
 
 
 @dataclass(frozen=True)
@@ -20,30 +24,36 @@ class FolderSource:
         return open(self.root / id, "rb")
 
 
-def list_folder(root: Path) -> Splits:
-    """The images below `root`, as ids relative to it, arranged by folder. Links are followed."""
-    found = sorted(walk(root))
-    # ascii() escapes the bytes of names that are not UTF-8.
-    content = ascii([(path, size) for path, size, _ in found]).encode()
-    stamp = ascii((str(root.resolve()), found)).encode()
-    source = FolderSource(root, fingerprint(content), fingerprint(stamp))
-    return arrange(source, [path for path, _, _ in found], str(root))
+class Folder(NamedTuple):
+    path: str
+    """Relative to where the walk began."""
+    stamp: Stamp
+    images: list[tuple[str, int, int]]
+    """Path, size in bytes and modification time in ns of every image right in it, in no order."""
 
 
 def walk(
     folder: Path, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[tuple[str, int, int]]:
-    """Path, size in bytes and modification time in ns of every image, in no order. `above`: the
-    folders around this one, so that a link to one of them is not followed for ever."""
-    here = folder.stat()
-    if (here.st_dev, here.st_ino) in above:
+) -> Iterator[Folder]:
+    """`folder` and all folders below it. `above`: the folders around this one, so that a link to
+    one of them is not followed for ever."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
         return
-    above = above | {(here.st_dev, here.st_ino)}
+    images = []
+    below = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            path = prefix + entry.name
             if entry.is_dir() and not is_hidden(entry.name):
-                yield from walk(Path(entry.path), f"{path}/", above)
-            elif is_image(path) and entry.is_file():
-                status = entry.stat()
-                yield path, status.st_size, status.st_mtime_ns
+                below.append(entry)
+            elif is_image(entry.name) and entry.is_file():
+                of = entry.stat()
+                images.append((prefix + entry.name, of.st_size, of.st_mtime_ns))
+    yield Folder(prefix, stamp_of(status), images)
+    for entry in below:
+        yield from walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    return status.st_mtime_ns, status.st_ino, status.st_size

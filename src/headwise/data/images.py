@@ -1,10 +1,11 @@
 """The two kinds of image sets: pixels in memory, or files that workers decode on demand."""
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -14,7 +15,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from headwise.data.decode import decode
+from headwise.data.decode import Opened, decode, open_image
+from headwise.data.names import Names, as_names
 from headwise.files import write_text
 
 
@@ -46,7 +48,7 @@ class ResidentImages:
     """Indices into `classes`; None where the images have no labels."""
     classes: tuple[str, ...]
     """Class names; () where the images have no labels."""
-    ids: Sequence[str]
+    ids: Names
     """Of each image its path inside the source, or file:row."""
     factors: dict[str, Tensor]
     """Known nuisance factors by name, each of length n; {} where unknown."""
@@ -80,7 +82,7 @@ class ImageFiles:
     labels: Int64[Tensor, " n"] | None
     """As in `ResidentImages`, like all that follow."""
     classes: tuple[str, ...]
-    ids: Sequence[str]
+    ids: Names
     factors: dict[str, Tensor]
     skipped: tuple[tuple[str, str], ...]
     """Those whose header is unreadable; deeper damage shows when an image is read."""
@@ -94,11 +96,23 @@ class ImageFiles:
 
     def read(self, i: int) -> PIL.Image.Image:
         """Image `i`, decoded, RGB, upright. Raises `OSError` naming the id and the reason."""
+        with self._file(i) as file:
+            return decode(file, self.resize)
+
+    @contextlib.contextmanager
+    def open(self, i: int) -> Iterator[Opened]:
+        """Image `i`, decoded when and as far as is asked for. Errors as of `read`, inside too."""
+        with self._file(i) as file:
+            yield open_image(file.read(), self.resize)
+
+    @contextlib.contextmanager
+    def _file(self, i: int) -> Iterator[io.BufferedIOBase]:
+        id = self.ids[i]
         try:
-            with self.source.open(self.ids[i]) as file:
-                return decode(file, self.resize)
+            with self.source.open(id) as file:
+                yield file
         except OSError as error:
-            raise OSError(f"{self.ids[i]}: {error}") from error
+            raise OSError(f"{id}: {error}") from error
 
     def select(self, index: Int64[Tensor, " m"]) -> "ImageFiles":
         """The images at `index`, in its order."""
@@ -133,7 +147,7 @@ def resident_images(
         b"" if labels is None else labels.contiguous().numpy(),
         repr(classes).encode(),
     )
-    return ResidentImages(pixels, labels, classes, ids, factors or {}, (), print_of)
+    return ResidentImages(pixels, labels, classes, as_names(ids), factors or {}, (), print_of)
 
 
 def image_files(
@@ -142,7 +156,7 @@ def image_files(
     """Images in files, with the fingerprint of their listing."""
     listed = "\0".join(ids).encode(errors="surrogateescape")
     print_of = fingerprint(source.content.encode(), listed)
-    return ImageFiles(source, labels, classes, ids, {}, (), print_of)
+    return ImageFiles(source, labels, classes, as_names(ids), {}, (), print_of)
 
 
 def pixel_digest(pixels: UInt8[Tensor, "n 3 h w"]) -> str:
@@ -175,7 +189,7 @@ def _selected(images: Images, index: Int64[Tensor, " m"]) -> dict[str, object]:
     here = index if images.labels is None else index.to(images.labels.device)
     return {
         "labels": None if images.labels is None else images.labels[here],
-        "ids": [images.ids[i] for i in index.tolist()],
+        "ids": images.ids.select(index.numpy()),
         "factors": {name: v[index.to(v.device)] for name, v in images.factors.items()},
         "fingerprint": fingerprint(images.fingerprint.encode(), index.contiguous().numpy()),
     }

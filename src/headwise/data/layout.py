@@ -1,6 +1,7 @@
 """Paths to splits and labels: the folders' names say both."""
 
 import logging
+import os
 from collections.abc import Sequence
 
 import torch
@@ -38,29 +39,35 @@ def arrange(source: Source, paths: Sequence[str], where: str) -> Splits:
     """
     if not paths:
         raise UserError(f"{where} holds no images; files must end in {', '.join(EXTENSIONS)}")
-    parts = [path.split("/") for path in sorted(paths)]
-    depth = 0
-    while all(len(p) > depth + 1 for p in parts) and len({p[depth] for p in parts}) == 1:
-        depth += 1
-    folders = {p[depth].lower() for p in parts if len(p) > depth + 1}
+    paths = sorted(paths)
+    # What the first and the last of sorted paths share, all share.
+    shared = os.path.commonprefix([paths[0], paths[-1]])  # noqa: RUF071, characters are meant
+    start = shared.rfind("/") + 1
+    tops = [_folder(path, start) for path in paths]
+    folders = {top.lower() for top in set(tops)}
     names = [name for name in ("train", *TEST_NAMES) if name in folders]
     if names[:1] != ["train"] or len(names) == 1:
-        return own_split({"train": _labelled(source, parts, depth, where)}, where)
+        return own_split({"train": _labelled(source, paths, start, where)}, where)
     splits: dict[str, Images] = {}
     for name in names:
-        inside = [p for p in parts if len(p) > depth + 1 and p[depth].lower() == name]
-        splits[name] = _labelled(source, inside, depth + 1, f"{where}/{name}")
+        inside = [path for path, top in zip(paths, tops, strict=True) if top.lower() == name]
+        splits[name] = _labelled(source, inside, start + len(name) + 1, f"{where}/{name}")
     return own_split(splits, where)
 
 
-def _labelled(source: Source, parts: list[list[str]], depth: int, where: str) -> ImageFiles:
-    ids = ["/".join(p) for p in parts]
-    loose = sum(len(p) == depth + 1 for p in parts)
+def _labelled(source: Source, paths: list[str], start: int, where: str) -> ImageFiles:
+    folders = [_folder(path, start) for path in paths]
+    loose = folders.count("")
     if loose:
-        if loose < len(parts):
+        if loose < len(paths):
             logger.warning("%s: no labels, since %d images lie beside its folders", where, loose)
-        return image_files(source, ids, None, ())
-    classes = tuple(sorted({p[depth] for p in parts}))
+        return image_files(source, paths, None, ())
+    classes = tuple(sorted(set(folders)))
     place = {name: i for i, name in enumerate(classes)}
-    labels = torch.tensor([place[p[depth]] for p in parts])
-    return image_files(source, ids, labels, classes)
+    labels = torch.tensor([place[folder] for folder in folders])
+    return image_files(source, paths, labels, classes)
+
+
+def _folder(path: str, start: int) -> str:
+    """The folder whose name begins at `start`; empty where the file's own does."""
+    return path[start : max(path.find("/", start), start)]

@@ -14,8 +14,9 @@ from headwise.data.archive import list_zip
 from headwise.data.arrays import open_npz
 from headwise.data.builtin import open_builtin
 from headwise.data.decode import square
-from headwise.data.folder import list_folder, walk
 from headwise.data.images import ImageFiles, Images, ResidentImages, Splits, resident_images
+from headwise.data.layout import EXTENSIONS
+from headwise.data.listing import kept_listing, list_folder
 from headwise.data.parquet import list_parquet
 from headwise.data.resident import Residence, settle
 from headwise.data.split import limited, stratified_split
@@ -148,10 +149,7 @@ def _source(config: DataConfig) -> Splits:
 
 def _from_disk(path: Path, config: DataConfig) -> Splits:
     if path.is_dir():
-        tables = _tables(path)
-        if not tables:
-            return list_folder(path)
-        return list_parquet(tables, path, config.image_column, config.label_column)
+        return _from_folder(path, config)
     if not path.exists():
         tables = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not tables or any(table.suffix != ".parquet" for table in tables):
@@ -171,10 +169,17 @@ def _from_disk(path: Path, config: DataConfig) -> Splits:
     raise UserError(f"{path} must be a folder, or end in .zip, .npz or .parquet")
 
 
-def _tables(folder: Path) -> list[Path]:
-    """Parquet files where the hub puts them; elsewhere only if the first look finds no image, so
-    that a folder of a million images is not walked twice."""
-    tables = [*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]
-    if not tables and next(walk(folder), None) is None:
-        tables = [*folder.rglob("*.parquet")]
-    return sorted(tables)
+def _from_folder(path: Path, config: DataConfig) -> Splits:
+    """Parquet files where the hub puts them, or else images, or else parquet files anywhere."""
+    splits = kept_listing(path) if config.cache else None
+    if splits is not None:
+        return splits
+    tables = [*path.glob("*.parquet"), *path.glob("data/*.parquet")]
+    if not tables:
+        splits = list_folder(path, keep=config.cache)
+        if splits is not None:
+            return splits
+        tables = [*path.rglob("*.parquet")]
+    if not tables:
+        raise UserError(f"{path} holds no images; files must end in {', '.join(EXTENSIONS)}")
+    return list_parquet(sorted(tables), path, config.image_column, config.label_column)

@@ -47,8 +47,9 @@ def settle(images: ImageFiles, how: Residence, where: str) -> Images:
     if how.cache and cached is None:
         cache.save(key, decoded)
     if skipped:
-        good = [i for i in range(len(images)) if i not in decoded.bad]
-        images = dataclasses.replace(images.select(torch.tensor(good)), skipped=skipped)
+        good = torch.ones(len(images), dtype=torch.bool)
+        good[list(decoded.bad)] = False
+        images = dataclasses.replace(images.select(good.nonzero().flatten()), skipped=skipped)
     if decoded.pixels is None:
         return images
     resident = resident_images(
@@ -61,7 +62,7 @@ def _key(images: ImageFiles, how: Residence) -> str:
     return fingerprint(
         repr((cache.VERSION, PIL.__version__, images.resize, how.resident_mib)).encode(),
         images.source.stamp.encode(),
-        "\0".join(images.ids).encode(errors="surrogateescape"),
+        images.fingerprint.encode(),  # also says which images of the source
     )
 
 

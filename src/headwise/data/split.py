@@ -23,8 +23,9 @@ def stratified_split(
     A class's draw depends on the seed, its label and its size alone.
     """
     tests = [torch.empty(0, dtype=torch.int64)]
-    for label in labels.unique().tolist():
-        members = (labels == label).nonzero().flatten()
+    classes, counts = labels.unique(return_counts=True)
+    by_class = labels.argsort(stable=True).split(counts.tolist())
+    for label, members in zip(classes.tolist(), by_class, strict=True):
         n = len(members)
         count = min(max(round(n * test_fraction), 1), n - 1)
         order = torch.randperm(n, generator=rng.generator(seed, "data split", label))

@@ -1,0 +1,121 @@
+"""Who takes part in `step.py`: each prepares itself for a case and returns a function that measures
+images a second."""
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from PIL import Image
+
+from headwise import hardware, pretraining, rng
+from headwise.config import chosen
+from headwise.data import DataConfig, ResidentImages, Splits, open_images
+from headwise.data.images import resident_images
+from headwise.optim import build_optimizer
+from headwise.pretrain_config import PretrainConfig, build_model, resolve
+from measure import data, seconds
+from peers import lightly_step, lightly_transform, per_image_batches
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, on images of which side, and for how many timed steps."""
+
+    config: PretrainConfig
+    image_px: int
+    steps: int
+    lightly_steps: int
+
+
+def images_of(case: Case) -> ResidentImages:
+    """As many as the timed steps take: of CIFAR-10 where it is there and fits, else noise."""
+    n, px = case.steps * case.config.batch_size, case.image_px
+    path = data("cifar10")
+    if path and px == 32:
+        return cast(ResidentImages, open_images(DataConfig(spec=str(path), limit=n)).train)
+    noise = torch.randint(256, (n, 3, px, px), generator=rng.generator(0), dtype=torch.uint8)
+    return resident_images(noise, None, (), [str(i) for i in range(n)])
+
+
+def ours(case: Case) -> Callable[[], float]:
+    """`pretrain` itself, two epochs of it, by the records at the end of each."""
+    images = Splits(images_of(case), None)
+    config = dataclasses.replace(
+        case.config, epochs=2, knn_every=0, checkpoint_every=2, log_every=10**9
+    )
+
+    def measured() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            run = pretraining.pretrain(config, Path(folder) / "run", images, quiet=True)
+            first, last = run.metrics()
+        return (last["images_seen"] - first["images_seen"]) / (last["seconds"] - first["seconds"])
+
+    return measured
+
+
+def lightly(case: Case, *, reduced: bool = False) -> Callable[[], float]:
+    """lightly's SimCLR example with our encoder, optimizer and policy."""
+    images = images_of(case)
+    config = resolve(case.config, images)
+    step, transform = lightly_step(config, reduced=reduced), lightly_transform(config.augment)
+    pictures = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in images.pixels]
+
+    def measured() -> float:
+        # More batches than are timed, so that the workers have work until the end.
+        count = case.lightly_steps + 1 + 4 * hardware.usable_cores()
+        batches = iter(per_image_batches(pictures, transform, config.batch_size, count))
+        step(next(batches))
+        return rate(lambda: step(next(batches)), case.lightly_steps, config.batch_size)
+
+    return measured
+
+
+def limit(case: Case) -> Callable[[], float]:
+    """The encoder's forward, backward and optimizer step on views that are there already, in the
+    precision, layout and memory settings of ours."""
+    hardware.keep_freed_memory()
+    config, model = build_model(resolve(case.config, images_of(case)))
+    model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder, optimizer = model.encoder, build_optimizer(config.optim, model.encoder)
+    size = chosen(config.augment.size)
+    views = torch.randn(2 * config.batch_size, 3, size, size, device=config.device)
+    views = views.contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with hardware.autocast(config.device, config.precision):
+            h = encoder(views)
+        optimizer.zero_grad()
+        h.float().square().mean().backward()
+        optimizer.step()
+
+    def measured() -> float:
+        rate(step, case.steps, config.batch_size)  # as the first epoch of ours: memory settles
+        return rate(step, case.steps, config.batch_size)
+
+    return measured
+
+
+def rate(step: Callable[[], None], steps: int, batch_size: int) -> float:
+    return steps * batch_size / seconds(lambda: [step() for _ in range(steps)])
+
+
+CONTENDERS = {
+    "ours": ours,
+    "lightly": lightly,
+    "lightly, bfloat16": functools.partial(lightly, reduced=True),
+    "limit": limit,
+}
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(name: str, case: Case) -> Callable[[], float]:
+    return CONTENDERS[name](case)
+
+
+def measured(name: str, case: Case) -> float:
+    return _prepared(name, case)()

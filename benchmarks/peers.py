@@ -1,0 +1,124 @@
+"""The peers as their documentation has them, with the policy, encoder and optimizer of ours."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from headwise import hardware
+from headwise.augment import AugmentConfig
+from headwise.config import chosen
+from headwise.optim import build_optimizer
+from headwise.pretrain_config import PretrainConfig, build_model
+
+
+@dataclass(frozen=True)
+class Transformed(Dataset):
+    """Images one at a time, each through `transform`."""
+
+    images: Sequence[Any]
+    transform: Callable[[Any], list[Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        return self.transform(self.images[index])
+
+
+def per_image_batches(
+    images: Sequence[Any], transform: Callable[[Any], list[Tensor]], batch_size: int, batches: int
+) -> DataLoader:
+    """Both views of so many batches, made an image at a time by one worker process a core."""
+    return DataLoader(
+        Transformed(images, transform),
+        batch_size,
+        sampler=RandomSampler(images, num_samples=batches * batch_size),
+        num_workers=hardware.usable_cores(),
+        multiprocessing_context=multiprocessing.get_context("fork"),
+    )
+
+
+def lightly_transform(config: AugmentConfig) -> Callable[[Any], list[Tensor]]:
+    """lightly's SimCLR policy on PIL images."""
+    from lightly.transforms import SimCLRTransform
+
+    return SimCLRTransform(
+        input_size=chosen(config.size),
+        cj_strength=chosen(config.strength),
+        gaussian_blur=chosen(config.blur),
+        normalize={"mean": list(chosen(config.mean)), "std": list(chosen(config.std))},
+    )
+
+
+def torchvision_transform(config: AugmentConfig) -> Callable[[Tensor], list[Tensor]]:
+    """torchvision's v2 transforms on a uint8 tensor; floats come last, as its guide advises."""
+    from torchvision.transforms import v2
+
+    size = chosen(config.size)
+    brightness, contrast, saturation, hue = _colour(config)
+    blur = v2.GaussianBlur(_blur_px(size), config.blur_sigma)
+    view = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, config.crop_scale, config.crop_ratio),
+            v2.RandomHorizontalFlip(config.flip),
+            v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], config.jitter),
+            v2.RandomGrayscale(config.grey),
+            *([v2.RandomApply([blur], chosen(config.blur))] if config.blur else []),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(list(chosen(config.mean)), list(chosen(config.std))),
+        ]
+    )
+    return lambda image: [view(image), view(image)]
+
+
+def kornia_transform(config: AugmentConfig) -> nn.Module:
+    """kornia on a float batch in [0, 1]; every row has parameters of its own."""
+    from kornia import augmentation as K
+
+    size = chosen(config.size)
+    brightness, contrast, saturation, hue = _colour(config)
+    sigma, blur_px = config.blur_sigma, _blur_px(size)
+    return nn.Sequential(
+        K.RandomResizedCrop((size, size), config.crop_scale, config.crop_ratio),
+        K.RandomHorizontalFlip(p=config.flip),
+        K.ColorJitter(brightness, contrast, saturation, hue, p=config.jitter),
+        K.RandomGrayscale(p=config.grey),
+        *([K.RandomGaussianBlur(blur_px, sigma, p=chosen(config.blur))] if config.blur else []),
+        K.Normalize(torch.tensor(chosen(config.mean)), torch.tensor(chosen(config.std))),
+    )
+
+
+def lightly_step(config: PretrainConfig, *, reduced: bool) -> Callable[[list[Tensor]], None]:
+    """The training step of lightly's SimCLR example. `reduced`: its forward under bfloat16
+    autocast, which the example has not."""
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+
+    encoder: Any = build_model(config)[1].encoder
+    p = encoder.num_features
+    model = nn.Sequential(encoder, SimCLRProjectionHead(p, p, 128)).to(config.device)
+    optimizer, criterion = build_optimizer(config.optim, model), NTXentLoss()
+
+    def step(batch: list[Tensor]) -> None:
+        x0, x1 = (views.to(config.device) for views in batch)
+        with hardware.autocast(config.device, "bfloat16" if reduced else "float32"):
+            loss = criterion(model(x0), model(x1))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _colour(config: AugmentConfig) -> list[float]:
+    return [chosen(config.strength) * value for value in config.colour]
+
+
+def _blur_px(size: int) -> int:
+    """A tenth of the side, made odd."""
+    return size // 20 * 2 + 1

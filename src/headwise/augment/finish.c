@@ -1,0 +1,180 @@
+/* Everything after the crop, on CPUs: flip, colour jitter, grey, blur, normalise, channels last.
+
+   The same operations with the same parameters as in ops.py, which is what the tests compare with.
+   One view after the other goes through all of them, so that it stays in the processor's cache.
+   Loops run over the pixels of a plane and have no branches, so that compilers vectorise them.
+*/
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EVERY_CPU
+#endif
+
+#define LANES 16
+
+static const float RED = 0.2989f, GREEN = 0.587f, BLUE = 0.114f;
+
+static inline float clamp(float x, float low, float high) {
+    x = x < low ? low : x;
+    return x > high ? high : x;
+}
+
+FOR_EVERY_CPU
+static void flip(float *x, long rows, long width) {
+    for (long i = 0; i < rows; i++) {
+        float *row = x + i * width;
+        for (long j = 0; j < width / 2; j++) {
+            float kept = row[j];
+            row[j] = row[width - 1 - j];
+            row[width - 1 - j] = kept;
+        }
+    }
+}
+
+FOR_EVERY_CPU
+static void blend_constant(float *x, long values, float factor, float grey) {
+    for (long i = 0; i < values; i++)
+        x[i] = clamp(x[i] * factor + grey, 0, 1);
+}
+
+FOR_EVERY_CPU
+static float mean_luma(const float *restrict x, long plane) {
+    const float *red = x, *green = x + plane, *blue = x + 2 * plane;
+    double sum = 0;
+    long i = 0;
+    /* Short partial sums: a float's precision does not suffice for a whole plane. */
+    while (i + LANES <= plane) {
+        float part[LANES] = {0};
+        long stop = i + 64 * LANES < plane ? i + 64 * LANES : plane;
+        for (; i + LANES <= stop; i += LANES)
+            for (int k = 0; k < LANES; k++)
+                part[k] += RED * red[i + k] + GREEN * green[i + k] + BLUE * blue[i + k];
+        for (int k = 0; k < LANES; k++)
+            sum += part[k];
+    }
+    for (; i < plane; i++)
+        sum += RED * red[i] + GREEN * green[i] + BLUE * blue[i];
+    return (float)(sum / plane);
+}
+
+FOR_EVERY_CPU
+static void blend_luma(float *restrict red, float *restrict green, float *restrict blue, long plane,
+                       float factor) {
+    for (long i = 0; i < plane; i++) {
+        float grey = (RED * red[i] + GREEN * green[i] + BLUE * blue[i]) * (1 - factor);
+        red[i] = clamp(red[i] * factor + grey, 0, 1);
+        green[i] = clamp(green[i] * factor + grey, 0, 1);
+        blue[i] = clamp(blue[i] * factor + grey, 0, 1);
+    }
+}
+
+/* The channel at hue `k`, in sixths of a turn from the middle of its valley. */
+static inline float from_hue(float k, float high, float chroma) {
+    k = fabsf(k - 6 * rintf(k * (1 / 6.0f)));
+    return high + chroma * (clamp(k, 1, 2) - 2);
+}
+
+FOR_EVERY_CPU
+static void turn_hue(float *restrict red, float *restrict green, float *restrict blue, long plane,
+                     float turns) {
+    for (long i = 0; i < plane; i++) {
+        float r = red[i], g = green[i], b = blue[i];
+        float high = r > g ? r : g, low = r < g ? r : g;
+        high = high > b ? high : b;
+        low = low < b ? low : b;
+        float chroma = high - low;
+        float of_green = b - r + 2 * chroma, of_blue = r - g + 4 * chroma;
+        float scaled = high == r ? g - b : high == g ? of_green : of_blue;
+        float hue = scaled / (chroma > 1e-12f ? chroma : 1e-12f) + 6 * turns;
+        red[i] = from_hue(hue + 3, high, chroma);
+        green[i] = from_hue(hue + 1, high, chroma);
+        blue[i] = from_hue(hue - 1, high, chroma);
+    }
+}
+
+FOR_EVERY_CPU
+static void add_scaled(float *restrict sum, const float *restrict x, long n, float weight) {
+    for (long i = 0; i < n; i++)
+        sum[i] += x[i] * weight;
+}
+
+static long reflected(long i, long n) {
+    i = i < 0 ? -i : i;
+    return i < n ? i : 2 * (n - 1) - i;
+}
+
+/* `scratch` holds a plane, and a row that is longer by the kernel. */
+static void blur(float *x, long height, long width, float sigma, long kernel, float *scratch) {
+    long half = kernel / 2, used = half;
+    float weights[kernel];
+    double sum = 0;
+    for (long t = 0; t < kernel; t++)
+        sum += weights[t] = expf(-0.5f * (t - half) * (t - half) / (sigma * sigma));
+    for (long t = 0; t < kernel; t++)
+        weights[t] /= (float)sum;
+    /* Taps that a float's precision does not see are left out: denormal numbers are slow. */
+    while (used > 0 && weights[half - used] < 1e-9f)
+        used--;
+    float *row = scratch + height * width;
+    for (long i = 0; i < height; i++) {
+        float *line = x + i * width;
+        for (long j = -used; j < width + used; j++)
+            row[j + used] = line[reflected(j, width)];
+        memset(line, 0, width * sizeof(float));
+        for (long t = 0; t <= 2 * used; t++)
+            add_scaled(line, row + t, width, weights[half - used + t]);
+    }
+    memcpy(scratch, x, height * width * sizeof(float));
+    memset(x, 0, height * width * sizeof(float));
+    for (long i = 0; i < height; i++)
+        for (long t = -used; t <= used; t++)
+            add_scaled(x + i * width, scratch + reflected(i + t, height) * width, width,
+                       weights[half + t]);
+}
+
+FOR_EVERY_CPU
+static void normalise(const float *restrict x, float *restrict out, long plane, const float *mean,
+                      const float *std) {
+    const float *red = x, *green = x + plane, *blue = x + 2 * plane;
+    for (long i = 0; i < plane; i++) {
+        out[3 * i] = (red[i] - mean[0]) / std[0];
+        out[3 * i + 1] = (green[i] - mean[1]) / std[1];
+        out[3 * i + 2] = (blue[i] - mean[2]) / std[2];
+    }
+}
+
+/* `n` crops `[n 3 height width]`, which are overwritten, to views `[n height width 3]`.
+   Parameters have one row a view; `sigma` is 0 where a view is not blurred. */
+void headwise_finish(long n, long height, long width, float *crops, const uint8_t *flipped,
+                     const uint8_t *jittered, const float *factors, const int64_t *order,
+                     const uint8_t *grey, const float *sigma, long kernel, const float *mean,
+                     const float *std, float *scratch, float *views) {
+    long plane = height * width;
+    for (long i = 0; i < n; i++) {
+        float *x = crops + 3 * plane * i;
+        if (flipped[i])
+            flip(x, 3 * height, width);
+        for (int turn = 0; turn < (jittered[i] ? 4 : 0); turn++) {
+            int64_t kind = order[4 * i + turn];
+            float factor = factors[4 * i + kind];
+            if (kind == 0)
+                blend_constant(x, 3 * plane, factor, 0);
+            else if (kind == 1)
+                blend_constant(x, 3 * plane, factor, (1 - factor) * mean_luma(x, plane));
+            else if (kind == 2)
+                blend_luma(x, x + plane, x + 2 * plane, plane, factor);
+            else
+                turn_hue(x, x + plane, x + 2 * plane, plane, factor);
+        }
+        if (grey[i])
+            blend_luma(x, x + plane, x + 2 * plane, plane, 0);
+        for (int channel = 0; channel < (sigma[i] > 0 ? 3 : 0); channel++)
+            blur(x + channel * plane, height, width, sigma[i], kernel, scratch);
+        normalise(x, views + 3 * plane * i, plane, mean, std);
+    }
+}

@@ -1,0 +1,50 @@
+"""The names of many images as one table of bytes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+ERRORS = "surrogateescape"  # file names may hold bytes that are not UTF-8
+
+
+@dataclass(frozen=True, eq=False)
+class Names(Sequence[str]):
+    """Strings without an object each: a million take a third of the memory, load at once, and
+    reading them in a forked worker copies no memory (counting references to strings would)."""
+
+    text: UInt8[np.ndarray, " bytes"]
+    """All names as UTF-8, one after another."""
+    starts: Int64[np.ndarray, " n"]
+    ends: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> "Names": ...
+    def __getitem__(self, i: int | slice) -> "str | Names":
+        if isinstance(i, slice):
+            return Names(self.text, self.starts[i], self.ends[i])
+        return self.text[self.starts[i] : self.ends[i]].tobytes().decode(errors=ERRORS)
+
+    def select(self, index: Int64[np.ndarray, " m"]) -> "Names":
+        """The names at `index`, in its order."""
+        return Names(self.text, self.starts[index], self.ends[index])
+
+
+def as_names(names: Iterable[str]) -> Names:
+    if isinstance(names, Names):
+        return names
+    encoded = [name.encode(errors=ERRORS) for name in names]
+    ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
+    return contiguous_names(np.frombuffer(b"".join(encoded), np.uint8), ends)
+
+
+def contiguous_names(text: UInt8[np.ndarray, " bytes"], ends: Int64[np.ndarray, " n"]) -> Names:
+    """Names of which each starts where the one before it ends."""
+    return Names(text, np.concatenate([[0], ends])[:-1], ends)

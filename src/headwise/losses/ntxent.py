@@ -1,0 +1,105 @@
+"""NT-Xent, and which of its three computations runs."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, assert_never
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from headwise.errors import UserError
+from headwise.losses.dense import contrastive_accuracy, contrastive_logits, normalised
+from headwise.losses.tiled import tiled_nt_xent
+
+Method = Literal["auto", "dense", "tiled", "fused"]
+
+# Up to here the whole matrix of logits is as fast as tiles on a CPU, and a megabyte.
+_DENSE_IMAGES = 256
+
+
+class NtXent(NamedTuple):
+    """The loss, and the contrastive accuracy (no gradient)."""
+
+    loss: Float[Tensor, ""]
+    accuracy: Float[Tensor, ""]
+
+
+def nt_xent(
+    z0: Float[Tensor, "n d"],
+    z1: Float[Tensor, "n d"],
+    temperature: float = 0.5,
+    method: Method = "auto",
+) -> Float[Tensor, ""]:
+    """NT-Xent (SimCLR, arXiv 2002.05709, Algorithm 1): the mean over all `2n` projections of the
+    cross-entropy of picking its twin among the other `2n − 1`.
+
+    The paper's mean; the value of the authors' code is twice as large. All rows equal give
+    log(2n − 1). Works in float32 (float64 for float64 input), finite at any positive temperature.
+    `method` changes time and memory, not the value: `dense` keeps matrices of `[2n 2n]`; `tiled`
+    and `fused` (a Triton kernel; `tiled` where it cannot run) keep memory linear in `n`, and are
+    differentiable once; `auto` takes the fastest.
+    """
+    return nt_xent_and_accuracy(z0, z1, temperature, method).loss
+
+
+def nt_xent_and_accuracy(
+    z0: Float[Tensor, "n d"],
+    z1: Float[Tensor, "n d"],
+    temperature: float = 0.5,
+    method: Method = "auto",
+) -> NtXent:
+    """`nt_xent`, and `contrastive_accuracy` in the same pass."""
+    if method == "auto":
+        small = z0.device.type == "cpu" and len(z0) <= _DENSE_IMAGES
+        method = "dense" if small else "fused"
+    if len(z0) == 1:
+        method = "dense"  # no negatives, no matrix
+    match method:
+        case "dense":
+            logits, positives = contrastive_logits(z0, z1, temperature)
+            loss = F.cross_entropy(logits, positives)
+            return NtXent(loss, contrastive_accuracy(logits.detach(), positives))
+        case "tiled" | "fused":
+            with torch.autocast(z0.device.type, enabled=False):
+                z = normalised(z0, z1)
+                compute = tiled_nt_xent
+                if method == "fused":
+                    compute = _fused(z, half=z0.dtype.itemsize == 2)
+                return NtXent(*_WithGradient.apply(compute, z, temperature))
+        case _:
+            assert_never(method)
+
+
+_Compute = Callable[[Tensor, float, bool], tuple[Tensor, Tensor, Tensor | None]]
+
+
+def _fused(z: Float[Tensor, "m d"], half: bool) -> _Compute:
+    """The Triton kernel where it can run, else tiles."""
+    try:
+        from headwise.losses.fused import can_fuse, fused_nt_xent
+    except ImportError:
+        return tiled_nt_xent
+    return partial(fused_nt_xent, half=half) if can_fuse(z) else tiled_nt_xent
+
+
+class _WithGradient(torch.autograd.Function):
+    """The gradient comes with the loss, from the same tiles; backward only scales it."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: _Compute, z: Tensor, temperature: float) -> Any:
+        loss, accuracy, gradient = compute(z, temperature, ctx.needs_input_grad[1])
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(accuracy)
+        return loss, accuracy
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise UserError(
+                "nt_xent without the matrix must be differentiated once only; "
+                'got create_graph=True; use method="dense"'
+            )
+        (gradient,) = ctx.saved_tensors
+        return None, slopes[0] * gradient, None

@@ -1,0 +1,96 @@
+"""The unfolded convolutions against torch's own in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from headwise.convolution import Conv2d, replace_convolutions, unfold
+
+# side of the kernel, stride, padding, channels in and out, side of the image: every route there is.
+CASES = [
+    (3, 1, 1, 8, 16, 2),
+    (3, 1, 1, 8, 16, 4),
+    (3, 1, 1, 8, 16, 7),
+    (3, 1, 1, 16, 8, 12),
+    (3, 2, 1, 8, 16, 1),
+    (3, 2, 1, 8, 16, 8),
+    (3, 2, 1, 8, 16, 9),
+    (3, 2, 1, 8, 16, 20),
+    (3, 1, 0, 8, 16, 6),
+    (1, 1, 0, 8, 16, 5),
+    (1, 2, 0, 8, 16, 8),
+    (1, 2, 0, 8, 16, 9),
+    (5, 1, 2, 4, 8, 3),
+    (7, 2, 3, 3, 8, 32),
+]
+
+
+def convolution(side, stride, padding, into, out) -> nn.Module:
+    torch.manual_seed(0)
+    holder = nn.Sequential(nn.Conv2d(into, out, side, stride, padding, bias=False))
+    replace_convolutions(holder)
+    assert isinstance(holder[0], Conv2d)
+    return holder.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_bfloat16_output_and_gradients_are_the_exact_ones_rounded(case):
+    _, stride, padding, into, _, size = case
+    model = convolution(*case[:-1])
+    x = torch.randn(6, into, size, size).contiguous(memory_format=torch.channels_last)
+    # Operands that bfloat16 holds exactly, so that only the sums can be rounded.
+    x = x.bfloat16().float().requires_grad_()
+    with torch.no_grad():
+        model[0].weight.copy_(model[0].weight.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(x)
+    assert y.dtype == torch.bfloat16
+    direction = torch.randn_like(y)
+    y.backward(direction)
+
+    exact, weight = (t.detach().double().clone().requires_grad_() for t in (x, model[0].weight))
+    expected = F.conv2d(exact, weight, None, stride, padding)
+    expected.backward(direction.double())
+    for ours, theirs in ((y, expected), (x.grad, exact.grad), (model[0].weight.grad, weight.grad)):
+        assert ours is not None
+        assert ours.shape == theirs.shape
+        error = (ours.double() - theirs).norm() / theirs.norm()
+        assert error < 2**-8
+
+
+def test_outside_bfloat16_autocast_it_is_torchs_to_the_bit():
+    model = convolution(3, 1, 1, 4, 8)
+    plain = nn.Conv2d(4, 8, 3, 1, 1, bias=False)
+    plain.load_state_dict(model[0].state_dict())
+    x = torch.randn(2, 4, 2, 2)
+    assert torch.equal(model(x), plain(x))
+    with torch.autocast("cpu", torch.bfloat16, enabled=False):
+        assert torch.equal(model(x.double().float()), plain(x))
+
+
+def test_only_plain_square_convolutions_are_replaced_and_parameters_keep_names_and_values():
+    kept = {
+        "groups": nn.Conv2d(4, 4, 3, groups=2, bias=False),
+        "bias": nn.Conv2d(4, 4, 3),
+        "dilation": nn.Conv2d(4, 4, 3, dilation=2, bias=False),
+        "oblong": nn.Conv2d(4, 4, (1, 3), bias=False),
+        "reflect": nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect", bias=False),
+        "same": nn.Conv2d(4, 4, 3, padding="same", bias=False),
+        "uneven": nn.Conv2d(4, 4, 3, stride=(1, 2), bias=False),
+    }
+    model = nn.ModuleDict({**kept, "plain": nn.Conv2d(4, 4, 3, bias=False)})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    replace_convolutions(model)
+    assert isinstance(model["plain"], Conv2d)
+    assert all(type(model[name]) is nn.Conv2d for name in kept)
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_unfold_is_torchs_with_channels_last():
+    x = torch.arange(2 * 3 * 5 * 6.0).reshape(2, 3, 5, 6).bfloat16()
+    rows = unfold(x, 3, 2, 1)
+    theirs = F.unfold(x.float(), 3, stride=2, padding=1)
+    theirs = theirs.unflatten(1, (3, 9)).permute(0, 3, 2, 1).reshape(len(rows), -1)
+    assert torch.equal(rows.float(), theirs)
