@@ -9,7 +9,7 @@ from headwise.files import write_text
 from measure import machine
 
 HERE = Path(__file__).parent
-SCRIPTS = ("step", "augment", "loss", "load", "head", "startup")
+SCRIPTS = ("step", "parts", "augment", "loss", "load", "head", "startup")
 
 
 def main() -> None:

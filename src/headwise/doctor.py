@@ -42,6 +42,7 @@ def diagnose() -> list[Check]:
     checks = [_checked("python", _python), _checked("versions", _versions), *_libraries()]
     rest: list[tuple[str, Callable[[], Check]]] = [
         ("device", _device),
+        ("augmentation", _augmentation),
         ("cores", _cores),
         ("memory", _memory),
         ("cache", _cache),
@@ -141,6 +142,15 @@ def _device() -> Check:
         built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
         advice = f"there is an NVIDIA driver, but this torch ({torch.__version__}) {built}"
     return Check("device", None, text, advice)
+
+
+def _augmentation() -> Check:
+    from headwise.augment.finish import library
+
+    if library() is not None:
+        return Check("augmentation", None, "compiled C on CPUs")
+    advice = "faster with a C compiler: install one, then headwise anew"
+    return Check("augmentation", None, "torch alone, the C code was not compiled", advice)
 
 
 def _gpus() -> str:

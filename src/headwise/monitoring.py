@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from headwise import geometry, rng
+from headwise.augment.finish import library
 from headwise.checkpoint import TrainState
-from headwise.data import Images, write_skipped
+from headwise.data import Images, ResidentImages, write_skipped
 from headwise.errors import UserError
 from headwise.evaluation.knn import knn_accuracy
 from headwise.features import extract, extract_config
@@ -128,8 +129,25 @@ def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
         f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
         f"({config.encoder.stem} stem, p = {encoder.num_features}, {_count(encoder)} parameters); "
         f"head {config.head.name} ({_count(head)} parameters); "
-        f"{config.device}, {config.precision}, {torch.get_num_threads()} threads"
+        f"{config.device}, {config.precision}, {torch.get_num_threads()} threads; "
+        f"fast: {', '.join(_fast_parts(config, images)) or 'nothing'}"
     )
+
+
+def _fast_parts(config: PretrainConfig, images: Images) -> list[str]:
+    """What makes this run fast; docs/performance.md has the off switch of each."""
+    on_cpu = config.device == "cpu"
+    parts = {
+        "images in memory": isinstance(images, ResidentImages),
+        "augmentation in C": on_cpu and config.augment.in_c and library() is not None,
+        "unfolded convolutions": on_cpu
+        and config.precision == "bfloat16"
+        and config.unfolded_convolutions,
+        "compiled encoder": bool(config.compiled),
+        "NT-Xent without the matrix": config.loss != "dense",
+        "freed memory kept": on_cpu and config.keep_freed_memory,
+    }
+    return [name for name, used in parts.items() if used]
 
 
 def _count(module: torch.nn.Module) -> str:

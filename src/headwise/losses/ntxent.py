@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, assert_never
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from headwise.errors import UserError
+from headwise.errors import UserError, nearest
 from headwise.losses.dense import contrastive_accuracy, contrastive_logits, normalised
 from headwise.losses.tiled import tiled_nt_xent
 
@@ -39,7 +39,7 @@ def nt_xent(
     log(2n − 1). Works in float32 (float64 for float64 input), finite at any positive temperature.
     `method` changes time and memory, not the value: `dense` keeps matrices of `[2n 2n]`; `tiled`
     and `fused` (a Triton kernel; `tiled` where it cannot run) keep memory linear in `n`, and are
-    differentiable once; `auto` takes the fastest.
+    differentiable once; `auto` takes the fastest. Raises `UserError` for another method.
     """
     return nt_xent_and_accuracy(z0, z1, temperature, method).loss
 
@@ -68,8 +68,8 @@ def nt_xent_and_accuracy(
                 if method == "fused":
                     compute = _fused(z, half=z0.dtype.itemsize == 2)
                 return NtXent(*_WithGradient.apply(compute, z, temperature))
-        case _:
-            assert_never(method)
+    choices = get_args(Method)
+    raise UserError(f"nt_xent: method cannot be {method!r}: {nearest(method, choices)}")
 
 
 _Compute = Callable[[Tensor, float, bool], tuple[Tensor, Tensor, Tensor | None]]
