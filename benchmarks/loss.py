@@ -96,6 +96,8 @@ def main() -> None:
             and growth * times[name] < flags.seconds
             and growth * memory[name] < limit
         ]
+        if not fits:
+            break
         for name in fits:
             _, memory[name] = time_and_memory(partial(prepare, name, n, device), rounds=1)
         times |= alternate({name: prepare(name, n, device) for name in fits}, flags.rounds)

@@ -9,24 +9,57 @@ from headwise.files import write_text
 from measure import machine
 
 HERE = Path(__file__).parent
-SCRIPTS = ("step", "parts", "augment", "loss", "load", "head", "startup")
+# Each script, and what it is called with for a short run.
+SCRIPTS = {
+    "step": ("--encoders", "resnet-small", "resnet18", "--rounds", "2"),
+    "parts": ("--rounds", "2"),
+    "augment": ("--rounds", "2"),
+    "loss": ("--sizes", "128", "512", "2048", "4096", "--rounds", "3"),
+    "load": (),
+    "head": ("--max-tokens", "8192"),
+    "startup": ("--rounds", "2"),
+    "cost": (),
+}
+HEAD = """# Benchmarks
+
+Written by `make bench`. Medians of rounds in which the contenders take turns.
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
-    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=SCRIPTS)
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
+    parser.add_argument("--short", action="store_true", help="fewer rounds and sizes")
     flags = parser.parse_args()
-    page = [
-        "# Benchmarks",
-        "Written by `make bench`. Medians of rounds in which the contenders take turns.",
-        machine(),
-    ]
+    sections = kept(flags.out)
+    failed = []
     for name in flags.only:
         print(f"{name} …", file=sys.stderr)
-        command = [sys.executable, str(HERE / f"{name}.py")]
-        page.append(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    write_text(flags.out, "\n\n".join(part.strip() for part in page) + "\n")
+        options = SCRIPTS[name] if flags.short else ()
+        command = [f"benchmarks/{name}.py", *options]
+        done = subprocess.run(
+            [sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, text=True
+        )
+        if done.returncode:
+            failed.append(name)
+            continue
+        title, _, text = done.stdout.strip().partition("\n")
+        sections[title] = f"{text.strip()}\n\n`{' '.join(command)}` · {machine()}"
+        # After every script: those that are done stay, whatever happens to the rest.
+        page = [HEAD, *(f"{title}\n\n{text}\n" for title, text in sections.items())]
+        write_text(flags.out, "\n".join(page))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def kept(path: Path) -> dict[str, str]:
+    """The page's sections by title, those of scripts that do not run now among them."""
+    if not path.exists():
+        return {}
+    _, *parts = path.read_text(encoding="utf-8").split("\n## ")
+    pairs = (part.partition("\n") for part in parts)
+    return {f"## {title}": text.strip() for title, _, text in pairs}
 
 
 if __name__ == "__main__":

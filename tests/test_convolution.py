@@ -1,11 +1,17 @@
 """The unfolded convolutions against torch's own in float64."""
 
+import functools
+import logging
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from headwise.augment import AugmentConfig
 from headwise.convolution import Conv2d, replace_convolutions, unfold
+from headwise.encoders import EncoderConfig
+from headwise.pretrain_config import PretrainConfig, build_model
 
 # side of the kernel, stride, padding, channels in and out, side of the image: every route there is.
 CASES = [
@@ -94,3 +100,56 @@ def test_unfold_is_torchs_with_channels_last():
     theirs = F.unfold(x.float(), 3, stride=2, padding=1)
     theirs = theirs.unflatten(1, (3, 9)).permute(0, 3, 2, 1).reshape(len(rows), -1)
     assert torch.equal(rows.float(), theirs)
+
+
+def config(**changes) -> PretrainConfig:
+    encoder = EncoderConfig(name="resnet-small", stem="small", widths=(8, 8, 8, 8))
+    settings = {"encoder": encoder, "device": "cpu", "precision": "bfloat16", "compiled": False}
+    return PretrainConfig(augment=AugmentConfig(size=changes.pop("size", 16)), **settings | changes)
+
+
+def count(model: nn.Module) -> int:
+    return sum(isinstance(module, Conv2d) for module in model.modules())
+
+
+def test_a_model_has_them_in_bfloat16_unless_switched_off():
+    assert count(build_model(config())[1].encoder) > 8
+    assert count(build_model(config(unfolded_convolutions=False))[1].encoder) == 0
+    assert count(build_model(config(precision="float32"))[1].encoder) == 0
+
+
+def test_encoders_down_to_one_pixel_stay_in_bfloat16_and_their_gradients_are_finite(caplog):
+    with caplog.at_level(logging.WARNING, "headwise"):
+        chosen, model = build_model(config(size=8))
+        assert chosen.precision == "bfloat16"
+        assert not caplog.records
+        off, _ = build_model(config(size=8, unfolded_convolutions=False))
+    assert off.precision == "float32"
+    assert "one pixel" in caplog.text
+    model.encoder.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        h = model.encoder(torch.randn(8, 3, 8, 8))
+    h.float().square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.encoder.parameters())
+
+
+def test_a_compiled_encoder_computes_and_learns_the_same_under_the_same_names(monkeypatch):
+    # The compiler's front alone; what its back makes of the graph is torch's own concern.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    views = torch.randn(6, 3, 16, 16)
+    results = []
+    for compiled in (False, True):
+        _, model = build_model(config(precision="float32"))
+        if compiled:
+            model.compile_encoder()
+        outputs = model(views)
+        outputs.z.square().sum().backward()
+        gradients = [p.grad for p in model.parameters()]
+        results.append((outputs.h, model.state_dict(), gradients))
+    (h, state, gradients), (h_compiled, state_compiled, gradients_compiled) = results
+    torch.testing.assert_close(h_compiled, h)
+    assert state.keys() == state_compiled.keys()
+    for name, value in state.items():
+        torch.testing.assert_close(state_compiled[name], value)
+    for ours, theirs in zip(gradients_compiled, gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,79 @@
+"""The cost model of docs/performance.md against measurements: one size sets the rate, the others
+are predicted from it."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from contenders import images_of, limit
+from headwise.augment import AugmentConfig
+from headwise.losses import nt_xent
+from headwise.pretrain_config import PretrainConfig, build_model, resolve
+from measure import table, time_and_memory
+from step import case_of
+
+# Image side and batch size; the first sets the rate.
+ENCODER = ((32, 256), (32, 64), (32, 512), (48, 128), (64, 64))
+IMAGES, D = (2048, 512, 4096, 8192), 128
+
+
+def encoder_rows() -> list[list[object]]:
+    """Images a second of the encoder's step: 3 × the forward's operations, for two views."""
+    rows: list[list[object]] = []
+    rate = 0.0
+    for px, batch in ENCODER:
+        case = case_of("resnet-small", "cpu")
+        config: PretrainConfig = dataclasses.replace(
+            case.config, augment=AugmentConfig(size=px), batch_size=batch
+        )
+        case = dataclasses.replace(case, config=config, image_px=px, steps=6)
+        _, model = build_model(resolve(config, images_of(case)))
+        with FlopCounterMode(display=False) as counted, torch.no_grad():
+            model.encoder.eval()(torch.zeros(1, 3, px, px))
+        operations = 2 * 3 * counted.get_total_flops()
+        measured = limit(case)()
+        rate = rate or measured * operations
+        predicted = rate / operations
+        name = f"encoder, {px} px, batch {batch}, images/s"
+        rows.append([name, predicted, measured, measured / predicted])
+    return rows
+
+
+def loss(n: int) -> Callable[[], None]:
+    leaves = [torch.randn(n, D, requires_grad=True) for _ in range(2)]
+    nt_xent(*(leaf[:8] for leaf in leaves), method="tiled").backward()
+    return lambda: nt_xent(leaves[0], leaves[1], 0.5, "tiled").backward()
+
+
+def loss_rows() -> list[list[object]]:
+    """Three matrix products of 2·(2n)²·d operations; one tile, and four tables of [2n d]."""
+    rows: list[list[object]] = []
+    rate = 0.0
+    for n in IMAGES:
+        operations = 3 * 2 * (2 * n) ** 2 * D
+        mib = (512 * 2 * n + 4 * 2 * n * D) * 4 / 2**20
+        taken, extra = time_and_memory(partial(loss, n), 3)
+        rate = rate or operations / taken
+        predicted = operations / rate
+        rows.append([f"NT-Xent, n = {n:,}, ms", 1e3 * predicted, 1e3 * taken, taken / predicted])
+        rows.append([f"NT-Xent, n = {n:,}, MiB", mib, extra, extra / mib])
+    return rows
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    rows = loss_rows() + encoder_rows()
+    print("## The cost model\n")
+    print(
+        "Predictions of docs/performance.md from the rate of the first size of each kind, and "
+        "what was measured.\n"
+    )
+    print(table(["", "predicted", "measured", "measured / predicted"], rows))
+
+
+if __name__ == "__main__":
+    main()
