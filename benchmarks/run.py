@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=list(SCRIPTS))
     parser.add_argument("--short", action="store_true", help="fewer rounds and sizes")
     flags = parser.parse_args()
-    sections = kept(flags.out)
+    sections, about = kept(flags.out), machine()
     failed = []
     for name in flags.only:
         print(f"{name} …", file=sys.stderr)
@@ -45,7 +45,7 @@ def main() -> None:
             failed.append(name)
             continue
         title, _, text = done.stdout.strip().partition("\n")
-        sections[title] = f"{text.strip()}\n\n`{' '.join(command)}` · {machine()}"
+        sections[title] = f"{text.strip()}\n\n`{' '.join(command)}` · {about}"
         # After every script: those that are done stay, whatever happens to the rest.
         page = [HEAD, *(f"{title}\n\n{text}\n" for title, text in sections.items())]
         write_text(flags.out, "\n".join(page))

@@ -103,7 +103,7 @@ def test_unfold_is_torchs_with_channels_last():
 
 
 def config(**changes) -> PretrainConfig:
-    encoder = EncoderConfig(name="resnet-small", stem="small", widths=(8, 8, 8, 8))
+    encoder = EncoderConfig(name="resnet-small", stem="small-strided", widths=(8, 8, 8, 8))
     settings = {"encoder": encoder, "device": "cpu", "precision": "bfloat16", "compiled": False}
     return PretrainConfig(augment=AugmentConfig(size=changes.pop("size", 16)), **settings | changes)
 

@@ -47,7 +47,7 @@ def test_this_installation_is_healthy(checks):
     assert checks["torch"].text == torch.__version__
     essential = {"python", "versions", "torch", "torchvision", "timm"}
     assert {name for name, check in checks.items() if check.ok} == essential
-    notes = {"device", "cores", "memory", "cache", "disk"}
+    notes = {"device", "augmentation", "cores", "memory", "cache", "disk"}
     assert {name for name, check in checks.items() if check.ok is None} == notes
     assert not any("could not be looked at" in check.text for check in checks.values())
 
