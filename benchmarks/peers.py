@@ -1,5 +1,6 @@
 """The peers as their documentation has them, with the policy, encoder and optimizer of ours."""
 
+import dataclasses
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,9 @@ def lightly_step(config: PretrainConfig, *, reduced: bool) -> Callable[[list[Ten
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
 
-    encoder: Any = build_model(config)[1].encoder
+    # The library's own convolutions, also under bfloat16: ours are no part of the peer.
+    plain = dataclasses.replace(config, unfolded_convolutions=False)
+    encoder: Any = build_model(plain)[1].encoder
     p = encoder.num_features
     model = nn.Sequential(encoder, SimCLRProjectionHead(p, p, 128)).to(config.device)
     optimizer, criterion = build_optimizer(config.optim, model), NTXentLoss()

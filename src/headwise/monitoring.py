@@ -16,6 +16,7 @@ from headwise.data import Images, ResidentImages, write_skipped
 from headwise.errors import UserError
 from headwise.evaluation.knn import knn_accuracy
 from headwise.features import extract, extract_config
+from headwise.losses import chosen_method
 from headwise.model import Outputs
 from headwise.pretrain_config import PretrainConfig
 from headwise.runs import Run
@@ -137,6 +138,7 @@ def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
 def _fast_parts(config: PretrainConfig, images: Images) -> list[str]:
     """What makes this run fast; docs/performance.md has the off switch of each."""
     on_cpu = config.device == "cpu"
+    method = chosen_method(config.loss, config.batch_size, config.device)
     parts = {
         "images in memory": isinstance(images, ResidentImages),
         "augmentation in C": on_cpu and config.augment.in_c and library() is not None,
@@ -144,7 +146,7 @@ def _fast_parts(config: PretrainConfig, images: Images) -> list[str]:
         and config.precision == "bfloat16"
         and config.unfolded_convolutions,
         "compiled encoder": bool(config.compiled),
-        "NT-Xent without the matrix": config.loss != "dense",
+        "NT-Xent without the matrix": method != "dense",
         "freed memory kept": on_cpu and config.keep_freed_memory,
     }
     return [name for name, used in parts.items() if used]

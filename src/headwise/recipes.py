@@ -82,9 +82,7 @@ def speedrun_cifar10() -> PretrainConfig:
         data=DataConfig(spec="torchvision:CIFAR10"),
         encoder=EncoderConfig(name="resnet18", stem="small"),
         head=HeadConfig(name="mlp", width=1024, output_size=128, batch_norm=False),
-        augment=AugmentConfig(
-            crop_scale=(0.2, 1.0), strength=0.5, grey=0.1, blur=0.0, colour=(0.8, 0.8, 0.8, 0.2)
-        ),
+        augment=AugmentConfig(crop_scale=(0.2, 1.0), strength=0.5, grey=0.1, blur=0.0),
         optim=OptimConfig(name="sgd", lr=0.03, weight_decay=5e-4, warmup_epochs=10.0),
         epochs=500,
         batch_size=1024,

@@ -192,8 +192,8 @@ def make_views(
     operations stays in the processor's cache.
     """
     size, m, n = chosen(config.size), len(parameters.crop), len(images)
-    views = torch.empty(m, 3, size, size, device=images.device)
-    views = views.contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last
+    views = torch.empty(m, 3, size, size, device=images.device, memory_format=layout)
 
     on_cpu = images.device.type == "cpu"
     in_c = config.in_c and on_cpu and library() is not None

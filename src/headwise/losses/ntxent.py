@@ -51,11 +51,7 @@ def nt_xent_and_accuracy(
     method: Method = "auto",
 ) -> NtXent:
     """`nt_xent`, and `contrastive_accuracy` in the same pass."""
-    if method == "auto":
-        small = z0.device.type == "cpu" and len(z0) <= _DENSE_IMAGES
-        method = "dense" if small else "fused"
-    if len(z0) == 1:
-        method = "dense"  # no negatives, no matrix
+    method = chosen_method(method, len(z0), z0.device.type)
     match method:
         case "dense":
             logits, positives = contrastive_logits(z0, z1, temperature)
@@ -70,6 +66,16 @@ def nt_xent_and_accuracy(
                 return NtXent(*_WithGradient.apply(compute, z, temperature))
     choices = get_args(Method)
     raise UserError(f"nt_xent: method cannot be {method!r}: {nearest(method, choices)}")
+
+
+def chosen_method(method: Method, n: int, device: str) -> Method:
+    """What computes the loss of `n` images: `auto` settled. `fused` may still turn out to be
+    `tiled`, where the kernel cannot run."""
+    if n == 1:
+        return "dense"  # no negatives, no matrix
+    if method == "auto":
+        return "dense" if device == "cpu" and n <= _DENSE_IMAGES else "fused"
+    return method
 
 
 _Compute = Callable[[Tensor, float, bool], tuple[Tensor, Tensor, Tensor | None]]
