@@ -9,7 +9,7 @@ STAMP := $(VENV)/.ready
 setup: $(STAMP)
 
 # uv rather than pip: it takes torch and torchvision builds that belong together.
-$(STAMP): requirements.lock pyproject.toml src/headwise/augment/finish.c
+$(STAMP): requirements.lock pyproject.toml src/headwise/augment/views.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock -e .

@@ -24,8 +24,8 @@ ENCODERS = {
 # Of each encoder: view and image side, then on a CPU and on a GPU batch size, timed steps, and
 # timed steps of lightly.
 SIZES = {
-    "resnet-small": (32, 32, (256, 12, 6), (256, 150, 30)),
-    "resnet18": (32, 32, (128, 3, 2), (512, 95, 20)),
+    "resnet-small": (32, 32, (256, 30, 8), (256, 150, 30)),
+    "resnet18": (32, 32, (128, 8, 3), (512, 95, 20)),
     "resnet50": (224, 256, (16, 3, 3), (256, 20, 8)),
 }
 

@@ -145,7 +145,7 @@ def _device() -> Check:
 
 
 def _augmentation() -> Check:
-    from headwise.augment.finish import library
+    from headwise.augment.views_in_c import library
 
     if library() is not None:
         return Check("augmentation", None, "compiled C on CPUs")

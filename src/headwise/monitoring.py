@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headwise import geometry, rng
-from headwise.augment.finish import library
+from headwise.augment.views_in_c import library
 from headwise.checkpoint import TrainState
 from headwise.data import Images, ResidentImages, write_skipped
 from headwise.errors import UserError

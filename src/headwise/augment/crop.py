@@ -3,15 +3,11 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 # A box that does not fit is drawn again, ten times at most (as torchvision's RandomResizedCrop).
 TRIES = 10
-
-# Above this side, a resize by matrix costs more than one by taps.
-_MATRIX_PX = 128
 
 
 def sample_crop(
@@ -63,14 +59,10 @@ def apply_crop(
 
     There may be several boxes an image (`m` a multiple of `n`): box `j` cuts image `j mod n`, so
     that `2n` boxes make two views. uint8 images become floats in [0, 1]. Resizing is a product
-    with one small matrix for rows and one for columns, which a batch does in two calls; but large
-    uint8 images on the CPU are resized one by one in whole numbers, as Pillow does, since of a
-    large matrix most is zeros.
+    with one small matrix for rows and one for columns, which a batch does in two calls.
     """
     n, channels, height, width = images.shape
     if images.dtype == torch.uint8:
-        if images.device.type == "cpu" and size > _MATRIX_PX:
-            return _resize_each(images, boxes, size)
         images = images.float().div_(255)
     rows = _resize_matrix(boxes[:, 0], boxes[:, 2], height, size, images)
     columns = _resize_matrix(boxes[:, 1], boxes[:, 3], width, size, images)
@@ -79,16 +71,6 @@ def apply_crop(
     narrow = images @ columns.mT.reshape(views, n, width, size)
     narrow = narrow.reshape(len(boxes), channels, height, size)
     return rows.unsqueeze(1) @ narrow
-
-
-def _resize_each(
-    images: UInt8[Tensor, "n c height width"], boxes: Int64[Tensor, "m 4"], size: int
-) -> Float[Tensor, "m c size size"]:
-    crops = torch.empty(len(boxes), images.shape[1], size, size)
-    for j, (top, left, height, width) in enumerate(boxes.tolist()):
-        cut = images[j % len(images), None, :, top : top + height, left : left + width]
-        crops[j] = F.interpolate(cut, size=(size, size), mode="bilinear", antialias=True)[0]
-    return crops.div_(255)
 
 
 def _resize_matrix(
@@ -104,9 +86,9 @@ def _resize_matrix(
     start = start.to(like.device, non_blocking=True)[:, None]
     length = length.to(like.device, non_blocking=True)[:, None]
     step = length.to(like.dtype) / size
-    centre = start + (torch.arange(size, device=like.device) + 0.5) * step
-    pixel = torch.arange(source, device=like.device)
-    distance = (pixel + 0.5 - centre[..., None]).abs() / step.clamp(min=1)[..., None]
-    inside = (pixel >= start) & (pixel < start + length)
+    centre = (torch.arange(size, device=like.device) + 0.5) * step
+    pixel = torch.arange(source, device=like.device) - start  # from the box's edge
+    distance = (pixel[:, None] + 0.5 - centre[..., None]).abs() / step.clamp(min=1)[..., None]
+    inside = (pixel >= 0) & (pixel < length)
     weights = (1 - distance).clamp(min=0) * inside[:, None]
     return weights / weights.sum(-1, keepdim=True)

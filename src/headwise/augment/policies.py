@@ -11,8 +11,8 @@ from torch import Tensor
 from headwise import hardware, rng
 from headwise.augment import ops
 from headwise.augment.crop import apply_crop, sample_crop
-from headwise.augment.finish import finish, library
 from headwise.augment.ops import Blur, Jitter
+from headwise.augment.views_in_c import library, views_in_c
 from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
@@ -55,7 +55,7 @@ class AugmentConfig:
     std: tuple[float, float, float] | None = None
     """What the channels are divided by. None: as for the mean."""
     in_c: bool = True
-    """On a CPU, run the operations after the crop as compiled C, where it was built."""
+    """On a CPU, make views by compiled C, where it was built."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grey", "blur"):
@@ -192,19 +192,20 @@ def make_views(
     operations stays in the processor's cache.
     """
     size, m, n = chosen(config.size), len(parameters.crop), len(images)
+    if boxes is None:
+        boxes = torch.tensor([0, 0, size, size]).expand(m, 4)
     layout = torch.channels_last
     views = torch.empty(m, 3, size, size, device=images.device, memory_format=layout)
-
     on_cpu = images.device.type == "cpu"
     in_c = config.in_c and on_cpu and library() is not None
 
     def make(rows: slice) -> None:
         mine = images[rows.start % n : (rows.stop - 1) % n + 1]
-        crops = mine.float().div_(255) if boxes is None else apply_crop(mine, boxes[rows], size)
         some = parameters.rows(rows)
         if in_c:
-            finish(
-                crops,
+            views_in_c(
+                mine,
+                boxes[rows],
                 some.flip,
                 some.jitter,
                 some.grey,
@@ -214,7 +215,7 @@ def make_views(
                 views=views[rows],
             )
         else:
-            views[rows] = finish_views(config, crops, some)
+            views[rows] = finish_views(config, apply_crop(mine, boxes[rows], size), some)
 
     each = max(1, _TOGETHER_VALUES // (3 * size**2)) if on_cpu else n
     firsts = [i for view in range(0, m, n) for i in range(view, view + n, each)]

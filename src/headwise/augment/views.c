@@ -1,6 +1,7 @@
-/* Everything after the crop, on CPUs: flip, colour jitter, grey, blur, normalise, channels last.
+/* Views of images on CPUs: crop, flip, colour jitter, grey, blur, normalise, channels last.
 
-   The same operations with the same parameters as in ops.py, which is what the tests compare with.
+   The same operations with the same parameters as in crop.py and ops.py, which is what the tests
+   compare with.
    One view after the other goes through all of them, so that it stays in the processor's cache.
    Loops run over the pixels of a plane and have no branches, so that compilers vectorise them.
 */
@@ -24,14 +25,71 @@ static inline float clamp(float x, float low, float high) {
     return x > high ? high : x;
 }
 
+/* The weights of `taps` source pixels in output pixel `to`, of `length` pixels resized to `size`: a
+   triangle around the output pixel's centre, as wide on each side as a source pixel or an output
+   pixel, whichever is larger. Weight t goes to weights[t * stride]. Returns the first pixel. */
+static long triangle(long to, long length, long size, long taps, float sum, float *weights,
+                     long stride) {
+    double step = (double)length / size, reach = step > 1 ? step : 1;
+    double centre = (to + 0.5) * step, all = 0;
+    long first = (long)floor(centre - reach + 0.5);
+    first = first < 0 ? 0 : first;
+    for (int pass = 0; pass < 2; pass++)
+        for (long t = 0; t < taps; t++) {
+            double weight = 1 - fabs(first + t + 0.5 - centre) / reach;
+            weight = first + t < length && weight > 0 ? weight : 0;
+            if (pass == 0)
+                all += weight;
+            else
+                weights[t * stride] = (float)(sum * weight / all);
+        }
+    return first;
+}
+
+/* As many as a triangle covers at most. */
+static long taps_of(long length, long size) {
+    return 2 * (length > size ? (length + size - 1) / size : 1) + 1;
+}
+
 FOR_EVERY_CPU
-static void flip(float *x, long rows, long width) {
-    for (long i = 0; i < rows; i++) {
-        float *row = x + i * width;
-        for (long j = 0; j < width / 2; j++) {
-            float kept = row[j];
-            row[j] = row[width - 1 - j];
-            row[width - 1 - j] = kept;
+static void add_scaled_bytes(float *restrict sum, const uint8_t *restrict x, long n, float weight) {
+    for (long i = 0; i < n; i++)
+        sum[i] += x[i] * weight;
+}
+
+FOR_EVERY_CPU
+static void gather(const float *restrict row, const int32_t *restrict first,
+                   const float *restrict weights, long taps, long size, float *restrict out) {
+    for (long j = 0; j < size; j++)
+        out[j] = row[first[j]] * weights[j];
+    for (long t = 1; t < taps; t++)
+        for (long j = 0; j < size; j++)
+            out[j] += row[first[j] + t] * weights[t * size + j];
+}
+
+/* Box (top, left, height, width) of an image `[3 source_height source_width]`, resized to `out`
+   `[3 size size]` in units of 1 (white), mirrored or not. Only pixels of the box count. */
+static void crop(const uint8_t *image, long source_height, long source_width, const int64_t *box,
+                 int mirrored, long size, float *scratch, float *out) {
+    long height = box[2], width = box[3];
+    long across = taps_of(width, size), down = taps_of(height, size);
+    float *row = scratch, *columns = row + width + across, *rows = columns + across * size;
+    int32_t *first = (int32_t *)(rows + down);
+    for (long j = 0; j < size; j++) {
+        long place = mirrored ? size - 1 - j : j;
+        first[place] = (int32_t)triangle(j, width, size, across, 1, columns + place, size);
+    }
+    memset(row, 0, (width + across) * sizeof(float)); /* beyond the box: read, with no weight */
+    for (long i = 0; i < size; i++) {
+        long y = triangle(i, height, size, down, 1 / 255.0f, rows, 1);
+        for (long channel = 0; channel < 3; channel++) {
+            const uint8_t *source =
+                image + (channel * source_height + box[0] + y) * source_width + box[1];
+            memset(row, 0, width * sizeof(float));
+            for (long t = 0; t < down; t++)
+                if (rows[t] > 0)
+                    add_scaled_bytes(row, source + t * source_width, width, rows[t]);
+            gather(row, first, columns, across, size, out + (channel * size + i) * size);
         }
     }
 }
@@ -148,17 +206,27 @@ static void normalise(const float *restrict x, float *restrict out, long plane, 
     }
 }
 
-/* `n` crops `[n 3 height width]`, which are overwritten, to views `[n height width 3]`.
-   Parameters have one row a view; `sigma` is 0 where a view is not blurred. */
-void headwise_finish(long n, long height, long width, float *crops, const uint8_t *flipped,
-                     const uint8_t *jittered, const float *factors, const int64_t *order,
-                     const uint8_t *grey, const float *sigma, long kernel, const float *mean,
-                     const float *std, float *scratch, float *views) {
-    long plane = height * width;
+/* Floats of `scratch` for images of this size. */
+long headwise_scratch(long source_height, long source_width, long size, long kernel) {
+    long for_crop = source_width + taps_of(source_width, size) * (size + 1) +
+                    taps_of(source_height, size) + size;
+    long for_blur = size * size + size + kernel;
+    return 3 * size * size + (for_crop > for_blur ? for_crop : for_blur);
+}
+
+/* `n` images `[n 3 source_height source_width]` to views `[n size size 3]`. Boxes and parameters
+   have one row a view; `sigma` is 0 where a view is not blurred. */
+void headwise_views(long n, long source_height, long source_width, long size,
+                    const uint8_t *images, const int64_t *boxes, const uint8_t *flipped,
+                    const uint8_t *jittered, const float *factors, const int64_t *order,
+                    const uint8_t *grey, const float *sigma, long kernel, const float *mean,
+                    const float *std, float *scratch, float *views) {
+    long plane = size * size;
+    float *x = scratch;
+    scratch += 3 * plane;
     for (long i = 0; i < n; i++) {
-        float *x = crops + 3 * plane * i;
-        if (flipped[i])
-            flip(x, 3 * height, width);
+        crop(images + 3 * source_height * source_width * i, source_height, source_width,
+             boxes + 4 * i, flipped[i], size, scratch, x);
         for (int turn = 0; turn < (jittered[i] ? 4 : 0); turn++) {
             int64_t kind = order[4 * i + turn];
             float factor = factors[4 * i + kind];
@@ -174,7 +242,7 @@ void headwise_finish(long n, long height, long width, float *crops, const uint8_
         if (grey[i])
             blend_luma(x, x + plane, x + 2 * plane, plane, 0);
         for (int channel = 0; channel < (sigma[i] > 0 ? 3 : 0); channel++)
-            blur(x + channel * plane, height, width, sigma[i], kernel, scratch);
+            blur(x + channel * plane, size, size, sigma[i], kernel, scratch);
         normalise(x, views + 3 * plane * i, plane, mean, std);
     }
 }

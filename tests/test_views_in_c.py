@@ -1,5 +1,5 @@
-"""The operations after the crop in C: the same as in torch, which other tests hold to torchvision;
-and views as a whole: distributed as torchvision's."""
+"""Views in C: the same as in torch, which other tests hold to torchvision; and distributed as
+torchvision's."""
 
 import dataclasses
 
@@ -11,8 +11,8 @@ from torchvision.transforms import v2
 from headwise import hardware
 from headwise.augment import AugmentConfig, simclr
 from headwise.augment.crop import apply_crop, crop_boxes
-from headwise.augment.finish import library
 from headwise.augment.policies import finish_views, make_views, sample_views
+from headwise.augment.views_in_c import library
 
 compiled = pytest.mark.skipif(library() is None, reason="the C code is not compiled here")
 
@@ -44,17 +44,42 @@ def pictures(n: int, side: int) -> torch.Tensor:
     return pixels.byte()
 
 
-def both_ways(config: AugmentConfig, side: int, n: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
-    images, drawn = pictures(n, side), sample_views(config, n, seed=1, step=2)
-    boxes = crop_boxes(drawn.crop, side, side, config.crop_ratio)
-    in_torch = make_views(dataclasses.replace(config, in_c=False), images, boxes, drawn)
-    return make_views(config, images, boxes, drawn), in_torch
+def both_ways(
+    config: AugmentConfig, height: int, width: int, n: int = 20
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views in C, and by the torch operations, the crop in float64."""
+    images, drawn = pictures(n, max(height, width)), sample_views(config, n, seed=1, step=2)
+    images = images[:, :, :height, -width:].contiguous()
+    boxes = crop_boxes(drawn.crop, height, width, config.crop_ratio)
+    boxes[:4] = torch.tensor(
+        [
+            [0, 0, height, width],
+            [height - 1, width - 1, 1, 1],
+            [0, width - 2, height, 2],
+            [height - 3, 0, 3, width],
+        ]
+    )
+    exact = apply_crop(images.double() / 255, boxes, config.size).float()
+    return make_views(config, images, boxes, drawn), finish_views(config, exact, drawn)
 
 
 @compiled
-@pytest.mark.parametrize("size", [8, 31, 32, 100, 160])
-def test_c_is_torch(size):
-    ours, in_torch = both_ways(dataclasses.replace(EVERYTHING, size=size), size + 9)
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [
+        (17, 17, 8),
+        (40, 40, 31),
+        (32, 32, 32),
+        (20, 90, 32),
+        (300, 19, 16),
+        (109, 109, 100),
+        (150, 200, 160),
+        (400, 300, 160),
+    ],
+    ids=str,
+)
+def test_c_is_torch(height, width, size):
+    ours, in_torch = both_ways(dataclasses.replace(EVERYTHING, size=size), height, width)
     torch.testing.assert_close(ours, in_torch, rtol=0, atol=3e-5)
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
@@ -64,7 +89,7 @@ def test_c_is_torch(size):
 def test_c_is_torch_operation_by_operation(operation):
     nothing = dict.fromkeys(("flip", "jitter", "grey", "blur"), 0.0)
     config = dataclasses.replace(EVERYTHING, size=33, **(nothing | ONE_ALONE[operation]))
-    ours, in_torch = both_ways(config, 40)
+    ours, in_torch = both_ways(config, 40, 33)
     torch.testing.assert_close(ours, in_torch, rtol=0, atol=3e-5)
 
 
