@@ -1,5 +1,5 @@
-"""Views in C, for CPUs; elsewhere, and where the C code was not compiled when headwise was installed,
-torch makes them (`crop`, `ops`)."""
+"""Views in C, for CPUs. Elsewhere, and where the C code was not compiled when headwise was
+installed, torch makes them (`crop`, `ops`)."""
 
 import ctypes
 import functools
