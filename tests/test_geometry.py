@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -6,9 +7,29 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from headwise import geometry as measures
+from headwise.augment import AugmentConfig
+from headwise.data import Splits
+from headwise.data.images import resident_images
 from headwise.errors import UserError
-from headwise.geometry import alignment, effective_rank, singular_values, uniformity
+from headwise.evaluation.geometry import between_taps, between_twins, cka_between, geometry
+from headwise.evaluation.subject import Subject, Table
+from headwise.features import ExtractConfig, Features
+from headwise.geometry import (
+    alignment,
+    class_separation,
+    effective_rank,
+    feature_std,
+    linear_cka,
+    renyi_mutual_information,
+    singular_values,
+    twin_distances,
+    uniformity,
+)
+from headwise.heads import Head
+from headwise.model import ContrastiveModel
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -21,6 +42,7 @@ def test_alignment_and_uniformity_equal_plain_loops():
     twins = [sum((x - y) ** 2) for x, y in zip(a, b, strict=True)]
     pairs = [math.exp(-2 * sum((a[i] - a[j]) ** 2)) for i in range(9) for j in range(i)]
     assert alignment(z0, z1).item() == pytest.approx(sum(twins) / 9, rel=1e-5)
+    np.testing.assert_allclose(twin_distances(z0, z1).numpy(), twins, rtol=1e-5)
     assert uniformity(z0).item() == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-5)
 
 
@@ -65,9 +87,13 @@ def test_collapse_is_finite_and_shows(row):
     assert uniformity(z).item() == 0
     assert effective_rank(z).item() == pytest.approx(1, abs=1e-3)
     assert singular_values(z).max().item() == pytest.approx(0, abs=1e-10)
+    assert feature_std(z).item() == pytest.approx(0, abs=1e-6)
+    assert class_separation(z, torch.arange(10) % 2).item() == 0
+    assert linear_cka(z, noise(10, 3)).item() == 0
+    assert renyi_mutual_information(row.expand(10, 6), noise(10, 3)).isfinite()
 
 
-@pytest.mark.parametrize("measure", [uniformity, effective_rank, singular_values])
+@pytest.mark.parametrize("measure", [uniformity, effective_rank, singular_values, feature_std])
 def test_autocast_and_half_precision_stay_float32(measure):
     x = noise(32, 16).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -89,3 +115,245 @@ def test_uniformity_and_alignment_ignore_length():
 def test_uniformity_needs_a_pair():
     with pytest.raises(UserError, match="at least 2 rows; got 1"):
         uniformity(noise(1, 8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(n=st.integers(3, 30), p=st.integers(1, 9), q=st.integers(1, 9), seed=st.integers(0, 99))
+def test_measures_of_two_features_equal_plain_matrices(n, p, q, seed):
+    x, y = noise(n, p, seed=seed) + 0.5, noise(n, q, seed=seed + 1)
+    a, b = x.double().numpy(), y.double().numpy()
+    centre = np.eye(n) - 1 / n
+    k1, k2 = (centre @ m @ m.T @ centre for m in (a, b))
+    expected = (k1 * k2).sum() / np.linalg.norm(k1) / np.linalg.norm(k2)
+    assert linear_cka(x, y).item() == pytest.approx(expected, rel=1e-6)
+    k1, k2 = ((u := m / np.linalg.norm(m, axis=1, keepdims=True)) @ u.T for m in (a, b))
+    h1, h2, h12 = (-math.log(np.trace((k / n) @ (k / n))) for k in (k1, k2, k1 * k2))
+    found = renyi_mutual_information(x, y).item()
+    assert found == pytest.approx(h1 + h2 - h12, rel=1e-4, abs=1e-5)
+    std = np.std(a / np.linalg.norm(a, axis=1, keepdims=True), axis=0).mean() * math.sqrt(p)
+    assert feature_std(x).item() == pytest.approx(std, rel=1e-4, abs=1e-6)
+
+
+def test_blocks_of_rows_add_up_to_the_whole(monkeypatch):
+    x, y = noise(50, 6), noise(50, 4, seed=1)
+    whole = renyi_mutual_information(x, y)
+    monkeypatch.setattr(measures, "_BLOCK_ROWS", 7)
+    torch.testing.assert_close(renyi_mutual_information(x, y), whole)
+
+
+def test_class_separation_equals_plain_loops_and_the_ratio_of_scatters():
+    x, labels = noise(30, 4), torch.arange(30) % 3 * 5  # labels need not be 0, 1, 2
+    rows, mean = x.double().numpy(), x.double().numpy().mean(0)
+    between = within = 0.0
+    for label in (0, 5, 10):
+        mine = rows[labels.numpy() == label]
+        between += len(mine) * ((mine.mean(0) - mean) ** 2).sum()
+        within += ((mine - mine.mean(0)) ** 2).sum()
+    ratio = between / within
+    assert class_separation(x, labels).item() == pytest.approx(ratio / (1 + ratio), rel=1e-9)
+
+
+def test_class_separation_of_points_of_noise_and_of_means_that_agree():
+    labels = torch.arange(3000) % 3
+    means = noise(3, 5)
+    assert class_separation(means[labels], labels).item() == pytest.approx(1, abs=1e-9)
+    assert class_separation(noise(3000, 50), labels).item() == pytest.approx(2 / 2999, rel=0.5)
+    opposite = noise(3000, 5)
+    both = torch.cat([opposite, -opposite])
+    assert class_separation(both, torch.cat([labels, labels])).item() < 1e-12
+
+
+def test_cka_ignores_rotation_scale_and_shift_and_is_low_for_unrelated_features():
+    x = noise(2000, 16)
+    rotation = torch.linalg.qr(noise(16, 16, seed=1)).Q
+    assert linear_cka(x, 3 * x @ rotation + 7).item() == pytest.approx(1, abs=1e-6)
+    assert linear_cka(x, noise(2000, 16, seed=2)).item() < 0.02
+    half = linear_cka(x, torch.cat([x[:, :8], noise(2000, 8, seed=3)], 1)).item()
+    assert half == pytest.approx(0.5, abs=0.03)
+
+
+def test_renyi_information_of_planted_classes():
+    """One-hot rows of c classes in equal numbers have entropy log c; those of all pairs of two
+    independent classes tell nothing of each other."""
+    a, b = torch.arange(60) % 3, torch.arange(60) % 4
+    x, y = (F.one_hot(labels).float() for labels in (a, b))
+    assert renyi_mutual_information(x, x).item() == pytest.approx(math.log(3), rel=1e-6)
+    assert renyi_mutual_information(x, y).item() == pytest.approx(0, abs=1e-6)
+    assert renyi_mutual_information(x, torch.ones(60, 2)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("measure", [linear_cka, renyi_mutual_information])
+def test_autocast_changes_nothing(measure):
+    x, y = noise(40, 8), noise(40, 8, seed=1)
+    expected = measure(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(measure(x.requires_grad_(), y), expected)
+
+
+def test_feature_std_tells_even_spread_from_collapse():
+    assert feature_std(noise(3000, 64)).item() == pytest.approx(1, abs=0.01)
+    one_direction = noise(3000, 1) @ torch.eye(64)[:1]
+    assert feature_std(one_direction).item() == pytest.approx(1 / 8, abs=0.01)
+
+
+# The protocol.
+
+
+def features(vectors: torch.Tensor, labels: torch.Tensor | None = None) -> Features:
+    return Features(vectors, labels, torch.arange(len(vectors)))
+
+
+def found(tap: str, test: Features) -> dict:
+    return {value.name: value for value in geometry(tap, test, test, seed=0)}
+
+
+def test_the_protocol_measures_the_test_features_with_intervals():
+    x, labels = noise(200, 12) + 1, torch.arange(200) % 4
+    x[torch.arange(200), labels] += 3
+    train = features(noise(9, 12, seed=5))
+    values = {value.name: value for value in geometry("g1", train, features(x, labels), seed=0)}
+    expected = {
+        "rank/g1": effective_rank(x),
+        "uniformity/g1": uniformity(x),
+        "std/g1": feature_std(x),
+        "separation/g1": class_separation(x, labels),
+    }
+    assert list(values) == list(expected)
+    for name, value in values.items():
+        assert value.value == pytest.approx(expected[name].item())
+        low, high = value.interval
+        assert low < value.value < high
+        assert value.n == 200
+    assert values["rank/g1"].settings == {"most": 12}
+    assert values["separation/g1"].settings == {"chance": 3 / 199}
+    spectrum = values["rank/g1"].arrays["spectrum"]
+    np.testing.assert_allclose(spectrum, singular_values(x).numpy())
+
+
+def test_large_tables_are_measured_on_rows_of_all_parts(monkeypatch):
+    """The first rows of a sorted test set would be of a few classes."""
+    monkeypatch.setattr("headwise.evaluation.geometry._ROWS", 100)
+    monkeypatch.setattr("headwise.evaluation.geometry._PAIR_ROWS", 50)
+    labels = torch.arange(1000) // 100
+    x = F.one_hot(labels).float()
+    values = found("h", features(x, labels))
+    assert [values[f"{name}/h"].n for name in ("rank", "uniformity", "separation")] == [
+        100,
+        50,
+        100,
+    ]
+    assert values["rank/h"].value == pytest.approx(10, abs=0.5)
+    assert values["separation/h"].settings == {"chance": 9 / 99}
+
+
+@pytest.mark.parametrize("name", ["rank", "uniformity", "std", "separation"])
+def test_intervals_hold_the_mean_over_draws_about_as_often_as_they_say(name):
+    labels = torch.arange(100) % 2
+    draws = []
+    for seed in range(60):
+        x = noise(100, 5, seed=seed) * torch.tensor([3.0, 2, 1, 1, 0.5]) + 0.3 * labels[:, None]
+        draws.append(found("h", features(x, labels))[f"{name}/h"])
+    truth = sum(value.value for value in draws) / len(draws)
+    holds = sum(value.interval[0] <= truth <= value.interval[1] for value in draws) / len(draws)
+    assert holds >= 0.85
+
+
+def test_without_labels_there_is_no_separation_and_few_rows_have_no_interval():
+    values = found("h", features(noise(12, 4)))
+    assert list(values) == ["rank/h", "uniformity/h", "std/h"]
+    assert all(value.interval is None for value in values.values())
+
+
+def test_features_that_cannot_be_measured_are_errors():
+    x = noise(30, 4)
+    with pytest.raises(UserError, match="separation/z needs images of at least 2 classes; got 1"):
+        found("z", features(x, torch.zeros(30, dtype=torch.int64)))
+    x[3, 2] = torch.nan
+    with pytest.raises(UserError, match="z has NaN or infinity; did pretraining diverge"):
+        found("z", features(x))
+
+
+def subject(tiny, tmp_path, pixels: torch.Tensor, tables: dict, augment: AugmentConfig) -> Subject:
+    images = resident_images(pixels, None, (), [str(i) for i in range(len(pixels))])
+    return Subject(
+        config=tiny,
+        model=ContrastiveModel(nn.Flatten(), Head([nn.Identity()])).eval(),
+        images=Splits(images, None),
+        spec="planted",
+        how=ExtractConfig(augment=augment, batch_size=16),
+        tables=tables,
+        folder=tmp_path,
+    )
+
+
+STILL = AugmentConfig(
+    size=8,
+    crop_scale=(1.0, 1.0),
+    crop_ratio=(1.0, 1.0),
+    flip=0.0,
+    jitter=0.0,
+    strength=0.5,
+    grey=0.0,
+    blur=0.0,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+)
+
+
+def test_what_h_shares_with_planted_taps(tiny, tmp_path):
+    h = noise(3000, 6)
+    rotation = torch.linalg.qr(noise(6, 6, seed=1)).Q
+    tables = {
+        tap: Table(features(x), features(x))
+        for tap, x in {"h": h, "z": h @ rotation, "pixels": noise(3000, 6, seed=2)}.items()
+    }
+    what = subject(tiny, tmp_path, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), tables, STILL)
+    values = {value.name: value for value in between_taps(what, seed=0)}
+    assert list(values) == ["cka/h-z", "renyi/h-z"]  # pixels are no tap of the model
+    assert values["cka/h-z"].value == pytest.approx(1, abs=1e-6)
+    assert values["cka/h-z"].settings["chance"] < 0.02
+    assert values["renyi/h-z"].value > 0.5
+    del tables["h"]
+    assert list(between_taps(what, seed=0)) == []
+
+
+def test_cka_between_runs_needs_the_same_images():
+    a, b = features(noise(50, 4)), features(noise(50, 3, seed=1))
+    assert cka_between(a, b) == pytest.approx(linear_cka(a.vectors, b.vectors).item())
+    with pytest.raises(UserError, match="features of the same images; got 50 and 49"):
+        cka_between(a, Features(b.vectors[1:], None, b.index[1:]))
+
+
+def halves(n: int) -> torch.Tensor:
+    """Images that are white on the left and black on the right: mirrored, their opposite."""
+    pixels = torch.zeros(n, 3, 8, 8, dtype=torch.uint8)
+    pixels[..., :4] = 255
+    return pixels
+
+
+def test_alignment_of_views_whose_distance_is_known(tiny, tmp_path):
+    flips = dataclasses.replace(STILL, flip=0.5)
+    empty = Table(features(noise(2, 2)), features(noise(2, 2)))
+    tables = {"h": empty, "z": empty, "pixels": empty}
+    for augment, expected in (STILL, {0.0}), (flips, {0.0, 4.0}):
+        what = subject(tiny, tmp_path, halves(40), tables, augment)
+        values = {value.name: value for value in between_twins(what, seed=0)}
+        assert list(values) == ["alignment/h", "alignment/z"]
+        for value in values.values():
+            assert value.n == len(value.each) == 39  # three batches of 13
+            assert {round(each, 4) for each in value.each.tolist()} == expected
+    assert 1 < values["alignment/h"].value < 3
+
+
+def test_alignment_is_given_for_the_same_images_whatever_the_seed(tiny, tmp_path):
+    """Image i is grey in part i, so that the distance tells which image it is."""
+    pixels = halves(16)
+    pixels[8:] = 128  # looks the same mirrored
+    flips = dataclasses.replace(STILL, flip=0.5)
+    empty = Table(features(noise(2, 2)), features(noise(2, 2)))
+    what = subject(tiny, tmp_path, pixels, {"h": empty}, flips)
+    moved = torch.zeros(16, dtype=torch.bool)
+    for seed in range(12):
+        (value,) = between_twins(what, seed=seed)
+        moved |= value.each > 0.1
+    assert moved.tolist() == [True] * 8 + [False] * 8

@@ -44,6 +44,7 @@ ROWS = (
     "recipes",
     "doctor",
     "parsing",
+    "evaluate_command",
     "commands",
     "cli",
 )
@@ -110,6 +111,7 @@ def test_public_names() -> None:
             "CompareConfig",
             "DataConfig",
             "EncoderConfig",
+            "EvaluateConfig",
             "HeadConfig",
             "OptimConfig",
             "PretrainConfig",

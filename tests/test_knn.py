@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwise.errors import UserError
 from headwise.evaluation import knn
+from headwise.features import Features
 
 
 def tables(seed: int = 0, n: int = 300, m: int = 120, p: int = 16, classes: int = 5):
@@ -67,10 +69,12 @@ def test_a_tiny_temperature_neither_overflows_nor_underflows():
     assert torch.equal(sharp, nearest)
 
 
-def test_blocks_autocast_scale_and_integer_type_change_nothing(monkeypatch):
+@pytest.mark.parametrize("columns", [7, 64, 1000])
+def test_blocks_autocast_scale_and_integer_type_change_nothing(monkeypatch, columns):
     train, labels, test, _ = tables(3)
     whole = knn.knn_predict(train, labels, test, k=10, temperature=0.1, num_classes=5)
-    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 7 * len(train) + 1)
+    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 13 * columns)
+    monkeypatch.setattr(knn, "_BLOCK_COLUMNS", columns)
     with torch.autocast("cpu", torch.bfloat16):
         blocks = knn.knn_predict(
             train * 64, labels.int(), test / 64, k=10, temperature=0.1, num_classes=9
@@ -78,16 +82,91 @@ def test_blocks_autocast_scale_and_integer_type_change_nothing(monkeypatch):
     assert torch.equal(whole, blocks)
 
 
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that was made, views left out."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        tensors = made if isinstance(made, (tuple, list)) else [made]
+        for tensor in tensors:
+            if isinstance(tensor, torch.Tensor) and tensor._base is None:
+                self.elements = max(self.elements, tensor.numel())
+        return made
+
+
 def test_memory_stays_bounded(monkeypatch):
-    """No more than a block of similarities is ever asked for."""
-    train, labels, test, _ = tables(4)
-    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 8 * len(train))
-    sizes = []
-    vote = knn._vote
-    monkeypatch.setattr(knn, "_vote", lambda s, *rest: sizes.append(s.numel()) or vote(s, *rest))
-    knn.knn_predict(train, labels, test, k=10, temperature=None, num_classes=5)
-    assert max(sizes) <= 8 * len(train)
-    assert sum(sizes) == len(train) * len(test)
+    """Beyond the tables: a block, and a number for each row. No copy of the training table."""
+    train, labels, test, _ = tables(4, n=2000, m=1000, p=8)
+    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 2500)
+    monkeypatch.setattr(knn, "_BLOCK_COLUMNS", 100)
+    with Largest() as largest:
+        knn.knn_predict(train, labels, test, k=3, temperature=None, num_classes=5)
+    assert 2000 <= largest.elements <= 2500
+
+
+@pytest.mark.parametrize("columns", [33, 1000])
+def test_the_nearest_others_are_scikit_learns(monkeypatch, columns):
+    train, _, test, _ = tables(5)
+    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 50 * columns)
+    monkeypatch.setattr(knn, "_BLOCK_COLUMNS", columns)
+    model = NearestNeighbors(n_neighbors=4, metric="cosine").fit(train.double().numpy())
+    for asked, itself in (test, False), (train, True):
+        rows = None if itself else asked.double().numpy()
+        distances, places = model.kneighbors(rows)
+        found = knn.nearest_rows(train, asked, 4, leave_one_out=itself)
+        similarities, index = (torch.cat(parts) for parts in zip(*found, strict=True))
+        np.testing.assert_array_equal(index, places)
+        np.testing.assert_allclose(similarities, 1 - distances, atol=1e-6)
+
+
+def features(vectors, labels):
+    return Features(vectors, labels, torch.arange(len(vectors)))
+
+
+def test_the_protocols_are_the_papers():
+    train, labels, test, test_labels = tables(6)
+    pair = features(train, labels), features(test, test_labels)
+    for protocol, k, temperature in (knn.knn, 10, None), (knn.knn_weighted, 200, 0.1):
+        (value,) = protocol("h", *pair, num_classes=5)
+        assert value.name == f"{protocol.__name__}/h"
+        right = knn.knn_predict(
+            train, labels, test, k=k, temperature=temperature, num_classes=5
+        ).eq(test_labels)
+        assert torch.equal(value.each, right.double())
+        assert value.value == right.double().mean().item()
+        commonest = labels.bincount().argmax()
+        chance = (test_labels == commonest).double().mean().item()
+        expected = {"k": k, "chance": chance} | (
+            {"temperature": temperature} if temperature else {}
+        )
+        assert value.settings == expected
+    few = features(train[:40], labels[:40])
+    (value,) = knn.knn_weighted("z", few, pair[1], num_classes=5)
+    assert value.settings["k"] == 40
+
+
+def test_planted_twins_are_found_inside_the_test_set_alone():
+    """Every image has one near twin; the training features have no say."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 16, generator=generator).repeat(2, 1)
+    x += 0.01 * torch.randn(100, 16, generator=generator)
+    train = features(x[:0], torch.zeros(0).long())
+    same, other = torch.arange(50).repeat(2) % 5, torch.arange(100) // 50
+    (value,) = knn.knn_self("h", train, features(x, same))
+    assert (value.name, value.value, value.n) == ("knn_self/h", 1.0, 100)
+    assert value.settings == {"k": 1, "chance": 0.2}
+    (value,) = knn.knn_self("h", train, features(x, other))
+    assert value.value == 0.0
+
+
+def test_a_probe_of_noise_is_at_chance():
+    train, labels, test, test_labels = tables(7, n=2000, m=2000)
+    generator = torch.Generator().manual_seed(1)
+    shuffled = labels[torch.randperm(2000, generator=generator)]
+    (value,) = knn.knn("h", features(train, shuffled), features(test, test_labels), num_classes=5)
+    assert abs(value.value - 0.2) < 4 * (0.2 * 0.8 / 2000) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -113,3 +192,15 @@ def test_features_that_are_not_finite_and_no_test_rows_are_errors():
         knn.knn_predict(train, labels, test.index_fill(0, torch.tensor(3), torch.nan), **settings)
     with pytest.raises(UserError, match="at least one test row"):
         knn.knn_accuracy(train, labels, test[:0], labels[:0], **settings)
+
+
+def test_labels_that_cannot_be_probed_are_errors():
+    train, labels, test, test_labels = tables()
+    one = features(test, torch.ones(120).long())
+    with pytest.raises(UserError, match="knn/z needs images of at least 2 classes; got 1"):
+        list(knn.knn("z", features(train, torch.ones(300).long()), one, num_classes=5))
+    with pytest.raises(UserError, match="knn_self/z needs images of at least 2 classes; got 1"):
+        list(knn.knn_self("z", features(train, labels), one))
+    unseen = features(test, test_labels.index_fill(0, torch.tensor(0), 7))
+    with pytest.raises(UserError, match="got class 7 in the test split only"):
+        list(knn.knn_weighted("z", features(train, labels), unseen, num_classes=8))

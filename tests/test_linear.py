@@ -4,10 +4,15 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from headwise.errors import UserError
-from headwise.evaluation.linear import PENALTIES, fit_logistic, linear_probe
+from headwise.evaluation.linear import PENALTIES, _balanced, linear, linear_probe
+from headwise.evaluation.logistic import fit_logistic
+from headwise.features import Features
 
 FEW = (100.0, 1.0, 1e-2, 1e-4)
 
@@ -177,3 +182,112 @@ def test_errors_name_what_must_hold():
         probe(x, y, x, y, validation_fraction=1.0)
     with pytest.raises(UserError, match="at least one test row"):
         probe(x, y, x[:0], y[:0])
+
+
+def features(vectors, labels):
+    return Features(vectors, labels, torch.arange(len(vectors)))
+
+
+def test_the_protocols_values_are_scikit_learns_of_its_predictions():
+    train, y = table(1200, classes=8)
+    test, y_test = table(500, seed=1, classes=8)
+    top1, top5, per_class = linear("h", features(train, y), features(test, y_test), seed=0)
+    assert [v.name for v in (top1, top5, per_class)] == [
+        "linear/h",
+        "linear_top5/h",
+        "linear_per_class/h",
+    ]
+    result = linear_probe(train, y, test, y_test, seed=0)
+    guess = result.predictions.numpy()
+    assert top1.value == accuracy_score(y_test, guess) == result.accuracy
+    assert per_class.value == pytest.approx(balanced_accuracy_score(y_test, guess))
+    np.testing.assert_array_equal(top1.arrays["confusion"], confusion_matrix(y_test, guess))
+    assert top1.value < top5.value < 1
+    assert (top1.each <= top5.each).all()
+    counts = y.bincount().sort(descending=True)
+    chances = [torch.isin(y_test, counts.indices[:k]).double().mean().item() for k in (1, 5)]
+    assert [v.settings["chance"] for v in (top1, top5, per_class)] == [*chances, 1 / 8]
+    assert top1.settings["penalty"] == result.penalty
+    assert top1.settings["labels"] == 1200
+
+
+def test_the_five_best_are_those_of_highest_score():
+    train, y = table(600, classes=8)
+    test, y_test = table(100, seed=1, classes=8)
+    result = linear_probe(train, 3 * y, test, 3 * y_test, seed=0, penalties=[1e-2])
+    mean = train.double().mean(0)
+    scale = (train.double() - mean).square().mean().sqrt()
+    model = LogisticRegression(C=1 / (600 * 1e-2), tol=1e-10, max_iter=20000, solver="newton-cg")
+    model.fit(((train - mean) / scale).numpy(), 3 * y.numpy())
+    scores = torch.from_numpy(model.decision_function(((test - mean) / scale).numpy()))
+    values, order = scores.topk(6, dim=1)
+    clear = (values.diff(dim=1) < -0.01).all(1)
+    assert clear.sum() > 70
+    assert torch.equal(result.best[clear], 3 * order[clear, :5])
+
+
+def test_up_to_five_classes_have_no_top5_and_a_rare_class_counts_as_much_as_another():
+    """Class 0 is separate, class 1 lies on a third of class 2."""
+    x = torch.tensor([[9.0, 0], [0, 1], [0, 1], [0, 9], [0, 9]]).repeat(20, 1)
+    y = torch.tensor([0, 2, 1, 2, 2]).repeat(20)
+    x_test, y_test = x[y != 1].repeat(2, 1), y[y != 1].repeat(2)
+    both = torch.cat([x_test, torch.tensor([[0.0, 9.0]])]), torch.cat([y_test, torch.tensor([1])])
+    top1, per_class = linear("z", features(x, y), features(*both), seed=0)
+    assert per_class.name == "linear_per_class/z"
+    right = torch.tensor([top1.each[both[1] == label].mean() for label in range(3)])
+    assert right[0] == 1
+    assert right[1] == 0
+    assert per_class.value == pytest.approx(right.mean().item())
+    assert per_class.value < 0.7 < top1.value
+
+
+def test_planted_a_factor_in_h_that_z_lacks_reads_one_and_chance():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randint(4, (2400,), generator=generator)
+    noise = torch.randn(2400, 16, generator=generator)
+    h = torch.cat([noise, 8 * torch.eye(4)[y]], 1)
+    (in_h, _), (in_z, _) = (
+        linear(tap, features(x[:1200], y[:1200]), features(x[1200:], y[1200:]), seed=0)
+        for tap, x in (("h", h), ("z", noise))
+    )
+    assert in_h.value == 1
+    assert abs(in_z.value - 0.25) < 4 * (0.25 * 0.75 / 1200) ** 0.5
+
+
+def test_a_fraction_is_balanced_drawn_by_the_seed_and_named_in_percent():
+    train, y = table(900, classes=3)
+    test, y_test = table(400, seed=1, classes=3)
+    pair = features(train, y), features(test, y_test)
+    all_of_them, *_ = linear("h", *pair, seed=0)
+    few, per_class = linear("h", *pair, seed=0, fraction=0.1)
+    assert (few.name, per_class.name) == ("linear_10/h", "linear_10_per_class/h")
+    assert few.settings["labels"] == 90
+    again, *_ = linear("h", *pair, seed=0, fraction=0.1)
+    other, *_ = linear("h", *pair, seed=1, fraction=0.1)
+    assert torch.equal(few.each, again.each)
+    assert not torch.equal(few.each, other.each)
+    assert 0.5 < few.value < all_of_them.value
+    (fewest, *_) = linear("h", *pair, seed=0, fraction=0.001)
+    assert fewest.name == "linear_0.1/h"
+    assert fewest.settings["labels"] == 6
+
+
+@given(
+    sizes=st.lists(st.integers(2, 40), min_size=2, max_size=6),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**31),
+)
+def test_a_fraction_takes_the_same_of_every_class_but_for_those_that_run_out(sizes, fraction, seed):
+    y = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    rows = _balanced(y, fraction, seed)
+    counts = y[rows].bincount(minlength=len(sizes))
+    share = max(round(fraction * len(y) / len(sizes)), 2)
+    assert counts.tolist() == [min(share, size) for size in sizes]
+    assert len(rows.unique()) == len(rows)
+
+
+def test_a_fraction_out_of_range_is_an_error():
+    x, y = table(40)
+    for fraction in (0.0, 1.5):
+        with pytest.raises(UserError, match="fraction must lie above 0, at most 1"):
+            list(linear("h", features(x, y), features(x, y), seed=0, fraction=fraction))

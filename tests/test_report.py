@@ -105,7 +105,7 @@ def make_run(folder: Path, summary: dict[str, Any], place: int, seed: int, point
         lines.append(json.dumps(line))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     results = {"knn/h": {"value": 0.6, "n": 2000, "k": 20}, "linear/h": {"value": 0.6, "n": 2000}}
-    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "results.json").write_text(json.dumps({"schema": 1, "results": results}))
     environment = {
         "commit": "0123abcd" * 5,
         "dirty": False,
@@ -121,9 +121,12 @@ def make_run(folder: Path, summary: dict[str, Any], place: int, seed: int, point
     thumbnails = np.broadcast_to(colour, (points, 24, 24, 3)).astype(np.uint8).copy()
     thumbnails[:, 6:18, 6:18, 0] = noise.integers(0, 255, (points, 1, 1))
     rate = np.exp(-np.arange(512) / (30.0 + 25 * place))
+    spectra = {
+        "spectrum/rank/h": (4 * rate).astype(np.float32),
+        "spectrum/rank/z": np.where(np.arange(128) < 40 + 20 * place, rate[:128], 0).astype("f4"),
+    }
+    np.savez(folder / "evaluation.npz", **spectra)  # pyrefly: ignore[bad-argument-type]
     arrays = {
-        "singular_values/h": (4 * rate).astype(np.float32),
-        "singular_values/z": np.where(np.arange(128) < 40 + 20 * place, rate[:128], 0).astype("f4"),
         "map": (centres + noise.standard_normal((points, 2))).astype(np.float32),
         "map_labels": labels.astype(np.int64),
         "map_thumbnails": thumbnails,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from headwise import cli, evaluate, load_encoder, open_images
+from headwise import EvaluateConfig, cli, evaluate, load_encoder, open_images
 from headwise.data import DataConfig
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -75,6 +75,7 @@ def test_compare_evaluate_embed(headwise: Command, tmp_path: Path) -> None:
     judged = headwise("evaluate", run, "--protocols", "knn", "linear", "--taps", "h", "g1", "z")
     assert judged.returncode == 0, judged.stderr
     results = json.loads((run / "results.json").read_text())
+    results = results["results"]
     assert results["knn/h"]["value"] == pytest.approx(summary["heads"]["transformer"]["knn/h"])
     assert "linear/g1" in results
     assert results["knn/h"]["n"] == 200
@@ -103,7 +104,7 @@ def test_a_folder_of_photographs(headwise: Command, photos: Path, tmp_path: Path
     assert "dark/03.png" in (run / "skipped.csv").read_text()
     h = load_encoder(run)(torch.zeros(2, 3, 16, 16))
     assert h.shape == (2, 16)
-    results = evaluate(run, protocols=["knn"], taps=["h"])
+    results = evaluate(run, config=EvaluateConfig(protocols=("knn",), taps=("h",)))
     assert results["knn/h"]["n"] == len(open_images(DataConfig(spec=str(photos))).test or ())
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from headwise.data import DataConfig, open_images
     from headwise.embedding import embed
     from headwise.encoders import EncoderConfig
-    from headwise.evaluation import evaluate
+    from headwise.evaluation.config import EvaluateConfig
+    from headwise.evaluation.evaluate import evaluate
     from headwise.export import load_encoder
     from headwise.heads import HeadConfig, build_head
     from headwise.losses import nt_xent
@@ -23,13 +24,14 @@ _HOMES = {
     "CompareConfig": "comparison",
     "DataConfig": "data",
     "EncoderConfig": "encoders",
+    "EvaluateConfig": "evaluation.config",
     "HeadConfig": "heads",
     "OptimConfig": "optim",
     "PretrainConfig": "pretrain_config",
     "build_head": "heads",
     "compare": "comparison",
     "embed": "embedding",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.evaluate",
     "load_encoder": "export",
     "nt_xent": "losses",
     "open_images": "data",
@@ -53,6 +55,7 @@ __all__ = [  # noqa: RUF022, the order of use
     "HeadConfig",
     "OptimConfig",
     "CompareConfig",
+    "EvaluateConfig",
 ]
 
 

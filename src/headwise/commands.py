@@ -63,25 +63,6 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Probe a finished run at its taps; results are added to its results.json."""
-
-    run: Positional[Path]
-    """The run directory."""
-    data: DataConfig = field(default_factory=DataConfig)
-    protocols: tuple[str, ...] = ("knn", "linear")
-    """knn (cosine, k = 10), knn_weighted (k = 200, τ = 0.1), linear (logistic regression)."""
-    taps: tuple[str, ...] = ("h", "z")
-    """h, z, or g1, g2, … after a layer of the head."""
-    baselines: bool = True
-    """Also probe raw pixels and the untrained encoder."""
-    seed: int = 0
-    """Of the validation split and of the order in which images share batches."""
-    device: Device = "auto"
-    """auto: a GPU where there is one."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Embed:
     """Write the representation h of every image to a parquet file, with its path and label."""
 
@@ -114,7 +95,9 @@ def run(name: str, words: Sequence[str]) -> int:
             case "compare":
                 _compare(words)
             case "evaluate":
-                _evaluate(words)
+                from headwise.evaluate_command import evaluate_command
+
+                evaluate_command(words)
             case "embed":
                 _embed(words)
     except Interrupted as stop:
@@ -156,29 +139,6 @@ def _compare(words: list[str]) -> None:
     print(text_table(summary))
     print(*plain_result(summary))
     print(f"Report: {out / 'report.html'}")
-
-
-def _evaluate(words: list[str]) -> None:
-    from headwise.evaluation import evaluate
-    from headwise.pretrain_config import load_config
-    from headwise.runs import Run
-
-    command = parse("evaluate", Evaluate, words)
-    if not given(words, "--data.spec"):
-        own = load_config(Run.open(command.run)).data
-        command = parse("evaluate", Evaluate(run=command.run, data=own), words)
-    results = evaluate(
-        command.run,
-        command.data,
-        protocols=command.protocols,
-        taps=command.taps,
-        seed=command.seed,
-        device=command.device,
-        baselines=command.baselines,
-    )
-    for name, result in results.items():
-        error = result["standard_error"]
-        print(f"{name:24} {100 * result['value']:5.1f} % ± {100 * error:.1f}  n = {result['n']}")
 
 
 def _embed(words: list[str]) -> None:

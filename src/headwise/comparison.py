@@ -2,17 +2,21 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from headwise import augment, heads
 from headwise.analysis import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, labelled, learned
 from headwise.config import from_dict, to_dict
 from headwise.data import Splits, open_images
 from headwise.errors import UserError
-from headwise.evaluation import probe_baselines
+from headwise.evaluation.protocols import measure_table
+from headwise.evaluation.statistics import paired_permutation_test
+from headwise.evaluation.subject import baseline_tables
 from headwise.features import extract_config
 from headwise.files import read_json, write_json
 from headwise.heads import HEADS, HeadName
@@ -85,6 +89,8 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> d
         baselines = _baselines(runs[config.heads[0]], images, out / f"baselines-seed{seed}.json")
         by_seed.append({"heads": rows, "baselines": baselines, "factors": factors})
     summary = _summary(config, images, by_seed)
+    if config.seeds == 1:
+        summary["p_values"] = _p_values(runs)
     write_json(out / "summary.json", summary)
     write_report(out)
     return summary
@@ -94,6 +100,27 @@ def _row(run: Run) -> dict[str, float]:
     """A run's line of the table."""
     values = {name: result["value"] for name, result in run.results.items()}
     return {**values, "seconds": run.metrics()[-1]["seconds"]}
+
+
+def _p_values(runs: Mapping[str, Run]) -> dict[str, dict[str, dict[str, float]]]:
+    """Of accuracies at `h` and every two heads, the p-value of a paired test on the test images:
+    by result, head and other head."""
+    arrays = {head: run.arrays for head, run in runs.items()}
+    keys = [f"each/{protocol}/h" for protocol in PROTOCOLS]
+    return {
+        key.removeprefix("each/"): {
+            a: {
+                b: paired_permutation_test(
+                    *(torch.from_numpy(arrays[head][key]).double() for head in (a, b)), seed=0
+                ).p_value
+                for b in runs
+                if b != a
+            }
+            for a in runs
+        }
+        for key in keys
+        if all(key in found for found in arrays.values())
+    }
 
 
 def _factors(run: Run) -> dict[str, dict[str, float]]:
@@ -107,10 +134,15 @@ def _baselines(run: Run, images: Splits, path: Path) -> dict[str, dict[str, floa
     if not labelled(images):
         return {}
     if not path.exists():
-        assert images.test is not None, "labelled images have a test split"
         config = load_config(run)
-        pair = (images.train, images.test)
-        write_json(path, probe_baselines(config, pair, extract_config(config), PROTOCOLS))
+        found = baseline_tables(config, images, extract_config(config))
+        values = {
+            value.name: {"value": value.value, "n": value.n}
+            for name in PROTOCOLS
+            for tap, table in found.items()
+            for value in measure_table(name, tap, table, images, config.seed)
+        }
+        write_json(path, values)
     values = {name: result["value"] for name, result in read_json(path).items()}
     return {
         "pixels": {name: values[f"{name}/pixels"] for name in PROTOCOLS},

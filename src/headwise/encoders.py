@@ -1,11 +1,14 @@
 """Encoders: any timm model by name, with a stem for small images, and small ResNets for trials."""
 
+import contextlib
 import dataclasses
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from headwise import rng
 from headwise.augment import SMALL_PX
@@ -15,6 +18,9 @@ from headwise.errors import UserError, nearest
 # A ResNet of four basic blocks, for trials on a CPU: timm's resnet18 with these settings.
 SMALL_RESNET = "resnet-small"
 _SMALL_DEPTHS, _SMALL_WIDTHS = (1, 1, 1, 1), (32, 64, 128, 256)
+
+# What timm lists among a model's stages although it comes before them.
+_STEMS = ("act1", "bn1", "stem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +141,7 @@ def starves(model: nn.Module, size: int) -> bool:
     memory: measured with torch 2.15, stride 2, any number of channels. `Conv2d` has its own.)"""
     starved = []
 
-    def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, nn.Conv2d), "only convolutions are watched"
         strided = max(layer.stride) > 1 and max(layer.kernel_size) > 1
         starved.append(strided and min(inputs[0].shape[-2:]) == 1)
@@ -153,6 +159,59 @@ def starves(model: nn.Module, size: int) -> bool:
     for hook in hooks:
         hook.remove()
     return any(starved)
+
+
+def stage_names(encoder: nn.Module) -> tuple[str, ...]:
+    """The taps inside the encoder, `f1`, `f2`, … after each stage (each block, where there are no
+    stages), as timm lists them; none where it does not."""
+    return tuple(_stages(encoder))
+
+
+@contextlib.contextmanager
+def watched_stages(
+    encoder: nn.Module, taps: Collection[str]
+) -> Iterator[dict[str, Float[Tensor, "n _"]]]:
+    """Within the block, a forward pass leaves the mean over positions (or tokens) of what each
+    stage among `taps` gives here, in float32. What the encoder itself gives stays as it is, bit
+    for bit, since nothing is computed in another way."""
+    seen: dict[str, Tensor] = {}
+    with contextlib.ExitStack() as hooks:
+        for tap, (module, channels) in _stages(encoder).items():
+            if tap in taps:
+
+                def keep(
+                    _: nn.Module, __: Any, out: Any, tap: str = tap, c: int = channels
+                ) -> None:
+                    seen[tap] = _mean_over_positions(encoder, tap, out, c)
+
+                hooks.callback(encoder.get_submodule(module).register_forward_hook(keep).remove)
+        yield seen
+
+
+def _stages(encoder: nn.Module) -> dict[str, tuple[str, int]]:
+    """By tap the name of the module and its channels."""
+    listed: Any = getattr(encoder, "feature_info", [])  # a few timm models have none
+    modules = dict(encoder.named_modules())
+    if any(one["module"] not in modules for one in listed):  # names of what is no module
+        return {}
+    found = [one for one in listed if one["module"].split(".")[0] not in _STEMS]
+    return {f"f{i}": (one["module"], one["num_chs"]) for i, one in enumerate(found, 1)}
+
+
+def _mean_over_positions(
+    encoder: nn.Module, tap: str, output: Any, channels: int
+) -> Float[Tensor, "n c"]:
+    shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+    # timm's mark on models whose maps have their channels last; tokens always have.
+    last = len(shape) == 3 or getattr(encoder, "output_fmt", "NCHW") == "NHWC"
+    axis = len(shape) - 1 if last else 1
+    if len(shape) not in (3, 4) or shape[axis] != channels:
+        raise UserError(
+            f"--taps {tap} needs a stage that gives one map of {channels} channels or as many "
+            f"numbers a token; this encoder's gives {shape or type(output).__name__}; leave it out"
+        )
+    positions = [dim for dim in range(1, len(shape)) if dim != axis]
+    return output.mean(positions, dtype=torch.float32)
 
 
 def _is_resnet(name: str) -> bool:

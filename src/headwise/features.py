@@ -1,6 +1,7 @@
 """Features: the vectors of one tap for a set of images, extracted once, evaluated many times."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from headwise import hardware, rng
 from headwise.augment import AugmentConfig, whole_batches
-from headwise.data import Images
-from headwise.errors import UserError, nearest
+from headwise.data import Images, ResidentImages
+from headwise.data.images import fingerprint
+from headwise.encoders import stage_names, watched_stages
+from headwise.errors import UserError
 from headwise.heads import Head
 from headwise.pretrain_config import PretrainConfig
 
@@ -52,13 +55,19 @@ def extract_config(config: PretrainConfig) -> ExtractConfig:
     )
 
 
-def check_taps(taps: Sequence[str], head: Head) -> None:
-    """Raise `UserError` for a tap that the head does not have."""
-    known = ("h", *head.tap_names)
+def all_taps(encoder: nn.Module, head: Head | None) -> tuple[str, ...]:
+    """Every cut point in order: `f1`, `f2`, … of the encoder, `h`, `g1`, `g2`, … and `z`."""
+    return (*stage_names(encoder), "h", *(() if head is None else head.tap_names))
+
+
+def check_taps(taps: Sequence[str], encoder: nn.Module, head: Head | None) -> None:
+    """Raise `UserError` for a tap that encoder and head do not have."""
+    known = all_taps(encoder, head)
     for tap in taps:
         if tap not in known:
             raise UserError(
-                f"--taps must be cut points of this head; got {tap!r}; {nearest(tap, known)}"
+                f"--taps must be cut points of this encoder and head: {', '.join(known)}; "
+                f"got {tap!r}"
             )
 
 
@@ -74,8 +83,8 @@ def extract(
 
     Neither encoder nor head changes. A head that attends over samples sees shuffled batches.
     """
-    if head is not None:
-        check_taps(taps, head)
+    check_taps(taps, encoder, head)
+    taps = tuple(dict.fromkeys(taps))
     modes = [(module, module.training) for module in (encoder, head) if module is not None]
     order = torch.randperm(len(images), generator=rng.generator(config.seed, "extract"))
     rows: dict[str, list[Tensor]] = {tap: [] for tap in taps}
@@ -83,27 +92,64 @@ def extract(
     try:
         for module, _ in modes:
             module.eval()
+        for index, pixels in _shuffled(images, order, config):
+            read.append(index)
+            values = at_taps(encoder, head, pixels, taps, config)
+            for tap in taps:
+                rows[tap].append(values[tap].cpu())
+    finally:
+        for module, training in modes:
+            module.train(training)
+    if not read:
+        raise UserError("features need at least one readable image; got none")
+    index = torch.cat(read)
+    back = index.argsort()
+    labels = None if images.labels is None else images.labels.cpu()[index[back]]
+    return {tap: Features(torch.cat(rows.pop(tap))[back], labels, index[back]) for tap in taps}
+
+
+@torch.no_grad()
+def at_taps(
+    encoder: nn.Module,
+    head: Head | None,
+    pixels: Float[Tensor, "n 3 s s"],
+    taps: Sequence[str],
+    config: ExtractConfig,
+) -> dict[str, Float[Tensor, "n _"]]:
+    """One batch at all `taps`, float32, from one forward pass of a model in evaluation mode."""
+    precision = hardware.autocast(config.device, config.precision)
+    with precision, watched_stages(encoder, taps) as values:
+        values["h"] = encoder(pixels.contiguous(memory_format=torch.channels_last))
+        if head is not None and set(taps) & set(head.tap_names):
+            values |= head.taps(values["h"], views=1)
+    return {tap: values[tap].float() for tap in taps}
+
+
+def _shuffled(
+    images: Images, order: Int64[Tensor, " n"], config: ExtractConfig
+) -> Iterator[tuple[Int64[Tensor, " k"], Float[Tensor, "k 3 s s"]]]:
+    """Batches of whole images in this order, with the numbers of the images."""
+    # Pixels in memory are gathered batch by batch: all at once would be all the memory again.
+    resident = isinstance(images, ResidentImages)
+    for part in order.split(config.batch_size) if resident else [order]:
         batches = whole_batches(
-            images.select(order),
+            images.select(part),
             config.augment,
             batch_size=config.batch_size,
             device=config.device,
             workers=config.workers,
         )
         for index, pixels in batches:
-            read.append(index)
-            with hardware.autocast(config.device, config.precision):
-                values = {"h": encoder(pixels.contiguous(memory_format=torch.channels_last))}
-                if head is not None and set(taps) != {"h"}:
-                    values |= head.taps(values["h"], views=1)
-            for tap in taps:
-                rows[tap].append(values[tap].float().cpu())
-    finally:
-        for module, training in modes:
-            module.train(training)
-    if not read:
-        raise UserError("features need at least one readable image; got none")
-    index = order[torch.cat(read)]
-    back = index.argsort()
-    labels = None if images.labels is None else images.labels.cpu()[index[back]]
-    return {tap: Features(torch.cat(rows[tap])[back], labels, index[back]) for tap in taps}
+            yield part[index], pixels
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of every parameter and buffer, BatchNorm's statistics included: another as
+    soon as one bit is. Processors have instructions for it: it takes less than one batch."""
+    named = itertools.chain(module.named_parameters(), module.named_buffers())
+    return fingerprint(
+        *itertools.chain.from_iterable(
+            (name.encode(), tensor.detach().reshape(-1).view(torch.uint8).cpu().numpy())
+            for name, tensor in named
+        )
+    )

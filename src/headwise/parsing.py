@@ -57,12 +57,11 @@ def _flags(kind: Any, prefix: str) -> Iterator[str]:
     """All flags that a command's dataclass gives."""
     hints = typing.get_type_hints(kind)
     for one in dataclasses.fields(kind):
-        inner = hints[one.name]
+        inner, name = hints[one.name], one.name.replace("_", "-")
         if dataclasses.is_dataclass(inner):
-            flat = one.name == "pretrain"
-            yield from _flags(inner, prefix if flat else f"{prefix}{one.name}.")
+            flat = name in ("pretrain", "evaluate")
+            yield from _flags(inner, prefix if flat else f"{prefix}{name}.")
         else:
-            name = one.name.replace("_", "-")
             yield from (f"--{prefix}{name}", f"--{prefix}no-{name}")
 
 

@@ -7,10 +7,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from headwise.errors import UserError
-from headwise.files import read_json, write_json, write_text
+from headwise.files import read_json, write_atomically, write_json, write_text
+
+RESULTS_SCHEMA = 1
+"""The layout of results.json."""
 
 
 class Run:
@@ -74,12 +78,42 @@ class Run:
 
     @property
     def results(self) -> dict[str, Any]:
+        """By name (docs/metrics.md)."""
         path = self.path / "results.json"
-        return read_json(path) if path.exists() else {}
+        if not path.exists():
+            return {}
+        found = read_json(path)
+        if found.get("schema") != RESULTS_SCHEMA:
+            raise UserError(
+                f"{path} must have schema {RESULTS_SCHEMA}; got {found.get('schema')}; "
+                "move it away and evaluate again"
+            )
+        return found["results"]
 
     def add_results(self, results: dict[str, Any]) -> None:
         """Merge into results.json; a value of the same name is replaced."""
-        write_json(self.path / "results.json", {**self.results, **results})
+        merged = {**self.results, **results}
+        write_json(self.path / "results.json", {"schema": RESULTS_SCHEMA, "results": merged})
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What evaluations found beside numbers, by name (docs/metrics.md)."""
+        path = self.path / "evaluation.npz"
+        if not path.exists():
+            return {}
+        with np.load(path) as found:
+            return dict(found)
+
+    def add_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        """Merge into evaluation.npz; an array of the same name is replaced."""
+        merged = {**self.arrays, **arrays}
+        write_atomically(self.path / "evaluation.npz", lambda path: save_arrays(path, merged))
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """An .npz of exactly this name."""
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def refuse_existing(path: Path) -> None:

@@ -45,13 +45,13 @@ def local_rows(n: int) -> slice:
 
 
 def place(
-    config: AugmentConfig, n: int, batch_size: int, step: int, seed: int
+    config: AugmentConfig, n: int, batch_size: int, step: int, seed: int, *, views: int = 2
 ) -> tuple[Int64[Tensor, " k"], ViewParameters]:
     """This rank's images at `step` and the parameters of their views. The parameters are drawn for
-    the whole batch, so that they do not depend on the number of ranks."""
+    two views of the whole batch, so that they depend on the number of neither ranks nor views."""
     mine = local_rows(batch_size)
-    both = torch.arange(2 * batch_size).reshape(2, batch_size)[:, mine].reshape(-1)
-    parameters = sample_views(config, batch_size, seed, step).rows(both)
+    rows = torch.arange(2 * batch_size).reshape(2, batch_size)[:views, mine].reshape(-1)
+    parameters = sample_views(config, batch_size, seed, step).rows(rows)
     return batch_index(n, batch_size, step, seed)[mine], parameters
 
 
@@ -64,12 +64,15 @@ def view_batches(
     seed: int,
     device: str,
     workers: int,
+    views: int = 2,
 ) -> Iterator[tuple[Float[Tensor, "m 3 s s"], Skipped]]:
     """For every step, this rank's views (normalised, first all first views, then their twins) and
-    what could not be read (a file that cannot is replaced by the next that can)."""
+    what could not be read (a file that cannot is replaced by the next that can). With one view an
+    image, it is the first of the two."""
+    n = len(images)
     if isinstance(images, ResidentImages):
         for step in steps:
-            index, parameters = place(config, len(images), batch_size, step, seed)
+            index, parameters = place(config, n, batch_size, step, seed, views=views)
             pixels = images.pixels[index.to(images.pixels.device, non_blocking=True)]
             pixels = pixels.to(device, non_blocking=True)
             height, width = pixels.shape[-2:]
@@ -83,16 +86,18 @@ def view_batches(
 
         def read(key: int) -> tuple[UInt8[Tensor, "m 3 s s"], Skipped]:
             step, part = steps[key // parts], key % parts
-            index, parameters = place(config, len(images), batch_size, step, seed)
+            index, parameters = place(config, n, batch_size, step, seed, views=views)
             mine = slice(part * PART, (part + 1) * PART)
-            draws = parameters.crop.unflatten(0, (2, -1))[:, mine].flatten(0, 1)
+            draws = parameters.crop.unflatten(0, (views, -1))[:, mine].flatten(0, 1)
             return read_crops(images, index[mine], draws, size, ratio)
 
         made = iter(loader(read, range(len(steps) * parts), workers, ahead=2 * parts))
         for step, group in zip(steps, zip(*[made] * parts, strict=True), strict=True):
-            pixels = torch.cat([crops.unflatten(0, (2, -1)) for crops, _ in group], 1).flatten(0, 1)
+            pixels = torch.cat([crops.unflatten(0, (views, -1)) for crops, _ in group], 1).flatten(
+                0, 1
+            )
             skipped = [one for _, ones in group for one in ones]
-            _, parameters = place(config, len(images), batch_size, step, seed)
+            _, parameters = place(config, n, batch_size, step, seed, views=views)
             pixels = pixels.to(device, non_blocking=True)
             yield make_views(config, pixels, None, parameters), skipped
 

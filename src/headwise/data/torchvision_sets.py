@@ -1,4 +1,4 @@
-"""The data sets that torchvision keeps as arrays, where they are on the disk already."""
+"""The data sets that torchvision knows, where they are on the disk already."""
 
 import dataclasses
 import os
@@ -7,25 +7,34 @@ from typing import Any
 
 import numpy as np
 
+from headwise.data import torchvision_files
 from headwise.data.arrays import from_arrays
 from headwise.data.images import ResidentImages, Splits
 from headwise.errors import UserError, nearest
 
-NAMES = ("CIFAR10", "CIFAR100", "STL10", "SVHN", "MNIST", "FashionMNIST", "KMNIST", "USPS")
+ARRAYS = ("CIFAR10", "CIFAR100", "STL10", "SVHN", "MNIST", "FashionMNIST", "KMNIST", "USPS")
+"""Those that torchvision keeps as arrays; the others are files."""
+NAMES = (*ARRAYS, *torchvision_files.NAMES)
+
+
+def data_root() -> Path:
+    """Where sets are looked for by name: $HEADWISE_DATA, or else ./data."""
+    return Path(os.environ.get("HEADWISE_DATA") or "data")
 
 
 def open_torchvision(name: str) -> Splits:
-    """Train and test of a set in $HEADWISE_DATA or ./data. Nothing is downloaded."""
+    """Train and test of a set in `data_root()`. Nothing is downloaded."""
     if name not in NAMES:
         raise UserError(f"torchvision:{name} is not known: {nearest(name, NAMES)}")
-    root = Path(os.environ.get("HEADWISE_DATA") or "data")
+    root = data_root()
     try:
+        if name in torchvision_files.NAMES:
+            return torchvision_files.open_files(name, root)
         return Splits(_images(name, root, train=True), _images(name, root, train=False))
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"torchvision:{name} must lie in {root} ({_line(error)}); get it with: python -c "
-            f"\"import torchvision; torchvision.datasets.{name}('{root}', download=True)\", "
-            "or name its folder in HEADWISE_DATA"
+            f"torchvision:{name} must lie in {root} ({_line(error)}); "
+            f"{torchvision_files.how_to_get(name, root)}; or name its folder in HEADWISE_DATA"
         ) from error
 
 
@@ -60,4 +69,4 @@ def _images(name: str, root: Path, train: bool) -> ResidentImages:
 
 
 def _line(error: Exception) -> str:
-    return str(error).split(". You can use")[0]
+    return str(error).split(". You can use")[0].rstrip(".")

@@ -1,16 +1,5 @@
-"""Judging a representation: probes on frozen features."""
+"""Judging a representation: the papers' protocols, at every tap.
 
-from headwise.evaluation.evaluate import evaluate, probe_baselines
-from headwise.evaluation.factors import factor_scores
-from headwise.evaluation.probes import PROTOCOLS, Result, check_labels, check_protocols, probe
-
-__all__ = [
-    "PROTOCOLS",
-    "Result",
-    "check_labels",
-    "check_protocols",
-    "evaluate",
-    "factor_scores",
-    "probe",
-    "probe_baselines",
-]
+Import from the modules: some need libraries that take seconds to import, and pretraining uses only
+the k-NN probe.
+"""

@@ -1,96 +1,125 @@
-"""Evaluating a run: features once for all taps, then every probe on the table."""
+"""Evaluating a run: features once for all taps, then every protocol."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from headwise import hardware
-from headwise.augment import unnormalised, whole_batches
-from headwise.config import chosen
-from headwise.data import DataConfig, Images, Splits, open_images
-from headwise.encoders import build_encoder
-from headwise.evaluation.probes import Result, check_labels, check_protocols, probe
-from headwise.features import ExtractConfig, Features, check_taps, extract, extract_config
-from headwise.pretrain_config import PretrainConfig, load_model
+from headwise.data import DataConfig, Splits, open_images
+from headwise.evaluation.against import check_other, differences, same_geometry
+from headwise.evaluation.config import EvaluateConfig, Protocol
+from headwise.evaluation.protocols import (
+    ON_TABLES,
+    VERSION,
+    WITHOUT_SEED,
+    chosen_protocols,
+    measure,
+)
+from headwise.evaluation.subject import Subject, baseline_tables, tables
+from headwise.evaluation.values import Result, Value, summarise
+from headwise.features import all_taps, check_taps, extract_config, weights_hash
+from headwise.pretrain_config import load_model
 from headwise.runs import Run
-
-# Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
-_PIXELS_PX = 32
 
 
 def evaluate(
     run: str | Path,
     data: DataConfig | str | None = None,
+    config: EvaluateConfig | None = None,
     *,
-    protocols: Sequence[str] = ("knn", "linear"),
-    taps: Sequence[str] = ("h", "z"),
-    seed: int = 0,
-    device: hardware.Device = "auto",
-    baselines: bool = True,
     images: Splits | None = None,
 ) -> dict[str, Result]:
-    """Probe a finished run at its taps, add the results to its results.json, and return them.
+    """Measure a finished run, add the results to its results.json and evaluation.npz, and return
+    them.
 
-    Keys are `protocol/tap`; `protocol/pixels` and `protocol/untrained` are the baselines: raw
-    pixels, and `h` of the same encoder with its first weights. `data` None: that of pretraining.
-    Raises `UserError` for an unknown protocol or tap, an unfinished run, or images without labels.
+    Keys are `protocol/what` (docs/metrics.md). `data` None: that of pretraining. Results are
+    written after every protocol. Raises `UserError` for an unknown protocol or tap, an unfinished
+    run, or images that a protocol cannot use.
     """
-    check_protocols(protocols)
+    config = config or EvaluateConfig()
     opened = Run.open(Path(run))
-    config, model = load_model(opened)
-    check_taps(taps, model.head)
-    spec = DataConfig(spec=data) if isinstance(data, str) else data or config.data
-    images = images or open_images(spec)
-    train, test = images.train, check_labels(*images, spec.spec)
-    here = hardware.resolve_device(device)
-    how = dataclasses.replace(extract_config(config), device=here, seed=seed)
-    if here != config.device:
-        how = dataclasses.replace(how, precision=hardware.resolve_precision("auto", here))
-    model.to(here)
-    classes = len(train.classes)
+    other = None if config.against is None else Run.open(config.against)
+    if other is not None:
+        check_other(other)
+    spec = DataConfig(spec=data) if isinstance(data, str) else data
+    subject, protocols = open_subject(opened, config, spec, images)
+    opened.add_arrays({"classes": np.array(subject.images.train.classes, dtype=str)})
     results = {}
-    features = [extract(model.encoder, model.head, part, taps, how) for part in (train, test)]
-    for tap in taps:
-        found = probe(protocols, *(f[tap] for f in features), num_classes=classes, seed=seed)
-        results |= {f"{name}/{tap}": result for name, result in found}
-    if baselines:
-        results |= probe_baselines(config, (train, test), how, protocols)
-    about = {"data": spec.spec, "fingerprint": test.fingerprint, "seed": seed}
-    results = {name: {**result, **about} for name, result in results.items()}
-    opened.add_results(results)
+    for name in protocols:
+        found, arrays = measured(name, subject, config)
+        opened.add_results(found)
+        opened.add_arrays(arrays)
+        results |= found
+    if other is not None:
+        compared = differences(opened, other, results, seed=config.seed)
+        compared |= dict(same_geometry(subject, other))
+        opened.add_results(compared)
+        results |= compared
     return results
 
 
-def probe_baselines(
-    config: PretrainConfig,
-    images: tuple[Images, Images],
-    how: ExtractConfig,
-    protocols: Sequence[str],
-) -> dict[str, Result]:
-    """What the probes reach without pretraining: `protocol/pixels` and `protocol/untrained`."""
-    encoder = build_encoder(config.encoder, chosen(config.augment.size), config.seed).to(how.device)
-    tables = {
-        "pixels": [pixels(part, how) for part in images],
-        "untrained": [extract(encoder, None, part, ["h"], how)["h"] for part in images],
-    }
-    return {
-        f"{name}/{baseline}": result
-        for baseline, (train, test) in tables.items()
-        for name, result in probe(
-            protocols, train, test, num_classes=len(images[0].classes), seed=how.seed
-        )
-    }
+def open_subject(
+    run: Run, config: EvaluateConfig, data: DataConfig | None = None, images: Splits | None = None
+) -> tuple[Subject, tuple[Protocol, ...]]:
+    """The run's model and its features of the images, and the protocols in their order.
 
-
-def pixels(images: Images, how: ExtractConfig) -> Features:
-    """The whole images themselves as features, at 32 px at most, in [0, 1]."""
-    small = unnormalised(how.augment, min(chosen(how.augment.size), _PIXELS_PX))
-    batches = whole_batches(
-        images, small, batch_size=how.batch_size, device="cpu", workers=how.workers
+    Raises `UserError` before anything is extracted where the two do not fit.
+    """
+    trained, model = load_model(run)
+    data = data or trained.data
+    images = images or open_images(data)
+    protocols = chosen_protocols(config, images, data.spec)
+    taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
+    check_taps(taps, model.encoder, model.head)
+    here = hardware.resolve_device(config.device)
+    how = dataclasses.replace(extract_config(trained), device=here, seed=config.seed)
+    if here != trained.device:
+        how = dataclasses.replace(how, precision=hardware.resolve_precision("auto", here))
+    model.to(here).eval()
+    features = {}
+    if any(name in ON_TABLES for name in protocols):
+        features = tables(model, images, taps, how)
+        if config.baselines:
+            features |= baseline_tables(trained, images, how)
+    subject = Subject(
+        config=trained,
+        model=model,
+        images=images,
+        spec=data.spec,
+        how=how,
+        tables=features,
+        folder=run.path,
     )
-    found = [(index, values.flatten(1)) for index, values in batches]
-    index = torch.cat([index for index, _ in found])
-    labels = None if images.labels is None else images.labels.cpu()[index]
-    return Features(torch.cat([values for _, values in found]), labels, index)
+    return subject, protocols
+
+
+def measured(
+    name: Protocol, subject: Subject, config: EvaluateConfig
+) -> tuple[dict[str, Result], dict[str, np.ndarray]]:
+    """A protocol's results over the seeds, and its arrays: those of the first seed, and of every
+    test image the mean over seeds. The model is bit for bit what it was."""
+    seeds: Sequence[int] = range(config.seed, config.seed + config.seeds)
+    seeds = seeds[:1] if name in WITHOUT_SEED else seeds
+    before = weights_hash(subject.model)
+    by_name: dict[str, list[Value]] = {}
+    for seed in seeds:
+        for value in measure(name, subject, config, seed):
+            by_name.setdefault(value.name, []).append(value)
+    assert weights_hash(subject.model) == before, f"{name} has changed the model"
+    about = {
+        "protocol": name,
+        "version": VERSION,
+        "data": subject.spec,
+        "fingerprint": subject.shown.fingerprint,
+    }
+    results, arrays = {}, {}
+    for key, values in by_name.items():
+        results[key] = {**summarise(values, seeds), **about}
+        arrays |= {f"{kind}/{key}": array for kind, array in values[0].arrays.items()}
+        each = [value.each for value in values if value.each is not None]
+        if each:
+            arrays[f"each/{key}"] = torch.stack(each).mean(0).float().numpy()
+    return results, arrays

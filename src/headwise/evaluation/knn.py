@@ -1,14 +1,46 @@
 """The k-nearest-neighbours probe: cosine similarity, no training, deterministic."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from headwise.errors import UserError
+from headwise.evaluation.values import Value, mean_value
+from headwise.features import Features
 
-# Similarities held at once: 64 MiB of float32, whatever the sizes of the tables.
+# Similarities held at once: 64 MiB of float32, whatever the sizes of the tables. A block spans a
+# part of a long training table, so that it has enough test rows to keep the arithmetic busy.
 _BLOCK_ELEMENTS = 1 << 24
+_BLOCK_COLUMNS = 1 << 16
+
+
+def knn(tap: str, train: Features, test: Features, *, num_classes: int) -> Iterator[Value]:
+    """k = 10, one vote each: the "kNN10" of tables on CIFAR-10."""
+    k = min(10, len(train.vectors))
+    yield _value(f"knn/{tap}", train, test, num_classes, {"k": k})
+
+
+def knn_weighted(tap: str, train: Features, test: Features, *, num_classes: int) -> Iterator[Value]:
+    """k = 200, votes that weigh exp(similarity / 0.1)."""
+    k = min(200, len(train.vectors))
+    yield _value(f"knn_weighted/{tap}", train, test, num_classes, {"k": k, "temperature": 0.1})
+
+
+def knn_self(tap: str, train: Features, test: Features) -> Iterator[Value]:
+    """Whether the nearest *other* test image has the same label: Deep Fusion's "unsupervised"
+    number (arXiv 2403.18681, from the authors' code). The training features have no say."""
+    x, labels = test.vectors, test.labels
+    assert labels is not None, "labels were checked"
+    name = f"knn_self/{tap}"
+    _check_labels(name, labels, labels)
+    _check_features(x, x)
+    neighbours = [index for _, index in nearest_rows(x, x, 1, leave_one_out=True)]
+    right = labels[torch.cat(neighbours)[:, 0]] == labels
+    yield mean_value(name, right, {"k": 1, "chance": _chance(labels, labels)})
 
 
 def knn_accuracy(
@@ -22,15 +54,12 @@ def knn_accuracy(
     num_classes: int,
 ) -> float:
     """The fraction of test rows that `knn_predict` gets right, 0 to 1."""
-    if len(test) == 0:
-        raise UserError("the knn probe needs at least one test row; got none")
     predictions = knn_predict(
         train, train_labels, test, k=k, temperature=temperature, num_classes=num_classes
     )
     return (predictions == test_labels).double().mean().item()
 
 
-@torch.no_grad()
 def knn_predict(
     train: Float[Tensor, "n p"],
     train_labels: Int[Tensor, " n"],
@@ -48,39 +77,84 @@ def knn_predict(
     the tables is bounded. All tensors live on one device.
 
     Raises `UserError` for k outside 1..n, a temperature that is not positive, labels outside
-    0..num_classes−1, and features that are not finite.
+    0..num_classes−1, no test rows, and features that are not finite.
     """
-    _check(train, train_labels, test, k, temperature, num_classes)
+    _check(train, train_labels, k, temperature, num_classes)
+    _check_features(train, test)
     labels = train_labels.long()
-    with torch.autocast(train.device.type, enabled=False):
-        candidates = F.normalize(train.float(), dim=1).T
-        rows = max(1, _BLOCK_ELEMENTS // len(train))
-        predictions = [
-            _vote(
-                F.normalize(block.float(), dim=1) @ candidates, labels, k, temperature, num_classes
-            )
-            for block in test.split(rows)
-        ]
+    predictions = [
+        _vote(similarities, labels[index], temperature, num_classes)
+        for similarities, index in nearest_rows(train, test, k)
+    ]
     return torch.cat(predictions)
 
 
-def _vote(
-    similarities: Tensor, labels: Tensor, k: int, temperature: float | None, num_classes: int
-) -> Tensor:
-    nearest, index = similarities.topk(k, dim=1)
+@torch.no_grad()
+def nearest_rows(
+    train: Float[Tensor, "n p"], test: Float[Tensor, "m p"], k: int, *, leave_one_out: bool = False
+) -> Iterator[tuple[Float[Tensor, "b k"], Int64[Tensor, "b k"]]]:
+    """For one block of test rows after the other: the highest cosine similarities to training
+    rows, falling, and the numbers of those rows. With `leave_one_out` the two tables are the same,
+    and no row is its own neighbour."""
+    # Scales the columns of the similarities, in the place of a normalised copy of the table.
+    scale = 1 / train.float().norm(dim=1).clamp_min(1e-12)
+    columns = min(len(train), _BLOCK_COLUMNS)
+    rows = max(1, _BLOCK_ELEMENTS // columns)
+    for top in range(0, len(test), rows):
+        block = F.normalize(test[top : top + rows].float(), dim=1)
+        best, index = [], []
+        for left in range(0, len(train), columns):
+            part = slice(left, left + columns)
+            with torch.autocast(block.device.type, enabled=False):
+                similarities = (block @ train[part].float().T).mul_(scale[part])
+            if leave_one_out:
+                similarities.diagonal(top - left).fill_(-torch.inf)
+            found, places = similarities.topk(min(k, similarities.shape[1]), dim=1)
+            best.append(found)
+            index.append(places + left)
+        found, places = torch.cat(best, 1).topk(k, dim=1)
+        yield found, torch.cat(index, 1).gather(1, places)
+
+
+def _value(
+    name: str, train: Features, test: Features, num_classes: int, settings: dict[str, Any]
+) -> Value:
+    labels, test_labels = train.labels, test.labels
+    assert labels is not None, "labels were checked"
+    assert test_labels is not None, "labels were checked"
+    _check_labels(name, labels, test_labels)
+    predictions = knn_predict(
+        train.vectors,
+        labels,
+        test.vectors,
+        k=settings["k"],
+        temperature=settings.get("temperature"),
+        num_classes=num_classes,
+    )
+    chance = _chance(labels, test_labels)
+    return mean_value(name, predictions == test_labels, {**settings, "chance": chance})
+
+
+def _chance(labels: Tensor, test_labels: Tensor) -> float:
+    """What the commonest label reaches as a constant guess."""
+    return (test_labels == labels.mode().values).double().mean().item()
+
+
+def _vote(nearest: Tensor, labels: Tensor, temperature: float | None, num_classes: int) -> Tensor:
+    """The class of each row, from the similarities and the labels of its neighbours."""
     nearest = nearest.double()
     if temperature is None:
         # k similarities over 4k stay below a quarter vote: they order ties and nothing else.
-        weights = 1 + nearest / (4 * k)
+        weights = 1 + nearest / (4 * nearest.shape[1])
     else:
         # Taking off each row's highest similarity scales its votes alike, and nothing overflows.
         weights = ((nearest - nearest[:, :1]) / temperature).exp()
-    votes = weights.new_zeros(len(similarities), num_classes)
-    return votes.scatter_add_(1, labels[index], weights).argmax(1)
+    votes = weights.new_zeros(len(nearest), num_classes)
+    return votes.scatter_add_(1, labels, weights).argmax(1)
 
 
 def _check(
-    train: Tensor, labels: Tensor, test: Tensor, k: int, temperature: float | None, num_classes: int
+    train: Tensor, labels: Tensor, k: int, temperature: float | None, num_classes: int
 ) -> None:
     if not 1 <= k <= len(train):
         raise UserError(
@@ -95,9 +169,26 @@ def _check(
             f"knn's training labels must lie in 0..{num_classes - 1}; "
             f"got {labels.min()}..{labels.max()}; check num_classes"
         )
+
+
+def _check_features(train: Tensor, test: Tensor) -> None:
+    if len(test) == 0:
+        raise UserError("the knn probe needs at least one test row; got none")
     for name, x in ("training", train), ("test", test):
-        if not x.isfinite().all():
+        # NaN passes through; isfinite() of a table would be two more of its size.
+        if not torch.stack(x.aminmax()).isfinite().all():
             raise UserError(
                 f"knn's {name} features must be finite; got NaN or infinity; "
                 "did pretraining diverge?"
             )
+
+
+def _check_labels(name: str, labels: Tensor, test_labels: Tensor) -> None:
+    if len(labels.unique()) < 2:
+        raise UserError(f"{name} needs images of at least 2 classes; got {len(labels.unique())}")
+    unseen = test_labels[~torch.isin(test_labels, labels)]
+    if len(unseen):
+        raise UserError(
+            f"{name} needs test labels that are among the training labels; "
+            f"got class {unseen[0]} in the test split only"
+        )

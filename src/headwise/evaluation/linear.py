@@ -4,17 +4,19 @@ SimCLR's transfer protocol (arXiv 2002.05709, B.8): no augmentation, 45 log-spac
 [1e-6, 1e5], chosen on a validation split, retrained on training and validation images together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
-from scipy.optimize import minimize
 from torch import Tensor
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.errors import UserError
+from headwise.evaluation.logistic import fit_logistic, scores
+from headwise.evaluation.values import Value, mean_value
+from headwise.features import Features
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(5, -6, 45))
 """λ, from large to small."""
@@ -22,6 +24,7 @@ PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(5
 # On the way down the path a search ends at decreases of the objective below this: against the
 # default of `fit_logistic`, a fifth of the time, and the same λ where it was tried.
 _PATH_TOLERANCE = 1e-6
+_PART_ROWS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +35,50 @@ class LinearResult:
     """The λ of highest validation accuracy; of equals, the largest."""
     predictions: Int64[Tensor, " m"]
     """The class of each test row."""
+    best: Int64[Tensor, "m b"]
+    """The classes of highest score for each test row, best first: five, or all there are."""
     penalties: tuple[float, ...]
     """The λ that were tried, from large to small."""
     validation_accuracies: tuple[float, ...]
     """One for each of `penalties`."""
+
+
+def linear(
+    tap: str, train: Features, test: Features, *, seed: int, fraction: float = 1.0
+) -> Iterator[Value]:
+    """Top-1 with its confusion matrix (rows: right class, columns: answer), top-5 where there are
+    more than five classes, and the mean over classes of the accuracy in each.
+
+    `fraction`: of the training labels, the same number of every class; 0.1 is Deep Fusion's
+    "supervised" number (arXiv 2403.18681, inferred from the authors' code) by this probe, not by
+    theirs. The protocol is then called `linear_10`, for 10 %. Raises `UserError` as `linear_probe`.
+    """
+    labels, test_labels = train.labels, test.labels
+    assert labels is not None, "labels were checked"
+    assert test_labels is not None, "labels were checked"
+    protocol, x, y = "linear", train.vectors, labels
+    if fraction != 1:
+        protocol, rows = f"linear_{100 * fraction:g}", _balanced(labels, fraction, seed)
+        x, y = x[rows], y[rows]
+    result = linear_probe(x, y, test.vectors, test_labels, seed=seed)
+    settings = {"penalty": result.penalty, "labels": len(y)}
+    common = labels.bincount().argsort(descending=True, stable=True)
+    confusion = _confusion(y.unique(), test_labels, result.predictions)
+    for suffix, top in ("", 1), ("_top5", 5):
+        if top < len(confusion):
+            right = (result.best[:, :top] == test_labels[:, None]).any(1)
+            chance = torch.isin(test_labels, common[:top]).double().mean().item()
+            yield mean_value(
+                f"{protocol}{suffix}/{tap}",
+                right,
+                {**settings, "chance": chance},
+                {} if suffix else {"confusion": confusion},
+            )
+    # Images weigh so that the mean over images is the mean over classes.
+    present, place, counts = test_labels.unique(return_inverse=True, return_counts=True)
+    each = (result.predictions == test_labels) * (len(place) / (len(present) * counts[place]))
+    chance = 1 / len(present)
+    yield mean_value(f"{protocol}_per_class/{tap}", each, {**settings, "chance": chance})
 
 
 @torch.no_grad()
@@ -67,60 +110,20 @@ def linear_probe(
     mean, rotation = _principal_axes(train)
     x = (train.float() - mean) @ rotation
 
-    accuracies, best = _choose(x, y, penalties, *_split(y, validation_fraction, seed))
+    accuracies, start = _choose(x, y, penalties, *_split(y, validation_fraction, seed))
     chosen = penalties[accuracies.index(max(accuracies))]
-    model = fit_logistic(x, y, num_classes=len(classes), penalty=chosen, start=best)
-    predictions = classes[_predict(model, (test.float() - mean) @ rotation)]
+    model = fit_logistic(x, y, num_classes=len(classes), penalty=chosen, start=start)
+    logits = scores(model, (test.float() - mean) @ rotation)
+    best = classes[logits.topk(min(5, len(classes)), dim=1).indices]
+    predictions = best[:, 0].contiguous()
     return LinearResult(
         accuracy=_mean(predictions == test_labels),
         penalty=chosen,
         predictions=predictions,
+        best=best,
         penalties=tuple(penalties),
         validation_accuracies=tuple(accuracies),
     )
-
-
-@torch.no_grad()
-def fit_logistic(
-    x: Float[Tensor, "n p"],
-    y: Int[Tensor, " n"],
-    *,
-    num_classes: int,
-    penalty: float,
-    start: tuple[Float[Tensor, "c p"], Float[Tensor, " c"]] | None = None,
-    tolerance: float = 1e-8,
-) -> tuple[Float[Tensor, "c p"], Float[Tensor, " c"]]:
-    """Weight and bias that minimise mean cross-entropy + penalty/2 · ‖weight‖² (bias is free).
-
-    The tables stay on their device in float32; the parameters are float64 on the CPU. L-BFGS sees
-    each weight divided by its `_step_sizes`, which changes no minimum: on features along their
-    principal axes it takes a third of the evaluations. `start` is a point to begin from. Decreases
-    of the objective below `tolerance` (relative) end the search; at the default a float32 loss is
-    still smooth, and ten times more or less changed no prediction but near ties. Centre the
-    features: where their mean dwarfs their spread, float32 ends the search early.
-    """
-    x, y = x.float(), y.long()
-    steps = _step_sizes(x, num_classes, penalty)
-    begin = np.zeros((num_classes, len(steps)))
-    if start is not None:
-        begin[:] = torch.column_stack(start).double().cpu().numpy()
-
-    def objective(scaled: np.ndarray) -> tuple[float, np.ndarray]:
-        parameters = scaled.reshape(begin.shape) * steps
-        loss, gradient = _cross_entropy(parameters, x, y)
-        weight = parameters[:, :-1]
-        gradient[:, :-1] += penalty * weight
-        return loss + penalty / 2 * np.square(weight).sum(), (gradient * steps).ravel()
-
-    # Its exit status is not read: besides success it can only say that float32 allows no further
-    # decrease, or that 2,000 iterations were not enough, where the point is still the best known.
-    options = {"ftol": tolerance, "gtol": 1e-8, "maxiter": 2000, "maxfun": 4000}
-    with hardware.threads_for(x.numel() * num_classes):
-        found = minimize(
-            objective, (begin / steps).ravel(), jac=True, method="L-BFGS-B", options=options
-        )
-    parameters = torch.from_numpy(found.x.reshape(begin.shape) * steps).to(x.device, x.dtype)
-    return parameters[:, :-1].contiguous(), parameters[:, -1].contiguous()
 
 
 def _choose(
@@ -140,47 +143,21 @@ def _choose(
             tolerance=_PATH_TOLERANCE,
         )
         models.append(model)
-        accuracies.append(_mean(_predict(model, x_held_out) == y_held_out))
+        accuracies.append(_mean(scores(model, x_held_out).argmax(1) == y_held_out))
     return accuracies, models[accuracies.index(max(accuracies))]
-
-
-def _cross_entropy(parameters: np.ndarray, x: Tensor, y: Tensor) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy and its gradient by `parameters`, `[c, p + 1]`, the bias last."""
-    theta = torch.from_numpy(parameters).to(x.device, x.dtype)
-    rows = torch.arange(len(x), device=x.device)
-    with torch.autocast(x.device.type, enabled=False):
-        # Classes first: a softmax over the first of two dimensions is up to 20 × faster on a CPU.
-        logits = torch.addmm(theta[:, -1:], theta[:, :-1], x.T)
-        log_probabilities = logits.log_softmax(0)
-        loss = -log_probabilities[y, rows].double().mean()
-        residual = log_probabilities.exp_()
-        residual[y, rows] -= 1
-        gradient = torch.column_stack([residual @ x, residual.sum(1)]) / len(x)
-    return loss.item(), gradient.double().cpu().numpy()
-
-
-def _step_sizes(x: Tensor, num_classes: int, penalty: float) -> np.ndarray:
-    """1/√curvature of the objective along each weight and the bias, at equal probabilities."""
-    spread = (1 - 1 / num_classes) / num_classes
-    curvature = spread * x.square().mean(0).double().cpu().numpy() + penalty
-    return 1 / np.sqrt(np.append(curvature, spread))
 
 
 def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """The mean `[p]`, and the rotation `[p, p]` to principal axes over the root mean square."""
-    # In float64: the eigenvectors of collapsed features do not converge in float32.
-    x = x.double()
-    mean = x.mean(0)
-    centred = x - mean
-    covariance = centred.T @ centred / len(x)
+    # In float64, where the eigenvectors of collapsed features converge too; a part at a time.
+    mean = x.mean(0, dtype=torch.double)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.double, device=x.device)
+    for part in x.split(_PART_ROWS):
+        centred = part - mean
+        covariance.addmm_(centred.T, centred, alpha=1 / len(x))
     scale = covariance.diagonal().mean().sqrt()
     rotation = torch.linalg.eigh(covariance).eigenvectors
     return mean.float(), (rotation / torch.where(scale > 0, scale, 1.0)).float()
-
-
-def _predict(model: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
-    weight, bias = model
-    return torch.addmm(bias, x, weight.T).argmax(1)
 
 
 def _mean(right: Tensor) -> float:
@@ -198,6 +175,28 @@ def _split(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
         fitted.append(members[size:])
     fit, validate = (torch.cat(rows).sort().values.to(y.device) for rows in (fitted, held_out))
     return fit, validate
+
+
+def _balanced(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """Row numbers of that fraction of all, shared equally among the classes; at least 2 of each,
+    for one is to validate on, and at most what the class has."""
+    if not 0 < fraction < 1:
+        raise UserError(f"linear's fraction must lie above 0, at most 1; got {fraction}")
+    generator = rng.generator(seed, "linear", "fraction")
+    classes = labels.unique()
+    size = max(round(fraction * len(labels) / len(classes)), 2)
+    rows = []
+    for label in classes:
+        members = torch.nonzero(labels == label).ravel()
+        rows.append(members[torch.randperm(len(members), generator=generator)[:size]])
+    return torch.cat(rows).sort().values
+
+
+def _confusion(classes: Tensor, labels: Tensor, predictions: Tensor) -> np.ndarray:
+    """Test images by their right class and the answer, `[c, c]`."""
+    c = len(classes)
+    places = torch.searchsorted(classes, labels) * c + torch.searchsorted(classes, predictions)
+    return places.bincount(minlength=c * c).reshape(c, c).cpu().numpy()
 
 
 def _classes(labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor]:

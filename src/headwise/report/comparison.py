@@ -24,7 +24,7 @@ class Run:
     """Final scores by name, each with the settings of its probe."""
     environment: dict[str, Any]
     analysis: dict[str, np.ndarray]
-    """Singular values of h and z, and the map of h."""
+    """The arrays of its evaluation, and the map of h."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +79,9 @@ def _run(folder: Path, head: str, seed: int) -> Run:
         head=head,
         seed=seed,
         metrics=_metrics(folder / "metrics.jsonl"),
-        results=_json(results) if results.is_file() else {},
+        results=_json(results).get("results", {}) if results.is_file() else {},
         environment=_json(environment) if environment.is_file() else {},
-        analysis=_analysis(folder / "analysis.npz"),
+        analysis=_arrays(folder / "evaluation.npz") | _arrays(folder / "analysis.npz"),
     )
 
 
@@ -92,7 +92,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
     return [_decode(line, f"{path} line {i}") for i, line in enumerate(lines, 1) if line.strip()]
 
 
-def _analysis(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         return {}
     with np.load(path) as arrays:

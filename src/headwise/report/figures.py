@@ -17,6 +17,9 @@ BINS = 60
 FLOOR = 1e-7
 """Singular values below this share of the largest are rounding: float32 has 2⁻²⁴ ≈ 6e-8."""
 
+LineStyle = tuple[str, Any]
+"""Colour and dashes, as matplotlib has them."""
+
 _BASELINES = (("pixels", "raw pixels", ":"), ("untrained", "untrained", "--"))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -66,7 +69,7 @@ def curves(comparison: Comparison, key: str, title: str) -> Drawing | None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylabel(title.lower())
-    _legend(figure, comparison.summary, drawn)
+    line_legend(figure, {head: head_style(comparison.summary, head) for head in drawn})
     return finish(
         figure, key.replace("_", "-"), title, f"{title} against images seen, a line for each head."
     )
@@ -74,28 +77,38 @@ def curves(comparison: Comparison, key: str, title: str) -> Drawing | None:
 
 def spectra(comparison: Comparison, tap: str, title: str) -> Drawing | None:
     """Singular values over the largest, on a logarithmic axis, for the first seed of each head."""
+    values = {run.head: run.analysis.get(f"spectrum/rank/{tap}") for run in comparison.first_runs()}
+    styles = {head: head_style(comparison.summary, head) for head in values}
+    described = f"Normalised singular values of the covariance of {tap}, a line for each head."
+    figure = spectrum_figure(values, styles)
+    return None if figure is None else finish(figure, f"spectrum-{tap}", title, described)
+
+
+def spectrum_figure(
+    spectra: dict[str, np.ndarray | None], styles: dict[str, LineStyle]
+) -> Figure | None:
+    """A line for each spectrum that is there and not all zero, over its largest value."""
+    known = {
+        name: values
+        for name, values in spectra.items()
+        if values is not None and values.size and values[0] > 0
+    }
+    if not known:
+        return None
     figure, axes = new_axes(2.9)
-    drawn = []
-    for run in comparison.first_runs():
-        values = run.analysis.get(f"singular_values/{tap}")
-        if values is None or not values.size or not values[0] > 0:
-            continue
+    for name, values in known.items():
         share = values / values[0]
-        colour, dashes = head_style(comparison.summary, run.head)
+        colour, dashes = styles[name]
         shown = np.where(share >= FLOOR, share, np.nan)
         axes.plot(np.arange(1, len(share) + 1), shown, color=colour, linestyle=dashes)
-        drawn.append(run.head)
-    if not drawn:
-        return None
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(FLOOR, min(axes.get_ylim()[0], 1e-2)), top=1.6)
     axes.yaxis.set_major_formatter(FuncFormatter(_power))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
     axes.set_xlabel("index")
     axes.set_ylabel("singular value ÷ largest")
-    _legend(figure, comparison.summary, drawn)
-    described = f"Normalised singular values of the covariance of {tap}, a line for each head."
-    return finish(figure, f"spectrum-{tap}", title, described)
+    line_legend(figure, {name: styles[name] for name in known})
+    return figure
 
 
 def factor_heatmap(summary: dict[str, Any], tap: str, title: str) -> Drawing | None:
@@ -109,25 +122,43 @@ def factor_heatmap(summary: dict[str, Any], tap: str, title: str) -> Drawing | N
     grid = np.array(
         [[_or_nan(values.get(name)) for values in by_head.values()] for name in factors]
     )
-    figure, axes = new_axes(0.6 + 0.26 * len(factors))
+    described = f"How well each factor can be read from {tap}: a column for each head, 0 to 1."
+    return finish(heatmap(grid, factors, list(by_head)), f"factors-{tap}", title, described)
+
+
+def heatmap(grid: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
+    """Numbers from 0 to 1 in fields coloured by them; a dash where one is NaN."""
+    figure, axes = new_axes(0.6 + 0.26 * len(rows))
     axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         ink = "#ffffff" if value < 0.55 else "#000000"
         text = "–" if np.isnan(value) else f"{value:.2f}"
         axes.text(column, row, text, ha="center", va="center", color=ink)
-    axes.set_yticks(range(len(factors)), factors)
-    axes.set_xticks(range(len(by_head)), list(by_head))
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    described = f"How well each factor can be read from {tap}: a column for each head, 0 to 1."
-    return finish(figure, f"factors-{tap}", title, described)
+    return figure
 
 
-def head_style(summary: dict[str, Any], head: str) -> tuple[str, Any]:
+def head_style(summary: dict[str, Any], head: str) -> LineStyle:
     """A head's colour and dashes: the same in every figure."""
-    place = list(summary["heads"]).index(head)
+    return line_style(list(summary["heads"]).index(head))
+
+
+def line_style(place: int) -> LineStyle:
     return COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+
+
+def line_legend(figure: Figure, styles: dict[str, LineStyle]) -> None:
+    """Below the axes, in two columns or three."""
+    handles = [
+        Line2D([], [], color=colour, linestyle=dashes, label=name)
+        for name, (colour, dashes) in styles.items()
+    ]
+    columns = 3 if max(map(len, styles)) < 14 else 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def _places(heads: list[str], scores: dict[str, Any]) -> list[tuple[int, tuple[str, Any]]]:
@@ -157,15 +188,6 @@ def _curve(run: Run, key: str) -> np.ndarray:
     ]
     parts = np.array_split(np.array(rows, dtype=float), min(BINS, len(rows))) if rows else []
     return np.array([part.mean(0) for part in parts])
-
-
-def _legend(figure: Figure, summary: dict[str, Any], heads: list[str]) -> None:
-    handles = []
-    for head in dict.fromkeys(heads):
-        colour, dashes = head_style(summary, head)
-        handles.append(Line2D([], [], color=colour, linestyle=dashes, label=head))
-    columns = 3 if max(map(len, heads)) < 14 else 2
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def _power(value: float, _: int) -> str:

@@ -2,20 +2,16 @@
 
 import base64
 import json
-import re
 import statistics
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
-
-from headwise.files import write_atomically, write_text
 from headwise.report.comparison import Comparison, Run, read_comparison
 from headwise.report.drawing import Drawing, style
 from headwise.report.figures import accuracy_bars, curves, factor_heatmap, spectra
 from headwise.report.maps import class_map
+from headwise.report.rendering import render, settings, word, write_page
 from headwise.report.scores import finite, head_scores
 from headwise.report.table import ACCURACY, COST, GEOMETRY, TRAINING, Measure, measured, rows
 from headwise.report.verdict import plain_result
@@ -33,11 +29,8 @@ def write_report(out: Path) -> Path:
     """
     comparison = read_comparison(out)
     figures = _draw(comparison)
-    for drawing in (drawing for group in figures.values() for drawing in group):
-        write_text(out / "figures" / f"{drawing.name}.svg", drawing.svg)
-        _write_bytes(out / "figures" / f"{drawing.name}.png", drawing.png)
-    write_text(out / "report.html", _render(comparison, figures))
-    return out / "report.html"
+    drawings = [drawing for group in figures.values() for drawing in group]
+    return write_page(out, render("page.html", _values(comparison, figures)), drawings)
 
 
 def _draw(comparison: Comparison) -> Figures:
@@ -72,40 +65,33 @@ def _draw(comparison: Comparison) -> Figures:
     }
 
 
-def _render(comparison: Comparison, figures: Figures) -> str:
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters.update(taps=_taps, inline=_inline)
+def _values(comparison: Comparison, figures: Figures) -> dict[str, Any]:
+    """What the template asks for."""
     summary = comparison.summary
     full = _with_last_epoch(comparison)
     accuracy = measured(summary, ACCURACY)
     geometry, cost = measured(full, (*GEOMETRY, *TRAINING)), measured(full, COST)
     first, *rest = plain_result(summary)
-    return templates.get_template("page.html").render(
-        summary=summary,
-        lead=first,
-        sentences=rest,
-        learned=summary.get("learned") or {},
-        accuracy=rows(summary, accuracy) if accuracy else [],
-        accuracy_columns=_columns(accuracy),
-        geometry=rows(full, geometry) if geometry else [],
-        geometry_columns=_columns(geometry),
-        cost=rows(full, cost) if cost else [],
-        cost_columns=_columns(cost),
-        figures=figures,
-        views=_data_address(comparison.out / "views.png"),
-        settings=_settings(comparison),
-        environment=_environment(comparison.runs),
-        same_environment=_same_environment(comparison.runs),
-        run_names=[f"{run.head}-seed{run.seed}" for run in comparison.runs],
-        numerals=dict(enumerate(NUMERALS, 2)),
-        config=json.dumps(comparison.config, indent=2, ensure_ascii=False),
-    )
+    return {
+        "summary": summary,
+        "lead": first,
+        "sentences": rest,
+        "learned": summary.get("learned") or {},
+        "accuracy": rows(summary, accuracy) if accuracy else [],
+        "accuracy_columns": _columns(accuracy),
+        "geometry": rows(full, geometry) if geometry else [],
+        "geometry_columns": _columns(geometry),
+        "cost": rows(full, cost) if cost else [],
+        "cost_columns": _columns(cost),
+        "figures": figures,
+        "views": _data_address(comparison.out / "views.png"),
+        "settings": next((settings(run.results) for run in comparison.runs if run.results), {}),
+        "environment": _environment(comparison.runs),
+        "same_environment": _same_environment(comparison.runs),
+        "run_names": [f"{run.head}-seed{run.seed}" for run in comparison.runs],
+        "numerals": dict(enumerate(NUMERALS, 2)),
+        "config": json.dumps(comparison.config, indent=2, ensure_ascii=False),
+    }
 
 
 def _columns(measures: list[Measure]) -> list[tuple[Measure, list[str]]]:
@@ -140,18 +126,9 @@ def _end(run: Run, key: str) -> float | None:
     return statistics.mean(float(line[key]) for line in lines if line.get("epoch", 0) > start)
 
 
-def _settings(comparison: Comparison) -> dict[str, str]:
-    """The settings that each final score was made with, as the first run recorded them."""
-    results = next((run.results for run in comparison.runs if run.results), {})
-    return {
-        name: ", ".join(f"{key} = {_word(value)}" for key, value in entry.items() if key != "value")
-        for name, entry in results.items()
-    }
-
-
 def _environment(runs: list[Run]) -> dict[str, str]:
     first = next((run.environment for run in runs if run.environment), {})
-    return {key: _word(value) for key, value in first.items()}
+    return {key: word(value) for key, value in first.items()}
 
 
 def _same_environment(runs: list[Run]) -> bool:
@@ -159,42 +136,8 @@ def _same_environment(runs: list[Run]) -> bool:
     return all(environment == found[0] for environment in found)
 
 
-def _taps(text: str) -> Markup:
-    """Escaped text with h and z in italics, and no line broken before % or after ±."""
-    whole = text.replace(" %", "\u00a0%").replace("± ", "±\u00a0")
-    return Markup(re.sub(r"\b([hz])\b", r"<i>\1</i>", str(escape(whole))))
-
-
-def _inline(drawing: Drawing) -> Markup:
-    """Matplotlib has escaped the words of the SVG."""
-    return Markup(drawing.inline)
-
-
-def _word(value: Any) -> str:
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case int() | float():
-            return f"{value:,}"
-        case dict():
-            return ", ".join(f"{key} {_word(item)}" for key, item in value.items())
-        case list():
-            return ", ".join(map(_word, value))
-        case None:
-            return "unknown"
-        case _:
-            return str(value)
-
-
 def _data_address(path: Path) -> str:
     """The PNG as a `data:` address; empty where there is none."""
     if not path.is_file():
         return ""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_bytes(content)
-
-    write_atomically(path, write)

@@ -1,7 +1,7 @@
 """Scores with their errors, and when two of them differ by more than noise."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scipy.special import stdtrit
@@ -20,6 +20,8 @@ class Score:
     """Standard error of `value`: what comparisons use."""
     freedom: float
     """Degrees of freedom of `error`; infinite for the binomial one."""
+    p_values: dict[str, float] = field(default_factory=dict)
+    """Of a paired test, image by image, against other heads' scores; with one seed."""
 
 
 def score(summary: dict[str, Any], group: str, name: str, key: str) -> Score | None:
@@ -63,7 +65,12 @@ def differs(a: Score, b: Score, comparisons: int) -> bool:
 def head_scores(summary: dict[str, Any], key: str) -> dict[str, Score]:
     """The heads that have `key`, in the summary's order."""
     scores = {name: score(summary, "heads", name, key) for name in summary["heads"]}
-    return {name: found for name, found in scores.items() if found is not None}
+    paired = (summary.get("p_values") or {}).get(key) or {}
+    return {
+        name: replace(found, p_values=paired.get(name) or {})
+        for name, found in scores.items()
+        if found is not None
+    }
 
 
 def best_and_tied(scores: dict[str, Score]) -> tuple[str, set[str]]:
@@ -73,8 +80,15 @@ def best_and_tied(scores: dict[str, Score]) -> tuple[str, set[str]]:
     """
     best = max(scores, key=lambda name: scores[name].value)
     pairs = max(1, len(scores) * (len(scores) - 1) // 2)
-    others = set(scores) - {best}
-    return best, {name for name in others if not differs(scores[best], scores[name], pairs)}
+    top, tied = scores[best], set()
+    for name in set(scores) - {best}:
+        if name in top.p_values:
+            apart = top.p_values[name] < LEVEL / pairs
+        else:
+            apart = differs(top, scores[name], pairs)
+        if not apart:
+            tied.add(name)
+    return best, tied
 
 
 def is_accuracy(key: str) -> bool:

@@ -1,0 +1,65 @@
+"""Features of images that were changed on the way to the encoder."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from headwise import rng
+from headwise.augment import normalised, unnormalised, whole_batches
+from headwise.config import chosen
+from headwise.data import Images
+from headwise.errors import UserError
+from headwise.features import ExtractConfig, Features, at_taps
+from headwise.model import ContrastiveModel
+
+Change = Callable[[Float[Tensor, "n 3 s s"], Int64[Tensor, " n"]], Float[Tensor, "n 3 s s"]]
+"""From whole images in [0, 1], and their positions among all, to changed ones."""
+
+
+@torch.no_grad()
+def altered_features(
+    model: ContrastiveModel,
+    images: Images,
+    taps: Sequence[str],
+    change: Change,
+    how: ExtractConfig,
+) -> dict[str, Features]:
+    """As `features.extract`, of changed images. The model is in evaluation mode. Images share
+    batches with the same others whatever the change. Raises `UserError` for features that are not
+    finite and where no image can be read."""
+    order = torch.randperm(len(images), generator=rng.generator(how.seed, "altered"))
+    batches = whole_batches(
+        images.select(order),
+        unnormalised(how.augment, chosen(how.augment.size)),
+        batch_size=how.batch_size,
+        device=how.device,
+        workers=how.workers,
+    )
+    read: list[Tensor] = []
+    rows: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+    for places, pixels in batches:
+        read.append(order[places])
+        changed = normalised(change(pixels, read[-1]), how.augment)
+        for tap, values in at_taps(model.encoder, model.head, changed, taps, how).items():
+            if not values.isfinite().all():
+                raise UserError(
+                    f"features of changed images must be finite; got NaN or infinity at {tap}; "
+                    "did pretraining diverge?"
+                )
+            rows[tap].append(values.cpu())
+    if not read:
+        raise UserError("features need at least one readable image; got none")
+    index = torch.cat(read)
+    back = index.argsort()
+    labels = None if images.labels is None else images.labels.cpu()[index[back]]
+    return {tap: Features(torch.cat(rows[tap])[back], labels, index[back]) for tap in taps}
+
+
+def at_most(images: Images, count: int) -> Images:
+    """All images, or `count` of them, always the same, in their order."""
+    if count >= len(images):
+        return images
+    rows = torch.randperm(len(images), generator=rng.generator(0, "at_most"))[:count]
+    return images.select(rows.sort().values)

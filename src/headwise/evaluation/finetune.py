@@ -1,0 +1,138 @@
+"""Fine-tuning: the whole network on all labels, from any tap of the head, against from scratch.
+
+After SimCLR's transfer protocol (arXiv 2002.05709, B.8.2) and SimCLRv2 (arXiv 2006.10029), which
+keeps the head's first layer. Cheaper than the papers': see `FinetuneConfig`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headwise.config import chosen
+from headwise.data import Images
+from headwise.data.split import stratified_split
+from headwise.errors import UserError
+from headwise.evaluation.subject import Subject
+from headwise.evaluation.supervised import (
+    SupervisedConfig,
+    TapModel,
+    accuracies,
+    check_splits,
+    new_weights,
+    predict,
+    right,
+    train_classifier,
+    training_labels,
+)
+from headwise.evaluation.values import Value
+from headwise.features import ExtractConfig
+from headwise.heads import Head
+from headwise.model import ContrastiveModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Cheap by default: with three taps and two learning rates it is about 130 epochs. The paper
+    takes 20,000 steps, and chooses among 7 learning rates and 8 weight decays."""
+
+    taps: tuple[str, ...] | None = None
+    """Where the classifier sits: h discards the head, z keeps all of it. None: h, g1 (SimCLRv2) and
+    z, those that the head has."""
+    epochs: int = 10
+    """Passes over the training images."""
+    scratch_epochs: int = 20
+    """The same from scratch; the paper too gives it twice the steps."""
+    batch_size: int = 256
+    lrs: tuple[float, ...] = (0.01, 0.1)
+    """Learning rates at 256 images a batch, to choose from on a validation split; a single one is
+    taken as it is."""
+    weight_decay: float = 1e-4
+    validation_fraction: float = 0.2
+    """Of the training images of every class, to choose the learning rate on."""
+
+    def __post_init__(self) -> None:
+        if not self.lrs:
+            raise UserError("--finetune.lrs must name at least one learning rate; got none")
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(
+                "--finetune.validation-fraction must lie between 0 and 1; "
+                f"got {self.validation_fraction}"
+            )
+
+
+def finetune(subject: Subject, config: FinetuneConfig, *, seed: int) -> Iterator[Value]:
+    """`finetune/TAP` for every tap and `finetune/scratch`, each with `_top5` and `_per_class`:
+    accuracy on the test images of a network trained on all training images.
+
+    The learning rate of each is chosen on a validation split of the training images; then it is
+    trained anew on all of them, and asked about the test images once.
+    """
+    train, test = subject.images.train, check_splits(*subject.images)
+    taps = default_taps(subject.model.head) if config.taps is None else config.taps
+    scratch = new_weights(subject.config, seed)
+    starts = [(tap, subject.model, tap, config.epochs) for tap in taps]
+    starts.append(("scratch", scratch, "h", config.scratch_epochs))
+    for what, start, tap, epochs in starts:
+        one = _Training(config, start, tap, epochs, subject.how, seed)
+        lr, validation = _choose(one, train)
+        model = one.trained(train, lr)
+        settings = {
+            "learning_rate": lr,
+            "validation_accuracies": validation,
+            "epochs": epochs,
+            "steps": one.settings(lr).steps(len(train)),
+        }
+        yield from accuracies("finetune", what, predict(model, test, subject.how), train, settings)
+
+
+def default_taps(head: Head) -> tuple[str, ...]:
+    """h, and those of g1 and z that are something else."""
+    if not head.layers:
+        return ("h",)
+    return ("h", *(tap for tap in ("g1", "z") if tap in head.tap_names))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """Everything but the images and the learning rate."""
+
+    config: FinetuneConfig
+    start: ContrastiveModel
+    tap: str
+    epochs: int
+    how: ExtractConfig
+    seed: int
+
+    def settings(self, lr: float) -> SupervisedConfig:
+        return SupervisedConfig(
+            epochs=self.epochs,
+            batch_size=self.config.batch_size,
+            lr=lr,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def trained(self, images: Images, lr: float) -> TapModel:
+        size = chosen(self.how.augment.size)
+        model = TapModel(self.start, self.tap, len(images.classes), size)
+        train_classifier(model, images, self.settings(lr), self.how, seed=self.seed)
+        return model
+
+
+def _choose(one: _Training, train: Images) -> tuple[float, dict[str, float]]:
+    """The learning rate of highest validation accuracy, of equals the lowest; and the accuracy of
+    each."""
+    lrs = sorted(one.config.lrs)
+    if len(lrs) == 1:
+        return lrs[0], {}
+    fraction = one.config.validation_fraction
+    fit, held_out = stratified_split(training_labels(train), fraction, one.seed)
+    if not len(held_out):
+        raise UserError(
+            "finetune chooses its learning rate on training images held out of every class; "
+            "got no class of 2 images; use more labels or a single --finetune.lrs"
+        )
+    accuracy = {}
+    for lr in lrs:
+        model = one.trained(train.select(fit), lr)
+        logits = predict(model, train.select(held_out), one.how)
+        accuracy[f"{lr:g}"] = right(logits).double().mean().item()
+    return max(lrs, key=lambda lr: accuracy[f"{lr:g}"]), accuracy

@@ -1,0 +1,157 @@
+"""The geometry of the test features: spread, collapse, classes, twins, and what taps share.
+
+Only `separation` needs labels. docs/no-labels.md says what to make of the values.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from scipy import stats
+from torch import Tensor
+
+from headwise import rng
+from headwise.augment import batch_index, view_batches
+from headwise.errors import UserError
+from headwise.evaluation.subject import Subject
+from headwise.evaluation.values import Value, mean_value
+from headwise.features import Features, all_taps, at_taps
+from headwise.geometry import (
+    class_separation,
+    effective_rank,
+    feature_std,
+    linear_cka,
+    renyi_mutual_information,
+    singular_values,
+    twin_distances,
+    uniformity,
+)
+
+# Of larger test sets, so many rows. Effective rank depends on their number: one for all runs.
+_ROWS = 4096
+# For measures of all pairs of rows, and images whose views are compared.
+_PAIR_ROWS = 2048
+_GROUPS = 10
+"""Of the jackknife."""
+
+
+def geometry(tap: str, train: Features, test: Features, *, seed: int) -> Iterator[Value]:
+    """`rank`, `uniformity`, `std` and, with labels, `separation` of the test features."""
+    x = _checked(tap, test)
+    rows, fewer = (_sample(len(x), most, seed) for most in (_ROWS, _PAIR_ROWS))
+    most = {"most": min(len(rows), x.shape[1])}
+    spectrum = {"spectrum": singular_values(x[rows]).numpy()}
+    yield _estimate(f"rank/{tap}", effective_rank, x[rows], settings=most, arrays=spectrum)
+    yield _estimate(f"uniformity/{tap}", uniformity, x[fewer])
+    yield _estimate(f"std/{tap}", feature_std, x[rows])
+    if test.labels is not None:
+        labels = test.labels[rows]
+        classes = len(labels.unique())
+        if classes < 2:
+            raise UserError(f"separation/{tap} needs images of at least 2 classes; got {classes}")
+        chance = {"chance": (classes - 1) / (len(rows) - 1)}
+        yield _estimate(f"separation/{tap}", class_separation, x[rows], labels, settings=chance)
+
+
+def between_taps(subject: Subject, *, seed: int) -> Iterator[Value]:
+    """`cka/h-TAP` and `renyi/h-TAP` of the test features of `h` and every other tap of the model;
+    none where `h` is not among the taps."""
+    taps = [tap for tap in _taps(subject) if tap != "h"] if "h" in subject.tables else []
+    for tap in taps:
+        h, other = (_checked(t, subject.tables[t].test) for t in ("h", tap))
+        rows, fewer = (_sample(len(h), most, seed) for most in (_ROWS, _PAIR_ROWS))
+        mixed = rows[torch.randperm(len(rows), generator=rng.generator(seed, "unrelated"))]
+        chance = {"chance": linear_cka(h[rows], other[mixed]).item()}
+        yield _estimate(f"cka/h-{tap}", linear_cka, h[rows], other[rows], settings=chance)
+        yield _estimate(f"renyi/h-{tap}", renyi_mutual_information, h[fewer], other[fewer])
+
+
+def between_twins(subject: Subject, *, seed: int) -> Iterator[Value]:
+    """`alignment/TAP`: the mean squared distance of two views of one test image, under the
+    augmentation of pretraining. A head that attends over samples sees either view in a batch
+    without its twin."""
+    taps, model, how = _taps(subject), subject.model, subject.how
+    images = subject.shown
+    steps = math.ceil(min(_PAIR_ROWS, len(images)) / how.batch_size)
+    size = min(_PAIR_ROWS, len(images)) // steps
+    # The same images for every seed and run, other views.
+    images = images.select(_sample(len(images), steps * size, seed=0))
+    batches = view_batches(
+        images,
+        how.augment,
+        batch_size=size,
+        steps=range(steps),
+        seed=seed,
+        device=how.device,
+        workers=how.workers,
+    )
+    distances: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+    for views, _ in batches:
+        ones, twins = (at_taps(model.encoder, model.head, v, taps, how) for v in views.chunk(2))
+        for tap in taps:
+            distances[tap].append(twin_distances(ones[tap], twins[tap]).cpu())
+    seen = torch.cat([batch_index(len(images), size, step, seed) for step in range(steps)])
+    for tap in taps:
+        yield mean_value(f"alignment/{tap}", torch.cat(distances[tap])[seen.argsort()])
+
+
+def cka_between(a: Features, b: Features) -> float:
+    """Linear CKA of two runs' features of the same images. Raises `UserError` for others."""
+    if not torch.equal(a.index, b.index):
+        raise UserError(
+            f"CKA needs features of the same images; got {len(a.index)} and {len(b.index)} that "
+            "differ; extract both from one set"
+        )
+    return linear_cka(*(_checked("features", one) for one in (a, b))).item()
+
+
+def _taps(subject: Subject) -> list[str]:
+    """Those of the tables that are of the model."""
+    known = all_taps(subject.model.encoder, subject.model.head)
+    return [tap for tap in known if tap in subject.tables]
+
+
+def _checked(tap: str, features: Features) -> Float[Tensor, "n p"]:
+    x = features.vectors
+    if not x.isfinite().all():
+        raise UserError(
+            f"geometry needs finite features; {tap} has NaN or infinity; did pretraining diverge?"
+        )
+    return x
+
+
+def _sample(n: int, most: int, seed: int) -> Int64[Tensor, " m"]:
+    """All rows, or `most` drawn among them, in their order."""
+    drawn = torch.randperm(n, generator=rng.generator(seed, "geometry"))[:most]
+    return drawn.sort().values
+
+
+def _estimate(
+    name: str,
+    measure: Callable[..., Tensor],
+    *columns: Tensor,
+    settings: dict[str, Any] | None = None,
+    arrays: dict[str, np.ndarray] | None = None,
+) -> Value:
+    """The measure of these rows, with the 95 % interval of a delete-a-group jackknife. (Resampled
+    rows would count some images twice: that lowers ranks, and pairs of equal rows have distance
+    0.) Rows are dealt to the groups at random, lest a group be a class."""
+    n, value, interval = len(columns[0]), measure(*columns).item(), None
+    if n >= 2 * _GROUPS:
+        group = torch.randperm(n, generator=rng.generator(0, "jackknife")) % _GROUPS
+        kept = [group != left_out for left_out in range(_GROUPS)]
+        without = torch.stack([measure(*(column[k] for column in columns)) for k in kept]).double()
+        error = ((_GROUPS - 1) * without.var(correction=0)).sqrt().item()
+        margin = float(stats.t.ppf(0.975, _GROUPS - 1)) * error
+        interval = (value - margin, value + margin)
+    return Value(
+        name=name,
+        value=value,
+        n=n,
+        interval=interval,
+        settings=settings or {},
+        arrays=arrays or {},
+    )

@@ -1,0 +1,100 @@
+"""Leakage: whether a head that looks at the whole batch takes the label from there.
+
+`z` of such a head depends on the batch-mates. In batches of one class they give the class away, and
+a probe of `z` reads what the image itself need not show. So `z` is probed three times: in shuffled
+batches (the headline number), in batches of one class each, and alone.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from headwise import hardware, rng
+from headwise.evaluation.knn import knn, knn_self
+from headwise.evaluation.subject import Subject, Table, tables
+from headwise.evaluation.values import RESAMPLES, Value
+from headwise.features import ExtractConfig, Features
+from headwise.heads import Head
+
+Order = Literal["shuffled", "sorted", "singleton"]
+"""Which images share a batch: any, those of one class, none."""
+
+
+def leakage(subject: Subject, *, seed: int) -> Iterator[Value]:
+    """`leakage_knn/ORDER` and `leakage_knn_self/ORDER` for every order; `leakage/z` and
+    `leakage_self/z`: how much better either reads `z` in batches of one class than in shuffled
+    ones, with a verdict in words."""
+    head, classes = subject.model.head, len(subject.images.train.classes)
+    if not head.batch_aware:
+        verdict = "this head does not look at the batch: nothing can leak"
+        n = len(subject.shown)
+        yield Value(name="leakage/z", value=0.0, n=n, settings={"verdict": verdict})
+        return
+    h = subject.tables.get("h") or tables(subject.model, subject.images, ["h"], subject.how)["h"]
+    right: dict[str, Tensor] = {}
+    for order in get_args(Order):
+        z = Table(*(projected(head, part, order, subject.how, seed) for part in h))
+        for value in (*knn(order, *z, num_classes=classes), *knn_self(order, *z)):
+            assert value.each is not None, "k-NN says right or wrong for every image"
+            right[value.name] = value.each
+            yield dataclasses.replace(value, name=f"leakage_{value.name}")
+    batches = _batches(h.test, "sorted", subject.how.batch_size, seed)
+    for name, probe in ("leakage/z", "knn"), ("leakage_self/z", "knn_self"):
+        gained = right[f"{probe}/sorted"] - right[f"{probe}/shuffled"]
+        yield _gap(name, gained, batches, seed)
+
+
+@torch.no_grad()
+def projected(head: Head, h: Features, order: Order, how: ExtractConfig, seed: int) -> Features:
+    """`z` of the rows, in batches of this order; `h` itself does not depend on batches."""
+    batches = _batches(h, order, how.batch_size, seed)
+    with hardware.autocast(how.device, how.precision):
+        z = [head(h.vectors[rows].to(how.device), views=1).float().cpu() for rows in batches]
+    return h._replace(vectors=torch.cat(z)[torch.cat(batches).argsort()])
+
+
+def _batches(h: Features, order: Order, batch_size: int, seed: int) -> list[Int64[Tensor, " b"]]:
+    """The rows of every batch. Shuffled as when they were extracted, where all could be read."""
+    shuffled = torch.randperm(len(h.vectors), generator=rng.generator(seed, "extract"))
+    if order != "sorted":
+        return list(shuffled.split(1 if order == "singleton" else batch_size))
+    assert h.labels is not None, "labels were checked"
+    labels = h.labels[shuffled]
+    of_one_class = [shuffled[labels == label] for label in labels.unique()]
+    return [batch for rows in of_one_class for batch in rows.split(batch_size)]
+
+
+def _gap(
+    name: str, gained: Float[Tensor, " n"], batches: list[Int64[Tensor, " b"]], seed: int
+) -> Value:
+    """Images of one sorted batch are right or wrong together, so the interval is from resampled
+    batches."""
+    sums = np.array([gained[batch].sum().item() for batch in batches])
+    sizes = np.array([len(batch) for batch in batches])
+    generator = np.random.default_rng(rng.seed_at(seed, "leakage"))
+    draws = generator.integers(len(batches), size=(RESAMPLES, len(batches)))
+    low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
+    value = gained.mean().item()
+    points = f"{100 * value:+.1f} points"
+    if low <= 0 <= high:
+        verdict = (
+            f"no leakage shown: in class-sorted batches z reads {points} against shuffled ones, "
+            "which chance explains"
+        )
+    else:
+        verdict = (
+            f"z depends on its batch-mates: class-sorted batches read {points} against shuffled "
+            "ones; the headline number is the shuffled one"
+        )
+    return Value(
+        name=name,
+        value=value,
+        n=len(gained),
+        interval=(float(low), float(high)),
+        settings={"verdict": verdict},
+    )

@@ -1,0 +1,47 @@
+"""SimCLR's linear evaluation: a linear layer on the frozen encoder, trained under crops and flips.
+
+Chen et al., arXiv 2002.05709, B.6: SGD with Nesterov momentum 0.9, learning rate 0.1·B/256, 90
+epochs, no regularisation, random crops and flips; at test a central crop. The decay of the learning
+rate is that of its code, half a cosine. The paper's batch is 4,096 images.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from headwise.config import chosen
+from headwise.evaluation.subject import Subject
+from headwise.evaluation.supervised import (
+    SupervisedConfig,
+    TapModel,
+    accuracies,
+    check_splits,
+    predict,
+    train_classifier,
+)
+from headwise.evaluation.values import Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSgdConfig:
+    """The linear layer that is trained under augmentation."""
+
+    epochs: int = 90
+    """Passes over the training images, each through the whole encoder."""
+    batch_size: int = 256
+    lr: float = 0.1
+    """Learning rate at 256 images a batch; it goes with the batch size."""
+
+
+def linear_sgd(subject: Subject, config: LinearSgdConfig, *, seed: int) -> Iterator[Value]:
+    """`linear_sgd/h`, `linear_sgd_top5/h`, `linear_sgd_per_class/h`: accuracy on the test images.
+
+    The encoder is a copy in evaluation mode, so that BatchNorm's statistics stay as pretraining
+    left them, and no gradient goes through it. Nothing is chosen; the last step counts.
+    """
+    train, test = subject.images.train, check_splits(*subject.images)
+    training = SupervisedConfig(epochs=config.epochs, batch_size=config.batch_size, lr=config.lr)
+    size = chosen(subject.how.augment.size)
+    model = TapModel(subject.model, "h", len(train.classes), size)
+    train_classifier(model, train, training, subject.how, seed=seed, frozen=model.encoder)
+    settings = {"epochs": config.epochs, "steps": training.steps(len(train))}
+    yield from accuracies("linear_sgd", "h", predict(model, test, subject.how), train, settings)

@@ -1,0 +1,84 @@
+"""The metrics of transfer: top-1, mean per class, 11-point mean average precision."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+from headwise.errors import UserError
+from headwise.evaluation.statistics import PairedTest, paired_score_test
+
+Metric = Literal["top1", "per_class", "map11"]
+METRICS: tuple[Metric, ...] = ("top1", "per_class", "map11")
+
+
+def score(metric: Metric, answers: Shaped[Tensor, "n *c"], truth: Shaped[Tensor, "n *c"]) -> float:
+    """A metric by name, 0 to 1, of predicted and true classes `[n]`; of `map11`, of scores and
+    true memberships `[n, c]`."""
+    match metric:
+        case "top1":
+            return (answers == truth).double().mean().item()
+        case "per_class":
+            return mean_per_class(answers, truth)
+        case "map11":
+            precisions = average_precision_11(answers, truth)
+            return precisions[truth.any(0)].mean().item()
+
+
+def mean_per_class(predictions: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]) -> float:
+    """The mean of each class's accuracy, over the classes that occur among the labels."""
+    counts = labels.bincount()
+    right = labels[predictions == labels].bincount(minlength=len(counts))
+    here = counts > 0
+    return (right[here].double() / counts[here]).mean().item()
+
+
+def average_precision_11(
+    scores: Float[Tensor, "n c"], targets: Bool[Tensor, "n c"]
+) -> Float[Tensor, " c"]:
+    """Average precision of every class as PASCAL VOC 2007 has it: the mean, over the recalls 0,
+    0.1, …, 1, of the highest precision at that recall or above.
+
+    Precision is taken where the score changes: images of equal score come together, so their order
+    does not matter. A class without a positive has 0.
+    """
+    ranked, order = scores.T.sort(dim=1, descending=True)
+    found = targets.T.gather(1, order).cumsum(1)
+    precision = found.double() / torch.arange(1, len(scores) + 1, device=scores.device)
+    precision[:, :-1][ranked[:, :-1] == ranked[:, 1:]] = 0.0
+    best_from_here = precision.flip(1).cummax(1).values.flip(1)
+    # In whole numbers: 3 of 10 is a recall of 0.3, which floats do not promise.
+    needed = (torch.arange(11, device=scores.device) * found[:, -1:] + 9) // 10
+    return best_from_here.gather(1, torch.searchsorted(found, needed)).mean(1)
+
+
+def answers_name(metric: Metric) -> str:
+    """Under which name a value's `arrays` keep the answers, beside `truth`."""
+    return "scores" if metric == "map11" else "predictions"
+
+
+def compare_values(
+    metric: Metric, a: dict[str, np.ndarray], b: dict[str, np.ndarray], *, seed: int
+) -> PairedTest:
+    """Compare two systems by the `arrays` of their values in this metric: swap their answers to
+    random images. Scores are compared as ranks among the test images, which changes no average
+    precision and makes those of two systems exchangeable.
+
+    Raises `UserError` unless both were judged on the same images.
+    """
+    if not np.array_equal(a["truth"], b["truth"]):
+        raise UserError("a comparison needs two runs that were judged on the same test images")
+    first, second = (one[answers_name(metric)] for one in (a, b))
+    if metric == "map11":
+        from scipy.stats import rankdata
+
+        first, second = rankdata(first, axis=0), rankdata(second, axis=0)
+    return paired_score_test(
+        lambda answers, truth: score(metric, answers, truth),
+        torch.from_numpy(first),
+        torch.from_numpy(second),
+        torch.from_numpy(a["truth"]),
+        seed=seed,
+    )

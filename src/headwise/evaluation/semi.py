@@ -1,0 +1,143 @@
+"""Few labels: the whole network fine-tuned on a small part of them, against from scratch.
+
+SimCLR's semi-supervised protocol (Chen et al., arXiv 2002.05709, B.5).
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from headwise import rng
+from headwise.config import chosen
+from headwise.data import Images
+from headwise.data.images import fingerprint
+from headwise.errors import UserError
+from headwise.evaluation.subject import Subject
+from headwise.evaluation.supervised import (
+    SupervisedConfig,
+    TapModel,
+    accuracies,
+    check_splits,
+    new_weights,
+    predict,
+    train_classifier,
+    training_labels,
+)
+from headwise.evaluation.values import Value
+from headwise.files import write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemiConfig:
+    """The paper's recipe: SGD with Nesterov momentum 0.9, no warm-up, no weight decay, crops and
+    flips. Its batch is 4,096 images."""
+
+    fractions: tuple[float, ...] = (0.01, 0.1)
+    """Of the training labels."""
+    epochs: tuple[int, ...] = (60, 30)
+    """Passes over the labelled images, one number for each of `fractions`."""
+    min_steps: int = 200
+    """But at least so many steps: few labels are few steps an epoch. The paper's 60 epochs of 1 %
+    of ImageNet are 188."""
+    batch_size: int = 256
+    """Or all labelled images, where they are fewer."""
+    lr: float = 0.05
+    """Learning rate at 256 images a batch; it goes with the batch size."""
+    from_tap: str = "h"
+    """Where the classifier sits: h discards the head, g1 keeps its first layer (SimCLRv2)."""
+
+    def __post_init__(self) -> None:
+        if len(self.fractions) != len(self.epochs) or not self.fractions:
+            raise UserError(
+                "--semi.epochs must be one number for each of --semi.fractions; "
+                f"got {len(self.epochs)} for {len(self.fractions)}"
+            )
+        if not all(0 < fraction <= 1 for fraction in self.fractions):
+            raise UserError(f"--semi.fractions must lie in (0, 1]; got {self.fractions}")
+
+
+def semi(subject: Subject, config: SemiConfig, *, seed: int) -> Iterator[Value]:
+    """`semi_1/finetuned`, `semi_1/scratch` and the same of every fraction, named by its percentage;
+    each with `_top5` and `_per_class`: accuracy on the test images.
+
+    Both networks are trained on the same images in the same order by the same recipe, which is made
+    for the pretrained one: from scratch another might reach more. The labelled images are those of
+    `subsets/semi-PERCENT-seedSEED.csv` in the run's folder (see `labelled_subset`).
+    """
+    train, test = subject.images.train, check_splits(*subject.images)
+    starts = {"finetuned": subject.model, "scratch": new_weights(subject.config, seed)}
+    size = chosen(subject.how.augment.size)
+    for fraction, epochs in zip(config.fractions, config.epochs, strict=True):
+        percent = f"{100 * fraction:g}"
+        path = subject.folder / "subsets" / f"semi-{percent}-seed{seed}.csv"
+        subset = train.select(labelled_subset(train, fraction, seed, path))
+        training = SupervisedConfig(
+            epochs=epochs,
+            batch_size=config.batch_size,
+            lr=config.lr,
+            min_steps=config.min_steps,
+        )
+        settings = {"labels": len(subset), "steps": training.steps(len(subset))}
+        for what, start in starts.items():
+            model = TapModel(start, config.from_tap, len(train.classes), size)
+            train_classifier(model, subset, training, subject.how, seed=seed)
+            logits = predict(model, test, subject.how)
+            about = {**settings, "from_tap": config.from_tap}
+            yield from accuracies(f"semi_{percent}", what, logits, subset, about)
+
+
+def labelled_subset(images: Images, fraction: float, seed: int, path: Path) -> Int64[Tensor, " m"]:
+    """The ascending indices of the images whose labels are used, and the file that lists them.
+
+    A file at `path` that was made for these images and labels is read, else it is written: a line
+    with their fingerprint, then the id and the class of every image.
+    """
+    labels = training_labels(images)
+    parts = (images.fingerprint.encode(), labels.numpy(), repr(images.classes).encode())
+    first = f"# training images {fingerprint(*parts)}"
+    if path.is_file():
+        line, _, rows = path.read_text(encoding="utf-8").partition("\n")
+        if line == first:
+            return _read(images, rows, path)
+    index = draw_subset(labels, fraction, seed)
+    table = io.StringIO()
+    rows = [(_text(images.ids[i]), images.classes[labels[i]]) for i in index.tolist()]
+    csv.writer(table, lineterminator="\n").writerows([("id", "class"), *rows])
+    write_text(path, f"{first}\n{table.getvalue()}")
+    return index
+
+
+def draw_subset(labels: Int64[Tensor, " n"], fraction: float, seed: int) -> Int64[Tensor, " m"]:
+    """Ascending indices of as many images of every class as make up this fraction, at least one; of
+    a class with fewer, all. A smaller fraction is a subset of a larger one."""
+    classes = labels.unique().tolist()
+    each = max(1, round(fraction * len(labels) / len(classes)))
+    drawn = []
+    for label in classes:
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=rng.generator(seed, "semi", label))
+        drawn.append(members[order[:each]])
+    return torch.cat(drawn).sort().values
+
+
+def _read(images: Images, rows: str, path: Path) -> Int64[Tensor, " m"]:
+    places = {_text(id): i for i, id in enumerate(images.ids)}
+    listed = [row["id"] for row in csv.DictReader(io.StringIO(rows))]
+    unknown = next((id for id in listed if id not in places), None)
+    if unknown is not None or not listed:
+        raise UserError(
+            f"{path} must list training images by id; got {unknown or 'none'}; "
+            "delete it to have the images drawn again"
+        )
+    return torch.tensor(sorted({places[id] for id in listed}))
+
+
+def _text(id: str) -> str:
+    """File names may hold bytes that are not UTF-8."""
+    return id.encode(errors="backslashreplace").decode()

@@ -1,0 +1,272 @@
+"""Training with labels, for the protocols that do: one loop, one model."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from headwise import hardware, rng
+from headwise.augment import AugmentConfig, batch_index, view_batches
+from headwise.augment.decoding import Skipped
+from headwise.data import Images
+from headwise.errors import UserError, nearest
+from headwise.evaluation.values import Value, mean_value
+from headwise.features import ExtractConfig, Features, extract
+from headwise.heads import Head
+from headwise.model import ContrastiveModel
+from headwise.optim import (
+    OptimConfig,
+    build_optimizer,
+    learning_rate,
+    peak_learning_rate,
+)
+from headwise.pretrain_config import PretrainConfig, build_model
+
+IGNORED = -100
+"""The label of a row that `cross_entropy` leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    """SGD with Nesterov momentum under crops and flips, without warm-up."""
+
+    epochs: int
+    """As many images are seen as so many passes over them have, in batches of full size."""
+    lr: float
+    """Learning rate at 256 images a batch; it goes with the batch size."""
+    batch_size: int = 256
+    """Images a step; all of them, where there are fewer."""
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    """Never on biases and normalisation."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """cosine: half a cosine to 0, as in SimCLR's code."""
+    min_steps: int = 1
+    """At least so many steps, however few the images."""
+
+    def __post_init__(self) -> None:
+        # The optimizer checks its own settings.
+        for name, least in (("epochs", 1), ("batch_size", 2), ("min_steps", 1)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"training with labels: {name} must be at least {least}; "
+                    f"got {getattr(self, name)}"
+                )
+        _optim_config(self)
+
+    def steps(self, n: int) -> int:
+        """For `n` images."""
+        return max(round(self.epochs * n / min(self.batch_size, n)), self.min_steps)
+
+
+class TapModel(nn.Module):
+    """The encoder, the head up to a tap, and a linear classifier on it: logits from pixels.
+
+    Encoder and head are copies; the classifier starts at zero, so no seed enters it.
+    """
+
+    def __init__(self, model: ContrastiveModel, tap: str, num_classes: int, size: int) -> None:
+        """`tap`: h or one of the head's. `size`: of the images, px. Raises `UserError` for a tap
+        that the head does not have."""
+        super().__init__()
+        known = ("h", *model.head.tap_names)
+        if tap not in known:
+            raise UserError(
+                f"a network is cut at h or at a tap of its head; got {tap!r}; {nearest(tap, known)}"
+            )
+        depth = known.index(tap)
+        self.encoder = copy.deepcopy(model.encoder)
+        self.head = Head(copy.deepcopy(list(model.head.layers[:depth])), model.head.context)
+        self.eval()
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            rows = self.head(self.encoder(torch.zeros(1, 3, size, size, device=device)), views=1)
+        self.classifier = nn.Linear(rows.shape[1], num_classes, device=device)
+        nn.init.zeros_(self.classifier.weight)
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n c"]:
+        """Logits, float32 under autocast too. A head that attends over the batch does so here."""
+        rows = self.head(self.encoder(pixels), views=1)
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.classifier(rows.float())
+
+
+def train_classifier(
+    model: nn.Module,
+    images: Images,
+    config: SupervisedConfig,
+    how: ExtractConfig,
+    *,
+    seed: int,
+    frozen: nn.Module | None = None,
+    sets: Bool[Tensor, "k c"] | None = None,
+) -> Float[Tensor, " steps"]:
+    """Train `model` (logits from pixels) in place on the labels of `images`, and leave it in
+    evaluation mode; the loss of every step. That is not checked to be finite: who chooses among
+    settings may meet one that diverges.
+
+    `frozen` is the part of the model that stays as it is, BatchNorm's running statistics included,
+    and that no gradient goes through. Files that cannot be read are left out of the loss.
+    `sets`: of every label the classes that it stands for, where images have several.
+    """
+    training_labels(images)
+    images = images.to(how.device)
+    model.to(device=how.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    if frozen is not None:
+        frozen.requires_grad_(False).eval()
+    n = len(images)
+    batch, total = min(config.batch_size, n), config.steps(n)
+    optim = _optim_config(config)
+    optimizer, peak = build_optimizer(optim, model), peak_learning_rate(optim, batch)
+    place = rng.seed_at(seed, "supervised")
+    batches = view_batches(
+        images,
+        crops_and_flips(how.augment),
+        batch_size=batch,
+        steps=range(total),
+        seed=place,
+        device=how.device,
+        workers=how.workers,
+        views=1,
+    )
+    losses = []
+    for step, (views, skipped) in enumerate(batches):
+        targets = _targets(images, batch_index(n, batch, step, place), skipped).to(how.device)
+        with hardware.autocast(how.device, how.precision):
+            logits = model(views.contiguous(memory_format=torch.channels_last))
+        loss = _loss(logits.float(), targets, sets)
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(config, step, peak, total)
+        optimizer.step()
+        losses.append(loss.detach())
+    model.eval()
+    return torch.stack(losses).cpu()
+
+
+def predict(model: nn.Module, images: Images, how: ExtractConfig) -> Features:
+    """The logits (`vectors`) of whole images, in their order, with their labels and places: those
+    that cannot be read are missing. The model is in evaluation mode for it; a head that attends
+    over the batch sees shuffled batches of `how.batch_size`, which need not be that of training."""
+    return extract(model, None, images, ["h"], how)["h"]
+
+
+def right(logits: Features, top: int = 1) -> Bool[Tensor, " n"]:
+    """Of every image whether its label is among the `top` highest logits; never where a logit is
+    not finite."""
+    assert logits.labels is not None, "labels were checked"
+    among = (logits.vectors.topk(top).indices == logits.labels[:, None]).any(1)
+    return among & logits.vectors.isfinite().all(1)
+
+
+def accuracies(
+    protocol: str, what: str, logits: Features, train: Images, settings: dict[str, Any]
+) -> Iterator[Value]:
+    """Top-1, top-5 where there are more than five classes, and the mean per class of those among
+    the test images; each with its chance level, the commonest training classes as a constant guess.
+
+    Raises `UserError` for logits that are not finite.
+    """
+    if not logits.vectors.isfinite().all():
+        raise UserError(
+            f"{protocol}/{what} must have finite logits; got NaN or infinity: "
+            "training diverged; try a lower learning rate"
+        )
+    labels = logits.labels
+    assert labels is not None, "labels were checked"
+    common = training_labels(train).bincount().argsort(descending=True, stable=True)
+    tops = {"": 1, "_top5": 5} if logits.vectors.shape[1] > 5 else {"": 1}
+    for suffix, top in tops.items():
+        chance = torch.isin(labels, common[:top]).double().mean().item()
+        yield mean_value(
+            f"{protocol}{suffix}/{what}", right(logits, top), {**settings, "chance": chance}
+        )
+    # Weighted so that the mean over images is the mean over classes.
+    present, place, counts = labels.unique(return_inverse=True, return_counts=True)
+    each = right(logits).double() * (len(labels) / (len(present) * counts[place]))
+    yield mean_value(f"{protocol}_per_class/{what}", each, {**settings, "chance": 1 / len(present)})
+
+
+def training_labels(images: Images) -> Int64[Tensor, " n"]:
+    """On the CPU. Raises `UserError` where there are none, or of one class only."""
+    if images.labels is None:
+        raise UserError("training with labels needs labels; the images have none")
+    labels = images.labels.cpu()
+    if len(labels.unique()) < 2:
+        raise UserError(
+            "training with labels needs images of at least 2 classes; "
+            f"got {len(labels)} images of {len(labels.unique())}"
+        )
+    return labels
+
+
+def check_splits(train: Images, test: Images | None) -> Images:
+    """The test images. Raises `UserError` where they have a class that training lacks."""
+    labels = training_labels(train)
+    assert test is not None, "labelled test images were asked for"
+    assert test.labels is not None, "labelled test images were asked for"
+    asked = test.labels.cpu()
+    unseen = asked[~torch.isin(asked, labels)]
+    if len(unseen):
+        raise UserError(
+            "test labels must be among the training labels; "
+            f"got class {train.classes[int(unseen[0])]!r} in the test split only"
+        )
+    return test
+
+
+def crops_and_flips(config: AugmentConfig) -> AugmentConfig:
+    """Pretraining's crops and flips, size and normalisation, without its changes of colour."""
+    return dataclasses.replace(config, jitter=0.0, grey=0.0, blur=0.0)
+
+
+def new_weights(config: PretrainConfig, seed: int) -> ContrastiveModel:
+    """The same network from scratch, for the baselines; on the CPU."""
+    return build_model(dataclasses.replace(config, seed=rng.seed_at(seed, "scratch")))[1]
+
+
+def _targets(images: Images, index: Tensor, skipped: Skipped) -> Tensor:
+    """The labels at `index`, but of unreadable images, in whose place stand others."""
+    assert images.labels is not None, "labels were checked"
+    targets = images.labels[index.to(images.labels.device)]
+    if not skipped:
+        return targets
+    bad = {id for id, _ in skipped}
+    rows = torch.tensor([images.ids[i] in bad for i in index.tolist()])
+    return targets.masked_fill(rows.to(targets.device), IGNORED)
+
+
+def _loss(logits: Tensor, labels: Tensor, sets: Tensor | None) -> Tensor:
+    """Cross-entropy; with several classes an image, the sum of every class's own."""
+    if sets is None:
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED)
+    read = labels != IGNORED
+    targets = sets.to(labels.device)[labels[read]].float()
+    losses = F.binary_cross_entropy_with_logits(logits[read], targets, reduction="none")
+    return losses.sum(1).mean()
+
+
+def _optim_config(config: SupervisedConfig) -> OptimConfig:
+    return OptimConfig(
+        name="sgd",
+        lr=config.lr,
+        lr_scaling="linear",
+        momentum=config.momentum,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+    )
+
+
+def _rate(config: SupervisedConfig, step: int, peak: float, total: int) -> float:
+    if config.schedule == "constant":
+        return peak
+    return learning_rate(step, peak=peak, warmup_steps=0, total_steps=total)

@@ -1,0 +1,260 @@
+"""Transfer to other labelled images: a linear probe on `h`, and the encoder fine-tuned.
+
+SimCLR's transfer protocol (Chen et al., arXiv 2002.05709, B.8), after Kornblith et al.
+(arXiv 1805.08974).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Shaped
+from torch import Tensor, nn
+
+from headwise import hardware
+from headwise.config import chosen
+from headwise.data import ImageFiles, Images
+from headwise.data.split import stratified_split
+from headwise.encoders import build_encoder
+from headwise.errors import UserError
+from headwise.evaluation.linear import linear_probe
+from headwise.evaluation.metrics import Metric, answers_name, score
+from headwise.evaluation.multilabel import memberships, multilabel_probe
+from headwise.evaluation.statistics import bootstrap
+from headwise.evaluation.subject import Subject
+from headwise.evaluation.supervised import (
+    SupervisedConfig,
+    TapModel,
+    check_splits,
+    predict,
+    train_classifier,
+    training_labels,
+)
+from headwise.evaluation.targets import Target, open_target
+from headwise.evaluation.values import Value, mean_value
+from headwise.features import ExtractConfig, Features, extract
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferConfig:
+    """Fine-tuning is cheap by default, four trainings of 200 steps a target; the paper's are 57 of
+    20,000."""
+
+    targets: tuple[str, ...] = ()
+    """Each NAME=IMAGES, images as for --data; or NAME:METRIC=IMAGES with metric top1 (if none is
+    given), per_class or map11, where images of several classes have the class a+b; or one of the
+    paper's sets: food101 cifar10 cifar100 birdsnap sun397 cars aircraft voc2007 dtd pets caltech101
+    flowers."""
+    limit: int | None = None
+    """Take this many images of each split of a target at most."""
+    finetune: bool = True
+    """Also fine-tune the encoder on each target."""
+    steps: int = 200
+    """Of fine-tuning; at least one pass over the images. The paper: 20,000."""
+    batch_size: int = 256
+    """Images a step of fine-tuning."""
+    lrs: tuple[float, ...] = (0.001, 0.01, 0.1)
+    """Learning rates to choose from on a validation split, at 256 images a batch. The paper: 7,
+    log-spaced from 1e-4 to 0.1."""
+    weight_decays: tuple[float, ...] = (0.0,)
+    """To choose from; each is divided by the learning rate, as in the paper: 0, and 7 log-spaced
+    from 1e-6 to 1e-3."""
+    validation_fraction: float = 0.2
+    """Of the training images of every class, to choose settings of fine-tuning on."""
+
+    def __post_init__(self) -> None:
+        if not self.lrs or not self.weight_decays:
+            raise UserError(
+                "--transfer.lrs and --transfer.weight-decays must name at least one value each"
+            )
+        if min(self.lrs) <= 0 or min(self.weight_decays) < 0:
+            raise UserError(
+                "--transfer.lrs must be positive and --transfer.weight-decays not negative; "
+                f"got {self.lrs} and {self.weight_decays}"
+            )
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(
+                "--transfer.validation-fraction must lie between 0 and 1; "
+                f"got {self.validation_fraction}"
+            )
+
+
+def transfer(subject: Subject, config: TransferConfig, *, seed: int) -> Iterator[Value]:
+    """`transfer_linear/NAME`, `transfer_untrained/NAME` (the same probe on the encoder's first
+    weights) and `transfer_finetune/NAME` for every target, each in the target's metric on its test
+    images.
+
+    All targets are opened before the first is measured. Raises `UserError` for one that is missing
+    or that cannot be learned from, always with its name.
+    """
+    targets = [open_target(text, limit=config.limit) for text in config.targets]
+    names = [target.name for target in targets]
+    if not names or len(set(names)) < len(names):
+        raise UserError(
+            "--transfer.targets must name at least one target, each once; "
+            f"got {' '.join(names) or 'none'}"
+        )
+    for target in targets:
+        try:
+            one = _one(subject, target, seed)
+            yield from _linear(subject, one)
+            if config.finetune:
+                yield _finetuned(subject, config, one)
+        except UserError as error:
+            raise UserError(f"transfer to {target.name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _One:
+    """A target made ready."""
+
+    target: Target
+    test: Images
+    how: ExtractConfig
+    sets: Bool[Tensor, "k c"] | None
+    """Of every label the classes it stands for, where images have several."""
+    seed: int
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.target.images.train.classes) if self.sets is None else self.sets.shape[1]
+
+    def truth(self, features: Features) -> Shaped[Tensor, "n *c"]:
+        assert features.labels is not None, "targets have labels"
+        return features.labels if self.sets is None else self.sets[features.labels]
+
+
+def _one(subject: Subject, target: Target, seed: int) -> _One:
+    train, test = target.images
+    how = dataclasses.replace(subject.how, seed=seed)
+    if isinstance(train, ImageFiles) and not how.workers:
+        how = dataclasses.replace(how, workers=hardware.usable_cores())
+    if target.metric == "map11":
+        _, sets = memberships(train.classes)
+        assert test is not None, "targets have test images"
+        return _One(target, test, how, sets, seed)
+    return _One(target, check_splits(train, test), how, None, seed)
+
+
+def _linear(subject: Subject, one: _One) -> Iterator[Value]:
+    config = subject.config
+    untrained = build_encoder(config.encoder, chosen(config.augment.size), config.seed)
+    encoders = {
+        "transfer_linear": subject.model.encoder,
+        "transfer_untrained": untrained.to(one.how.device),
+    }
+    for protocol, encoder in encoders.items():
+        parts = (one.target.images.train, one.test)
+        train, test = (extract(encoder, None, part, ["h"], one.how)["h"] for part in parts)
+        assert train.labels is not None, "targets have labels"
+        assert test.labels is not None, "targets have labels"
+        if one.sets is None:
+            tables = (train.vectors, train.labels, test.vectors, test.labels)
+            result = linear_probe(*tables, seed=one.seed)
+            answers, penalty = result.predictions, result.penalty
+        else:
+            answers, penalty = multilabel_probe(
+                train.vectors, train.labels, one.sets, test.vectors, seed=one.seed
+            )
+        yield _value(protocol, one, answers, one.truth(test), {"penalty": penalty})
+
+
+def _finetuned(subject: Subject, config: TransferConfig, one: _One) -> Value:
+    """With the settings of the best validation score; of equals, the first in the grid."""
+    train = one.target.images.train
+    grid = _grid(config)
+    validation = []
+    if len(grid) > 1:
+        fraction = config.validation_fraction
+        fit, held_out = stratified_split(training_labels(train), fraction, one.seed)
+        for training in grid:
+            model = _trained(subject, one, train.select(fit), training)
+            answers, truth = _asked(model, train.select(held_out), one)
+            validation.append(-1.0 if answers is None else score(one.target.metric, answers, truth))
+    best = validation.index(max(validation)) if validation else 0
+    answers, truth = _asked(_trained(subject, one, train, grid[best]), one.test, one)
+    if answers is None:
+        raise UserError("fine-tuning diverged; try lower --transfer.lrs")
+    settings = {
+        "learning_rate": grid[best].lr,
+        "weight_decay": grid[best].weight_decay,
+        "steps": grid[best].steps(len(train)),
+        "validation_scores": validation,
+    }
+    return _value("transfer_finetune", one, answers, truth, settings)
+
+
+def _grid(config: TransferConfig) -> list[SupervisedConfig]:
+    """Learning rates from low to high, and for each the weight decays."""
+    return [
+        SupervisedConfig(
+            epochs=1,
+            min_steps=config.steps,
+            batch_size=config.batch_size,
+            lr=lr,
+            weight_decay=decay / lr,
+        )
+        for lr in sorted(config.lrs)
+        for decay in sorted(config.weight_decays)
+    ]
+
+
+def _trained(subject: Subject, one: _One, images: Images, training: SupervisedConfig) -> TapModel:
+    model = TapModel(subject.model, "h", one.num_classes, chosen(one.how.augment.size))
+    steps_per_epoch = max(1, len(images) // training.batch_size)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # the paper's max(1 − 10/s, 0.9) is what is kept
+            module.momentum = min(10 / steps_per_epoch, 0.1)
+    train_classifier(model, images, training, one.how, seed=one.seed, sets=one.sets)
+    return model
+
+
+def _asked(
+    model: TapModel, images: Images, one: _One
+) -> tuple[Shaped[Tensor, "n *c"] | None, Shaped[Tensor, "n *c"]]:
+    """Predictions or scores, none where they are not finite, and the truth."""
+    logits = predict(model, images, one.how)
+    answers = logits.vectors if one.sets is not None else logits.vectors.argmax(1)
+    return answers if logits.vectors.isfinite().all() else None, one.truth(logits)
+
+
+def _value(
+    protocol: str,
+    one: _One,
+    answers: Shaped[Tensor, "n *c"],
+    truth: Shaped[Tensor, "n *c"],
+    found: dict[str, Any],
+) -> Value:
+    train = one.target.images.train
+    name, metric = f"{protocol}/{one.target.name}", one.target.metric
+    settings = {
+        "metric": metric,
+        **found,
+        "chance": _chance(training_labels(train), truth, metric),
+        "target": one.target.spec,
+        "target_fingerprint": one.test.fingerprint,
+        "train_images": len(train),
+    }
+    if metric == "top1":
+        return mean_value(name, answers == truth, settings)
+    return Value(
+        name=name,
+        value=score(metric, answers, truth),
+        n=len(truth),
+        interval=bootstrap(
+            lambda rows: score(metric, answers[rows], truth[rows]), len(truth), seed=0
+        ),
+        settings=settings,
+        arrays={answers_name(metric): answers.numpy(), "truth": truth.numpy()},
+    )
+
+
+def _chance(labels: Tensor, truth: Tensor, metric: Metric) -> float:
+    """Of a constant answer."""
+    match metric:
+        case "top1":
+            return (truth == labels.mode().values).double().mean().item()
+        case "per_class":
+            return 1 / len(truth.unique())
+    return truth.double().mean(0)[truth.any(0)].mean().item()

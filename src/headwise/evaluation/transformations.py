@@ -1,0 +1,269 @@
+"""Which transformation was applied to an image, read from `h` and from `z`.
+
+SimCLR's table 3 (arXiv 2002.05709): what the projection head throws away is what the loss asks it
+to ignore.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from headwise import hardware, rng
+from headwise.augment import ops, study_ops
+from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
+from headwise.config import chosen
+from headwise.data import Images, Splits
+from headwise.encoders import build_encoder
+from headwise.errors import UserError
+from headwise.evaluation.altered import Change, altered_features, at_most
+from headwise.evaluation.factors import reading_values, ridge_readings
+from headwise.evaluation.subject import Subject
+from headwise.evaluation.values import Value, mean_value
+from headwise.features import Features
+from headwise.heads import Head
+from headwise.model import ContrastiveModel
+
+Task = Literal["grey", "rotation", "noise", "sobel"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+PAPER: dict[Task, dict[str, float]] = {
+    "grey": {"chance": 0.80, "h": 0.993, "z": 0.974},
+    "rotation": {"chance": 0.25, "h": 0.676, "z": 0.256},
+    "noise": {"chance": 0.50, "h": 0.995, "z": 0.596},
+    "sobel": {"chance": 0.50, "h": 0.966, "z": 0.563},
+}
+"""Accuracies of SimCLR's table 3: ResNet-50 on ImageNet, `h` and `z` of size 2048."""
+
+# The continuous parameters. Crops as in SimCLR, the other ranges those of its colour jitter at half
+# strength and of its blur.
+_CROP_SCALE, _CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+_BRIGHTNESS, _HUE, _SIGMA = (0.6, 1.4), (-0.1, 0.1), (0.1, 2.0)
+
+# With fewer, a class could be missing among the rows that the MLP is validated on.
+_FEWEST_TRAIN, _FEWEST_TEST = 20, 5
+
+# Of the MLP: rows a step, and steps without a better validation before it ends. In steps, not in
+# epochs: a few hundred rows are few steps an epoch.
+_BATCH, _PATIENCE = 200, 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformationsConfig:
+    """Reading from features what was done to an image."""
+
+    train: int = 10_000
+    """Training images that the probes learn from, at most."""
+    test: int = 5_000
+    """Test images, at most."""
+    noise: float = 0.1
+    """σ of the Gaussian noise; 1 is white. (The paper states none.)"""
+    width: int = 256
+    """Hidden units of the MLP. (The paper states none.)"""
+    untrained: bool = True
+    """Also read `h` of the same encoder with its first weights."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("train", _FEWEST_TRAIN), ("test", _FEWEST_TEST), ("width", 1)):
+            if getattr(self, name) < least:
+                raise UserError(
+                    f"transformations.{name} must be at least {least}; got {getattr(self, name)}"
+                )
+        if not self.noise > 0:
+            raise UserError(f"transformations.noise must be positive; got {self.noise}")
+
+
+class _Asked(NamedTuple):
+    """Who reads which images, and the place of what is drawn for them."""
+
+    subject: Subject
+    untrained: ContrastiveModel | None
+    images: Images
+    place: tuple[int, str]
+
+    def generator(self, *where: str | int) -> torch.Generator:
+        seed, split = self.place
+        return rng.generator(seed, "transformations", split, *where)
+
+    def features(self, change: Change) -> dict[str, Features]:
+        how, images = self.subject.how, self.images
+        found = altered_features(self.subject.model, images, ("h", "z"), change, how)
+        if self.untrained is not None:
+            found["untrained"] = altered_features(self.untrained, images, ("h",), change, how)["h"]
+        return found
+
+
+def transformations(
+    subject: Subject, config: TransformationsConfig, *, seed: int
+) -> Iterator[Value]:
+    """`transformation_TASK/TAP`: the accuracy with which an MLP says what was done to test images,
+    each of which is shown once: grey or not (a fifth is), turned by 0, 90, 180 or 270 degrees,
+    with Gaussian noise or not, Sobel-filtered or not. And R² of a ridge regression for parameters
+    of views that are cropped, brightened, turned in hue and blurred all at once.
+
+    TAP is h, z or untrained. They are compared at one size, the smallest of theirs: larger ones
+    are reduced by PCA, fitted on the training images (`pca` in the settings). Needs no labels;
+    without test images a fifth of the training images is held out. Raises `UserError` for too few
+    images and for features that are not finite.
+    """
+    untrained = _untrained(subject) if config.untrained else None
+    train, test = (
+        _Asked(subject, untrained, images, (seed, split))
+        for split, images in zip(("train", "test"), _parts(subject.images, config), strict=True)
+    )
+    for task in TASKS:
+        x, y = _transformed(train, task, config.noise)
+        x_test, truth = _transformed(test, task, config.noise)
+        chance = (truth == y.mode().values).double().mean().item()
+        for tap, (one, one_test, settings) in _same_size(x, x_test).items():
+            right = _mlp_predict(one, y, one_test, config.width, seed) == truth
+            yield mean_value(f"transformation_{task}/{tap}", right, {"chance": chance, **settings})
+    x, targets = _viewed(train)
+    x_test, truths = _viewed(test)
+    for tap, (one, one_test, settings) in _same_size(x, x_test).items():
+        found = ridge_readings(one, targets, one_test, truths)
+        yield from reading_values("transformation", tap, found, {"chance": 0.0, **settings})
+
+
+def _parts(images: Splits, config: TransformationsConfig) -> tuple[Images, Images]:
+    """Images to learn from and images to be asked about; the same at every seed."""
+    train, test = images
+    if test is None or not len(test):
+        order = torch.randperm(len(train), generator=rng.generator(0, "transformations"))
+        fifth = len(train) // 5
+        train, test = train.select(order[fifth:]), train.select(order[:fifth])
+    if len(train) < _FEWEST_TRAIN or len(test) < _FEWEST_TEST:
+        raise UserError(
+            f"transformations needs at least {_FEWEST_TRAIN} training images and {_FEWEST_TEST} "
+            f"test images; got {len(train)} and {len(test)}"
+        )
+    return at_most(train, config.train), at_most(test, config.test)
+
+
+def _untrained(subject: Subject) -> ContrastiveModel:
+    config, how = subject.config, subject.how
+    encoder = build_encoder(config.encoder, chosen(config.augment.size), config.seed)
+    return ContrastiveModel(encoder, Head([])).to(how.device).eval()
+
+
+def _transformed(
+    asked: _Asked, task: Task, sigma: float
+) -> tuple[dict[str, Tensor], Int64[Tensor, " n"]]:
+    """Features of images that were transformed or not, and what was done to each (0: nothing).
+    Every answer has its exact share, so that the chance level is no matter of luck."""
+    rows = torch.arange(len(asked.images))
+    match task:
+        case "grey":
+            answers = (rows % 5 == 0).long()
+        case "rotation":
+            answers = rows % 4
+        case "noise" | "sobel":
+            answers = rows % 2
+    answers = answers[torch.randperm(len(rows), generator=asked.generator(task))]
+
+    def change(images: Tensor, where: Tensor) -> Tensor:
+        answer = answers[where]
+        match task:
+            case "grey":
+                return ops.apply_grey(images, answer.bool())
+            case "rotation":
+                return study_ops.apply_rotation(images, answer)
+            case "sobel":
+                return study_ops.apply_sobel(images, answer.bool())
+        height, width = images.shape[2:]
+        noise = study_ops.sample_noise(
+            len(images),
+            asked.generator(task, int(where[0])),
+            probability=1.0,
+            sigma=(sigma, sigma),
+            size=(height, width),
+        )
+        return study_ops.apply_noise(images, noise._replace(applied=answer.bool()))
+
+    found = asked.features(change)
+    return {tap: one.vectors for tap, one in found.items()}, answers[found["h"].index]
+
+
+def _viewed(asked: _Asked) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Features of random views, and the parameters of each view."""
+    n, size = len(asked.images), chosen(asked.subject.how.augment.size)
+    draws = sample_crop(n, asked.generator("crop"), scale=_CROP_SCALE, ratio=_CROP_RATIO)
+    boxes = crop_boxes(draws, size, size, _CROP_RATIO)
+    top, left, height, width = boxes.double().unbind(1)
+    brightness, hue, sigma = (
+        low + (high - low) * torch.rand(n, generator=asked.generator(name))
+        for name, (low, high) in (("brightness", _BRIGHTNESS), ("hue", _HUE), ("blur", _SIGMA))
+    )
+    targets = {
+        "crop_x": (left + width / 2) / size,
+        "crop_y": (top + height / 2) / size,
+        "crop_area": height * width / size**2,
+        "brightness": brightness,
+        "hue": hue,
+        "blur": sigma,
+    }
+
+    def change(images: Tensor, where: Tensor) -> Tensor:
+        images = apply_crop(images, boxes[where], size)
+        images = ops.adjust_brightness(images, brightness[where].to(images.device))
+        images = ops.adjust_hue(images, hue[where].to(images.device))
+        every = torch.ones(len(where), dtype=torch.bool)
+        return ops.apply_blur(images, ops.Blur(sigma[where], every))
+
+    found = asked.features(change)
+    index = found["h"].index
+    return (
+        {tap: one.vectors for tap, one in found.items()},
+        {name: values[index] for name, values in targets.items()},
+    )
+
+
+def _same_size(
+    train: dict[str, Tensor], test: dict[str, Tensor]
+) -> dict[str, tuple[Float[Tensor, "n p"], Float[Tensor, "m p"], dict[str, Any]]]:
+    """Of every tap its standardised features, at the size of the smallest tap, in units of their
+    root mean square; and what was done for it."""
+    size = min(min(x.shape) for x in train.values())
+    found = {}
+    for tap in train:
+        x, x_test = train[tap].double().numpy(), test[tap].double().numpy()
+        scaler = StandardScaler().fit(x)
+        x, x_test = scaler.transform(x), scaler.transform(x_test)
+        reduce = x.shape[1] > size
+        if reduce:
+            axes = np.linalg.eigh(x.T @ x).eigenvectors[:, -size:]  # of the largest variance
+            x, x_test = x @ axes, x_test @ axes
+        scale = np.sqrt(x.var(0).mean()) or 1.0
+        x, x_test = (torch.from_numpy(one / scale).float() for one in (x, x_test))
+        found[tap] = (x, x_test, {"size": size, "pca": reduce})
+    return found
+
+
+def _mlp_predict(
+    x: Float[Tensor, "n p"],
+    y: Int64[Tensor, " n"],
+    x_test: Float[Tensor, "m p"],
+    width: int,
+    seed: int,
+) -> Int64[Tensor, " m"]:
+    """The answers of an MLP with one hidden layer: Adam until a fifth of the training rows has
+    seen no better epoch for 400 steps, then the best epoch's weights."""
+    fitted = round(0.8 * len(x))
+    mlp = MLPClassifier(
+        (width,),
+        batch_size=min(_BATCH, fitted),
+        early_stopping=True,
+        validation_fraction=0.2,
+        n_iter_no_change=_PATIENCE * _BATCH // max(fitted, _BATCH),
+        max_iter=100 * _PATIENCE,  # never reached
+        random_state=rng.seed_at(seed, "mlp") % 2**32,
+    )
+    with hardware.threads_for(_BATCH * x.shape[1] * width):
+        mlp.fit(x.numpy(), y.numpy())
+        return torch.from_numpy(mlp.predict(x_test.numpy()))

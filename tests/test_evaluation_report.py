@@ -1,0 +1,472 @@
+"""The report of one run, against made-up results whose every number is known."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from headwise.errors import UserError
+from headwise.evaluation.transformations import PAPER
+from headwise.evaluation.values import Result, mean_value, summarise
+from headwise.files import write_json
+from headwise.report import write_evaluation_report
+from headwise.report.evaluation_grids import most_confused
+from headwise.report.evaluation_numbers import Number, is_share, read_evaluation
+from headwise.report.evaluation_table import label
+from headwise.report.evaluation_verdict import plain_evaluation
+from headwise.runs import Run
+from test_report import Page, missing, page_of
+
+TAPS = ("f1", "f2", "f3", "f4", "h", "g1", "g2", "z")
+LINEAR = (0.41, 0.52, 0.633, 0.742, 0.813, 0.806, 0.772, 0.689)
+KNN = (0.352, 0.4455, 0.571, 0.688, 0.782, 0.7875, 0.769, 0.7015)
+CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SPECTRUM = np.exp(-np.arange(64) / 9.0).astype(np.float32)
+N = 2000
+
+Planted = tuple[dict[str, Result], dict[str, np.ndarray]]
+
+
+def each(share: float) -> torch.Tensor:
+    """1 for that share of the test images. Who reads more is right wherever who reads less is."""
+    return (torch.arange(N) < round(share * N)).double()
+
+
+def measured(protocol: str, values: dict[str, float], **settings: Any) -> Planted:
+    """Accuracies as an evaluation writes them."""
+    results, arrays = {}, {}
+    for name, share in values.items():
+        about = {"protocol": protocol, "version": 1, "data": "cifar10", "fingerprint": "abc123"}
+        results[name] = summarise([mean_value(name, each(share), settings)], [0]) | about
+        arrays[f"each/{name}"] = each(share).numpy()
+    return results, arrays
+
+
+def plain(protocol: str, values: dict[str, float], **settings: Any) -> dict[str, Result]:
+    """Other numbers, with an interval."""
+    about = {"seeds": [0], "protocol": protocol, "version": 1, "data": "cifar10", **settings}
+    return {
+        name: {"value": value, "n": 1024, "interval": [value - 0.0137, value + 0.0137], **about}
+        for name, value in values.items()
+    }
+
+
+def everything() -> Planted:
+    """Every protocol once."""
+    parts = [
+        measured(
+            "linear", dict(zip([f"linear/{t}" for t in TAPS], LINEAR, strict=True)), chance=0.1
+        ),
+        measured("linear", {"linear/pixels": 0.394, "linear/untrained": 0.428}, chance=0.1),
+        measured("linear", {"linear_top5/h": 0.9815, "linear_per_class/h": 0.8095}, chance=0.5),
+        measured("linear_10", {"linear_10/h": 0.7485}, chance=0.1),
+        measured("knn", dict(zip([f"knn/{t}" for t in TAPS], KNN, strict=True)), k=10, chance=0.1),
+        measured("knn", {"knn/pixels": 0.3385, "knn/untrained": 0.3715}, k=10, chance=0.1),
+        measured("cluster", {"cluster/h": 0.5625, "cluster/z": 0.5345}, chance=0.117),
+        measured("semi", {"semi_1/finetuned": 0.6335, "semi_1/scratch": 0.3125}, chance=0.1),
+        measured("semi", {"semi_10/finetuned": 0.7865, "semi_10/scratch": 0.5575}, chance=0.1),
+        measured("finetune", {"finetune/h": 0.8965, "finetune/g1": 0.9015}, chance=0.1),
+        measured("finetune", {"finetune/z": 0.8915, "finetune/scratch": 0.8545}, chance=0.1),
+        measured("transfer", {"transfer_linear/dtd": 0.6215}, metric="top1", chance=0.021),
+        measured("transfer", {"transfer_linear/pets": 0.7025}, metric="per_class", chance=0.027),
+        measured("transfer", {"transfer_finetune/pets": 0.7335}, metric="per_class", chance=0.027),
+        measured("leakage", {"leakage_knn/shuffled": 0.7015, "leakage_knn/sorted": 0.9985}),
+        measured("leakage", {"leakage_knn/singleton": 0.6425}),
+    ]
+    for i, task in enumerate(PAPER):
+        values = {"h": 0.985 - 0.11 * i, "z": 0.91 - 0.15 * i, "untrained": 0.875 - 0.135 * i}
+        named = {f"transformation_{task}/{tap}": value for tap, value in values.items()}
+        parts.append(measured("transformations", named, chance=PAPER[task]["chance"]))
+    parts += [(found, {}) for found in (*unlabelled(), *robust())]
+    results = {name: result for part, _ in parts for name, result in part.items()}
+    arrays = {name: array for _, part in parts for name, array in part.items()}
+    arrays |= {f"spectrum/rank/{tap}": SPECTRUM ** (1 + i / 4) for i, tap in enumerate(TAPS)}
+    arrays |= {"confusion/linear/h": confusion(10), "classes": np.array(CLASSES)}
+    verdict = "z depends on its batch-mates: class-sorted batches read 29.7 points higher"
+    results |= plain("leakage", {"leakage/z": 0.297}, verdict=verdict)
+    results |= plain(
+        "difference", {"difference/linear/h": 0.018}, p_value=0.0004, verdict="higher", against="b"
+    )
+    results |= plain(
+        "difference", {"difference/rank/z": -1.25}, p_value=0.4, verdict="no difference shown"
+    )
+    results |= {"parameters": {"value": 1024}}
+    return results, arrays
+
+
+def unlabelled() -> list[dict[str, Result]]:
+    ranks = {f"rank/{tap}": 61.25 + 37.125 * i for i, tap in enumerate(TAPS)}
+    geometry = {
+        "uniformity/h": -2.917, "uniformity/z": -3.641, "alignment/h": 0.276, "alignment/z": 0.183,
+        "std/h": 0.331, "separation/h": 0.218, "cka/h-z": 0.477, "renyi/h-z": 3.119,
+    }  # fmt: skip
+    factors = {
+        f"factor_{name}/{tap}": value + shift
+        for name, value in (("hue", 0.622), ("angle", 0.371), ("size", 0.844))
+        for tap, shift in (("h", 0.0), ("g1", -0.152), ("z", -0.301))
+    }
+    parameters = {
+        f"transformation_{name}/{tap}": value - 0.211 * (tap == "z")
+        for name, value in (
+            ("crop_x", 0.513),
+            ("crop_area", 0.627),
+            ("hue", 0.409),
+            ("blur", 0.716),
+        )
+        for tap in ("h", "z")
+    }
+    return [
+        plain("geometry", ranks | geometry),
+        plain("factors", factors | {"factors/h": 0.612}, chance=0.0),
+        plain("transformations", parameters, chance=0.0),
+    ]
+
+
+def robust() -> list[dict[str, Result]]:
+    strengths = {"0.25": 0.0, "0.5": 0.084, "1": 0.237}
+    graded = ("crop", "colour", "grey", "blur", "noise", "sobel", "cutout")
+    names = {f"{kind}_{s}": drop for kind in graded for s, drop in strengths.items()}
+    names |= {"flip": 0.004, "rotation_90": 0.3, "rotation_180": 0.27, "rotation_270": 0.31}
+    accuracy = {f"robustness_{name}/h": 0.7885 - drop for name, drop in names.items()}
+    cosine = {f"invariance_{name}/h": 0.973 - 1.7 * drop for name, drop in names.items()}
+    return [
+        plain("robustness", {"robustness_clean/h": 0.8095} | accuracy, chance=0.1),
+        plain("robustness", cosine, chance=0.213),
+    ]
+
+
+def confusion(classes: int) -> np.ndarray:
+    """Class 3 is taken for class 5 twice as often as any for any other."""
+    counts = np.full((classes, classes), 2)
+    np.fill_diagonal(counts, 160)
+    counts[3, 5], counts[3, 3] = 40, 122
+    return counts
+
+
+def make_run(path: Path, results: dict[str, Result], arrays: dict[str, np.ndarray]) -> Path:
+    """A finished and evaluated run."""
+    write_json(path / "config.json", {"data": {"spec": "cifar10"}, "head": {"name": "mlp"}})
+    write_json(path / "environment.json", {"device": "cpu", "versions": {"torch": "2.11.0"}})
+    run = Run(path)
+    run.finish()
+    run.add_results(results)
+    run.add_arrays(arrays)
+    return path
+
+
+def sentences(path: Path, planted: Planted) -> str:
+    return " ".join(plain_evaluation(read_evaluation(make_run(path, *planted))))
+
+
+class Tables(HTMLParser):
+    """The cells of every table by section, row and column."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.cells: dict[tuple[str, str, str], str] = {}
+        self.section, self.rows = "", [[]]
+        self.inside = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "section":
+            self.section = dict(attrs).get("id") or ""
+        elif tag == "table":
+            self.rows = []
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.inside = False
+        elif tag == "table":
+            columns, *rows = self.rows
+            for row in rows:
+                assert len(row) == len(columns)
+                for column, text in zip(columns[1:], row[1:], strict=True):
+                    self.cells[self.section, row[0], column] = text.strip()
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data.replace("\xa0", " ")
+
+
+def place(name: str) -> tuple[str, str, str]:
+    """Section, row and column where a number is to be found."""
+    measure, _, what = name.partition("/")
+    kind, _, rest = measure.partition("_")
+    match kind:
+        case "knn" | "linear" | "cluster":
+            return "taps", label(measure), what
+        case "transformation":
+            return "transformations", label(measure), what
+        case "factor" | "factors":
+            return "factors", label(measure), what
+        case "semi" | "finetune":
+            return "labels", label(measure), what
+        case "cka" | "renyi":
+            return "pairs", what, label(measure)
+        case "transfer":
+            return "transfer", "pets, mean per class" if what == "pets" else what, label(measure)
+        case "robustness" | "invariance":
+            words = "accuracy" if kind == "robustness" else "cosine"
+            return "robustness", rest.replace("_", " "), f"{words}, {what}"
+        case "difference":
+            measure, _, what = what.partition("/")
+            return "differences", f"{label(measure)}, {what}", "difference"
+        case "leakage":
+            return "leakage", label(measure), what
+        case "parameters":
+            return "others", "parameters", "value"
+        case _:
+            return "geometry", label(measure), what
+
+
+def expected(name: str, result: Result) -> str:
+    """A result as it is to be read, written out anew."""
+    shares = (
+        "(difference/)?((knn|linear|semi|finetune|transfer|robustness|leakage).*|cluster/.*"
+        "|transformation_(grey|rotation|noise|sobel)/.*)"
+    )
+    decimals = 1 if "rank/" in name or re.fullmatch(shares, name) else 3
+    scale = 100 if re.fullmatch(shares, name) else 1
+    sign = "+" if name.startswith("difference") else ""
+    text = f"{scale * result['value']:{sign}.{decimals}f}".replace("-", "−")
+    low, high = result["interval"]
+    return f"{text} ± {scale * (high - low) / 2:.{decimals}f}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = make_run(tmp_path_factory.mktemp("report") / "mlp-run", *everything())
+    assert write_evaluation_report(path) == path / "report.html"
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return page_of(run)
+
+
+def test_every_number_is_in_its_place(run: Path, page: Page) -> None:
+    cells = Tables((run / "report.html").read_text(encoding="utf-8")).cells
+    results, _ = everything()
+    assert cells[place("parameters")] == "1,024"
+    del results["parameters"]
+    found = {name: cells.get(place(name)) for name in results}
+    assert found == {name: expected(name, result) for name, result in results.items()}
+    assert cells["taps", "linear probe", "chance"] == "10.0"
+    assert cells["taps", "linear probe", "n"] == "2,000"
+    assert cells["taps", "linear probe", "seeds"] == "1"
+    assert cells["differences", "linear probe, h", "p"] == "< 0.001"
+    assert cells["differences", "effective rank, z", "verdict"] == "no difference shown"
+    assert not missing(["mlp-run", "cifar10", "abc123", "2.11.0", "k = 10"], page.text)
+
+
+def test_every_section_is_there_and_every_link_leads_somewhere(page: Page) -> None:
+    anchors = "taps transformations factors geometry pairs labels transfer leakage robustness"
+    assert {*anchors.split(), "differences", "others", "definitions"} <= set(page.ids)
+    within = [link[1:] for link in page.links if link.startswith("#")]
+    assert set(within) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_page_needs_nothing_else(page: Page) -> None:
+    assert all(address.startswith(("data:", "#")) for address in page.loaded)
+    assert "script" not in page.tags
+    outside = [link for link in page.links if not link.startswith("#")]
+    assert all(link.startswith("https://arxiv.org/abs/") for link in outside)
+
+
+def test_figures_are_on_the_page_and_in_files(run: Path, page: Page) -> None:
+    names = "taps confusion transformations transformation-parameters factors spectra semi leakage"
+    names = [*names.split(), "robustness"]
+    for name in names:
+        assert (run / "figures" / f"{name}.svg").read_text(encoding="utf-8").startswith("<?xml")
+        with Image.open(run / "figures" / f"{name}.png") as image:
+            assert image.width >= 800
+        assert f"{name}-figure_1" in page.ids
+    assert page.tags.count("svg") == len(names) == len(list((run / "figures").glob("*.svg")))
+    html = (run / "report.html").read_text(encoding="utf-8")
+    described = re.findall(r'<figure [^>]*aria-label="([^"]*)"', html)
+    assert len(described) == len(names)
+    assert all(len(words) > 30 for words in described)
+
+
+def marks(run: Path, figure: str, colour: str) -> np.ndarray:
+    """Where a figure's marks of one colour stand, from the left and from the top."""
+    svg = (run / "figures" / f"{figure}.svg").read_text(encoding="utf-8")
+    uses = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill: (#\w+)', svg)
+    return np.array([[float(x), float(y)] for x, y, fill in uses if fill == colour])
+
+
+TICKS = "#6a7178"
+
+
+def test_the_papers_values_stand_beside(run: Path) -> None:
+    """White diamonds, measured against the axis from 0 to 100: SimCLR's table 3, h and z in turn;
+    the last one is the legend's."""
+    axis = marks(run, "transformations", TICKS)[:, 0]
+    diamonds = marks(run, "transformations", "#ffffff")[:-1, 0]
+    percents = 100 * (diamonds - axis[0]) / (axis[-1] - axis[0])
+    paper = [99.3, 97.4, 67.6, 25.6, 99.5, 59.6, 96.6, 56.3]
+    np.testing.assert_allclose(percents, paper, atol=0.01)
+
+
+def test_curves_go_through_their_values(run: Path) -> None:
+    blue = {"taps": LINEAR, "semi": (0.6335, 0.7865, 0.8965)}
+    orange = {"taps": KNN, "semi": (0.3125, 0.5575, 0.8545)}
+    for figure, step in (("taps", 10), ("semi", 20)):
+        axis = marks(run, figure, TICKS)[len(blue[figure]) :, 1]  # first those from left to right
+        for colour, values in (("#0072b2", blue[figure]), ("#d55e00", orange[figure])):
+            heights = marks(run, figure, colour)[:, 1]
+            heights = heights[heights < axis[0]]  # the legend's are below the axes
+            percents = step * (axis[0] - heights) / (axis[0] - axis[1])
+            np.testing.assert_allclose(percents, 100 * np.array(values), atol=0.01)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    results, arrays = measured("linear", {"linear/h": 0.8, "linear/z": 0.7}, chance=0.1)
+    path = make_run(tmp_path / "run", results, arrays)
+    first = write_evaluation_report(path).read_bytes()
+    assert write_evaluation_report(path).read_bytes() == first
+
+
+def test_only_what_was_measured_is_shown(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", plain("geometry", {"rank/h": 61.2, "rank/z": 9.8}), {})
+    write_evaluation_report(path)
+    page = page_of(path)
+    assert "geometry" in page.ids
+    assert not {"taps", "transformations", "labels", "leakage", "others"} & set(page.ids)
+    assert "svg" not in page.tags
+    assert "effective rank of h is 61.2 and of z is 9.8" in page.text.replace("\n", " ")
+
+
+def test_sentences(run: Path) -> None:
+    found = plain_evaluation(read_evaluation(run))
+    assert 3 <= len(found) <= 6
+    words = " ".join(found)
+    low, high = (f"{100 * end:.1f}" for end in everything()[0]["linear/h"]["interval"])
+    assert f"names 81.3 % (95 % interval {low} to {high}) of 2,000 test images correctly" in words
+    assert "chance is 10.0 %" in words
+    assert "41.9 points above raw pixels (39.4 %)" in words
+    assert "38.5 points above the same encoder untrained (42.8 %)" in words
+    assert "z reads lower: 68.9 % (h − z: +12.4 points, " in words
+    assert "Leakage: z depends on its batch-mates" in words
+    assert "Against b, h reads 1.8 points higher; of 2 values compared with b 1 is shown" in words
+    assert "another seed could move every number" in words
+
+
+def test_no_difference_is_said_so(tmp_path: Path) -> None:
+    """Two thousand coins against two thousand others: half right each."""
+    noise = torch.rand(2, N, generator=torch.Generator().manual_seed(0)) < 0.5
+    results, arrays = measured("linear", {"linear/h": 0.5, "linear/z": 0.5, "linear/pixels": 0.5})
+    for name, right in zip(("linear/h", "linear/z"), noise.double(), strict=True):
+        results[name]["value"] = right.mean().item()
+        arrays[f"each/{name}"] = right.numpy()
+    words = sentences(tmp_path / "run", (results, arrays))
+    assert "Between h and z, which reads" in words
+    assert "no difference is shown" in words
+    assert "no difference shown from raw pixels" in words
+    assert "above" not in words
+    assert "reads lower" not in words
+
+
+def test_different_images_are_never_called_tested(tmp_path: Path) -> None:
+    results, arrays = measured("linear", {"linear/h": 0.8, "linear/z": 0.5, "linear/pixels": 0.4})
+    for name in ("linear/z", "linear/pixels"):
+        results[name]["fingerprint"] = "others"
+    words = sentences(tmp_path / "run", (results, arrays))
+    assert "40.0 points, untested, above raw pixels" in words
+    assert "z" not in re.findall(r"\bz\b", words)
+
+
+def test_the_best_tap_must_be_shown_to_be_better(tmp_path: Path) -> None:
+    values = {"linear/h": 0.800, "linear/g1": 0.801, "linear/g2": 0.6, "linear/z": 0.5}
+    words = sentences(tmp_path / "near", measured("linear", values))
+    assert "g1 reads highest (80.1 %), but no difference from h is shown" in words
+    words = sentences(tmp_path / "far", measured("linear", values | {"linear/g1": 0.85}))
+    assert "g1 reads highest (85.0 %)." in words
+    words = sentences(tmp_path / "h", measured("linear", values | {"linear/g1": 0.7}))
+    assert "none reads higher than h" in words
+
+
+def test_most_confused(run: Path, tmp_path: Path) -> None:
+    assert most_confused(read_evaluation(run)).startswith(
+        "Most often mistaken: cat as dog (22 %), "
+    )
+    perfect = {"confusion/linear/h": np.eye(4, dtype=int)}
+    results, arrays = measured("linear", {"linear/h": 1.0})
+    assert (
+        most_confused(read_evaluation(make_run(tmp_path / "run", results, arrays | perfect))) == ""
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 100, 400])
+def test_many_classes(tmp_path: Path, classes: int) -> None:
+    """With names that are not those of these classes there are numbers; some classes are empty."""
+    counts = confusion(classes) if classes > 5 else np.array([[5, 1], [0, 0]])
+    results, arrays = measured("linear", {"linear/h": 0.8})
+    arrays |= {"confusion/linear/h": counts, "classes": np.array(CLASSES)}
+    if classes == 100:
+        arrays["classes"] = np.array([f"a class with a long name {i}" for i in range(100)])
+    path = make_run(tmp_path / "run", results, arrays)
+    write_evaluation_report(path)
+    svg = (path / "figures" / "confusion.svg").read_text(encoding="utf-8")
+    assert svg.count("a class with a lo…") == (200 if classes == 100 else 0)
+    assert "nan" not in svg.lower()
+
+
+def test_several_seeds_show_their_spread(tmp_path: Path) -> None:
+    results, arrays = measured("linear", {"linear/h": 0.8}, chance=[0.1, 0.1])
+    results["linear/h"] |= {"seeds": [0, 1, 2], "std": 0.0123}
+    path = make_run(tmp_path / "run", results, arrays)
+    write_evaluation_report(path)
+    assert "σ 1.2" in page_of(path).text
+    assert "3 seeds" in page_of(path).text
+
+
+def test_words_from_outside_are_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script> & $x$"
+    results, arrays = measured("transfer", {f"transfer_linear/{evil}": 0.5, "linear/h": 0.6})
+    results["linear/h"]["data"] = evil
+    names = {"confusion/linear/h": np.eye(2, dtype=int), "classes": np.array([evil, "b"])}
+    path = make_run(tmp_path / "run", results, arrays | names)
+    write_evaluation_report(path)
+    page = page_of(path)
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 2
+
+
+def test_errors_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"directory with a config\.json"):
+        write_evaluation_report(tmp_path)
+    path = make_run(tmp_path / "run", {}, {})
+    with pytest.raises(UserError, match=r"must have results; it has none; run `headwise evaluate"):
+        write_evaluation_report(path)
+    (path / "results.json").write_text(json.dumps({"schema": 99, "results": {}}))
+    with pytest.raises(UserError, match="must have schema 1; got 99"):
+        write_evaluation_report(path)
+    assert not (path / "report.html").exists()
+
+
+def test_measures_in_words_and_percent() -> None:
+    assert label("linear_top5") == "linear probe, top 5"
+    assert label("semi_0.1_per_class") == "0.1 % of labels, mean per class"
+    assert label("cluster_spectral_nmi") == "spectral clustering, NMI"
+    assert label("factor_line_width") == "line width"
+    assert label("something_new") == "something new"
+    shares = ("knn_self", "linear_10_top5", "cluster_spectral", "semi_0.1", "transformation_sobel")
+    others = ("cluster_ari", "transformation_hue", "rank", "cka", "invariance_crop_1", "factor_hue")
+    assert all(is_share(measure) for measure in shares)
+    assert not any(is_share(measure) for measure in others)
+    assert Number(measure="rank", what="h", result={"value": -1.25}).text == "−1.2"

@@ -1,0 +1,155 @@
+"""Leakage: heads built to take the label from the batch are caught, others are cleared."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from headwise.data import Splits
+from headwise.data.images import resident_images
+from headwise.evaluation.leakage import leakage, projected
+from headwise.evaluation.subject import Subject, Table
+from headwise.evaluation.values import Value
+from headwise.features import Features, extract, extract_config, weights_hash
+from headwise.heads import Head, HeadConfig, build_head
+from headwise.model import ContrastiveModel
+from headwise.pretrain_config import build_model, resolve
+
+CLASSES = ("a", "b", "c", "d")
+
+
+class BatchMean(nn.Module):
+    """Every row becomes the mean of its batch."""
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        return h.mean(0, keepdim=True).expand_as(h).clone()
+
+
+def noise(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def planted(n: int, signal: float, seed: int) -> Features:
+    """Noise, and a class mean of this length."""
+    labels = torch.arange(n) % len(CLASSES)
+    vectors = noise(n, 16, seed=seed)
+    vectors[torch.arange(n), labels] += signal
+    return Features(vectors, labels, torch.arange(n))
+
+
+def subject(tiny, tmp_path, head: Head, signal: float = 0.5, batch_size: int = 20) -> Subject:
+    table = Table(planted(200, signal, seed=0), planted(160, signal, seed=1))
+    images = Splits(
+        *(
+            resident_images(
+                torch.zeros(len(part.vectors), 3, 8, 8, dtype=torch.uint8),
+                part.labels,
+                CLASSES,
+                [str(i) for i in range(len(part.vectors))],
+            )
+            for part in table
+        )
+    )
+    config = resolve(tiny, images.train)
+    return Subject(
+        config=config,
+        model=ContrastiveModel(nn.Flatten(), head).eval(),
+        images=images,
+        spec="planted",
+        how=dataclasses.replace(extract_config(config), batch_size=batch_size),
+        tables={"h": table},
+        folder=tmp_path,
+    )
+
+
+def measured(subject: Subject) -> dict[str, Value]:
+    return {value.name: value for value in leakage(subject, seed=0)}
+
+
+def test_a_head_that_gives_the_batch_away_is_caught(tiny, tmp_path):
+    head = Head([BatchMean()], "joint")
+    found = measured(subject(tiny, tmp_path, head, signal=1.0, batch_size=200))
+    assert found["leakage_knn/sorted"].value > 0.9
+    assert found["leakage_knn/shuffled"].value < 0.4
+    assert found["leakage_knn_self/sorted"].value > 0.9
+    for name, probe in ("leakage/z", "knn"), ("leakage_self/z", "knn_self"):
+        gap = found[name]
+        shuffled, in_order = (found[f"leakage_{probe}/{o}"] for o in ("shuffled", "sorted"))
+        assert gap.value == pytest.approx(in_order.value - shuffled.value)
+        low, high = gap.interval
+        assert 0.2 < low <= gap.value <= high
+        assert "z depends on its batch-mates: class-sorted batches" in gap.settings["verdict"]
+        assert f"{100 * gap.value:+.1f} points" in gap.settings["verdict"]
+
+
+def test_without_any_class_in_h_the_nearest_other_image_still_gives_the_leak_away(tiny, tmp_path):
+    found = measured(subject(tiny, tmp_path, Head([BatchMean()], "joint"), signal=0.0))
+    assert found["leakage_knn_self/singleton"].value < 0.4
+    assert found["leakage_knn_self/sorted"].value == 1
+    assert "z depends on its batch-mates" in found["leakage_self/z"].settings["verdict"]
+
+
+def test_a_head_that_copies_shows_no_gap(tiny, tmp_path):
+    found = measured(subject(tiny, tmp_path, Head([], "joint")))
+    for probe in ("knn", "knn_self"):
+        reads = [found[f"leakage_{probe}/{o}"] for o in ("shuffled", "sorted", "singleton")]
+        assert len({value.value for value in reads}) == 1
+        assert all(value.n == len(value.each) == 160 for value in reads)
+    for name in ("leakage/z", "leakage_self/z"):
+        assert found[name].value == 0
+        assert found[name].interval == (0, 0)
+        assert "no leakage shown" in found[name].settings["verdict"]
+
+
+def test_a_head_that_does_not_look_at_the_batch_cannot_leak(tiny, tmp_path):
+    head = build_head(HeadConfig(name="mlp", output_size=8), 16)
+    (value,) = leakage(subject(tiny, tmp_path, head), seed=0)
+    assert (value.name, value.value, value.n) == ("leakage/z", 0, 160)
+    assert value.settings["verdict"] == "this head does not look at the batch: nothing can leak"
+
+
+@pytest.fixture
+def transformer() -> Head:
+    config = HeadConfig(name="transformer", depth=2, width=16, num_heads=2, output_size=8)
+    return build_head(config, 16).eval()
+
+
+def test_a_singleton_sees_nothing_but_itself(transformer, tiny, tmp_path):
+    what = subject(tiny, tmp_path, transformer)
+    h = what.tables["h"].test
+    z = projected(transformer, h, "singleton", what.how, seed=0)
+    alone = Head(list(transformer.layers), "self")
+    with torch.no_grad():
+        torch.testing.assert_close(z.vectors, alone(h.vectors, views=1), rtol=1e-4, atol=1e-5)
+    assert torch.equal(z.labels, h.labels)
+
+
+def test_sorted_batches_hold_one_class_each(transformer, tiny, tmp_path):
+    what = subject(tiny, tmp_path, transformer, batch_size=64)
+    h = what.tables["h"].test
+    z = projected(transformer, h, "sorted", what.how, seed=0)
+    with torch.no_grad():
+        for label in range(len(CLASSES)):
+            rows = h.labels == label
+            expected = transformer(h.vectors[rows], views=1)
+            torch.testing.assert_close(z.vectors[rows], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shuffled_batches_are_those_of_the_extraction(tiny):
+    """So the shuffled number is the headline number, and `h` need not be extracted again."""
+    head = HeadConfig(name="transformer", depth=1, width=16, num_heads=2, output_size=8)
+    pixels = torch.randint(
+        256, (30, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    images = resident_images(pixels, torch.arange(30) % 2, ("a", "b"), list(map(str, range(30))))
+    config, model = build_model(resolve(dataclasses.replace(tiny, head=head), images))
+    for precision in ("float32", "bfloat16"):
+        how = dataclasses.replace(extract_config(config), batch_size=8, seed=3, precision=precision)
+        before = weights_hash(model)
+        found = extract(model.encoder, model.eval().head, images, ["h", "z"], how)
+        again = projected(model.head, found["h"], "shuffled", how, seed=3)
+        assert torch.equal(again.vectors, found["z"].vectors)
+        other = projected(model.head, found["h"], "shuffled", how, seed=4)
+        assert not torch.equal(other.vectors, found["z"].vectors)
+        assert weights_hash(model) == before
