@@ -17,7 +17,6 @@ from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.evaluate import evaluate
 from headwise.evaluation.finetune import FinetuneConfig
 from headwise.evaluation.linear_sgd import LinearSgdConfig
-from headwise.evaluation.semi import SemiConfig
 from headwise.evaluation.statistics import paired_permutation_test
 from headwise.evaluation.transfer import TransferConfig
 from headwise.heads import HeadConfig
@@ -34,8 +33,8 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--heads", nargs="+", default=["identity", "linear", "mlp", "transformer"])
-    parser.add_argument("--limit", type=int, default=10_000, help="training images")
-    parser.add_argument("--epochs", type=int, default=20, help="of pretraining")
+    parser.add_argument("--limit", type=int, default=5_000, help="images of each split")
+    parser.add_argument("--epochs", type=int, default=30, help="of pretraining")
     parser.add_argument("--targets", nargs="*", default=[], help="NAME=IMAGES of transfer")
     parser.add_argument("--seeds", type=int, default=1, help="of the evaluation")
     flags = parser.parse_args()
@@ -64,15 +63,14 @@ def pretrained(head: str, images: Splits, flags: argparse.Namespace) -> Run:
 
 
 def settings(flags: argparse.Namespace) -> EvaluateConfig:
-    """All protocols, those that train for fewer epochs than in the papers."""
+    """All protocols. Those that train take fewer steps than in the papers, for two cores."""
     return EvaluateConfig(
         protocols=("all",),
         taps=("all",),
         seeds=flags.seeds,
         linear_sgd=LinearSgdConfig(epochs=10),
-        semi=SemiConfig(),
-        finetune=FinetuneConfig(epochs=5),
-        transfer=TransferConfig(targets=tuple(flags.targets)),
+        finetune=FinetuneConfig(epochs=5, scratch_epochs=10, lrs=(0.05,)),
+        transfer=TransferConfig(targets=tuple(flags.targets), limit=flags.limit, lrs=(0.05,)),
     )
 
 

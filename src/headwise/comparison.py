@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def _row(run: Run) -> dict[str, float]:
     return {**values, "seconds": run.metrics()[-1]["seconds"]}
 
 
-def _p_values(runs: Mapping[str, Run]) -> dict[str, dict[str, dict[str, float]]]:
+def _p_values(runs: dict[HeadName, Run]) -> dict[str, dict[str, dict[str, float]]]:
     """Of accuracies at `h` and every two heads, the p-value of a paired test on the test images:
     by result, head and other head."""
     arrays = {head: run.arrays for head, run in runs.items()}

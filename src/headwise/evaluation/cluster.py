@@ -21,7 +21,7 @@ from headwise.evaluation.knn import nearest_rows
 from headwise.evaluation.values import RESAMPLES, Value, mean_value
 from headwise.features import Features
 
-SPECTRAL_ROWS = 5000
+SPECTRAL_ROWS = 3000
 """The spectral protocol decomposes a dense matrix of so many rows at most."""
 
 _NEIGHBOURS = 10

@@ -44,9 +44,13 @@ def leakage(subject: Subject, *, seed: int) -> Iterator[Value]:
             right[value.name] = value.each
             yield dataclasses.replace(value, name=f"leakage_{value.name}")
     batches = _batches(h.test, "sorted", subject.how.batch_size, seed)
-    for name, probe in ("leakage/z", "knn"), ("leakage_self/z", "knn_self"):
+    for name, probe, reader in (
+        ("leakage/z", "knn", "k-NN"),
+        ("leakage_self/z", "knn_self", "the nearest other test image"),
+    ):
         gained = right[f"{probe}/sorted"] - right[f"{probe}/shuffled"]
-        yield _gap(name, gained, batches, seed)
+        value = _gap(name, gained, batches, seed)
+        yield dataclasses.replace(value, settings={"verdict": _verdict(value, reader)})
 
 
 @torch.no_grad()
@@ -79,22 +83,17 @@ def _gap(
     generator = np.random.default_rng(rng.seed_at(seed, "leakage"))
     draws = generator.integers(len(batches), size=(RESAMPLES, len(batches)))
     low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
-    value = gained.mean().item()
-    points = f"{100 * value:+.1f} points"
+    interval = (float(low), float(high))
+    return Value(name=name, value=gained.mean().item(), n=len(gained), interval=interval)
+
+
+def _verdict(gap: Value, reader: str) -> str:
+    assert gap.interval is not None, "a gap has one"
+    low, high = gap.interval
+    reads = f"in class-sorted batches {reader} reads it {100 * gap.value:+.1f} points against"
     if low <= 0 <= high:
-        verdict = (
-            f"no leakage shown: in class-sorted batches z reads {points} against shuffled ones, "
-            "which chance explains"
-        )
-    else:
-        verdict = (
-            f"z depends on its batch-mates: class-sorted batches read {points} against shuffled "
-            "ones; the headline number is the shuffled one"
-        )
-    return Value(
-        name=name,
-        value=value,
-        n=len(gained),
-        interval=(float(low), float(high)),
-        settings={"verdict": verdict},
+        return f"no leakage into z shown: {reads} shuffled ones, which chance explains"
+    return (
+        f"z depends on its batch-mates: {reads} shuffled ones; the headline number is the "
+        "shuffled one"
     )

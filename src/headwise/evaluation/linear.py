@@ -15,6 +15,7 @@ from torch import Tensor
 from headwise import rng
 from headwise.errors import UserError
 from headwise.evaluation.logistic import fit_logistic, scores
+from headwise.evaluation.metrics import per_class_value
 from headwise.evaluation.values import Value, mean_value
 from headwise.features import Features
 
@@ -74,11 +75,8 @@ def linear(
                 {**settings, "chance": chance},
                 {} if suffix else {"confusion": confusion},
             )
-    # Images weigh so that the mean over images is the mean over classes.
-    present, place, counts = test_labels.unique(return_inverse=True, return_counts=True)
-    each = (result.predictions == test_labels) * (len(place) / (len(present) * counts[place]))
-    chance = 1 / len(present)
-    yield mean_value(f"{protocol}_per_class/{tap}", each, {**settings, "chance": chance})
+    right = result.predictions == test_labels
+    yield per_class_value(f"{protocol}_per_class/{tap}", right, test_labels, settings)
 
 
 @torch.no_grad()

@@ -1,14 +1,17 @@
 """The metrics of transfer: top-1, mean per class, 11-point mean average precision."""
 
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from headwise import rng
 from headwise.errors import UserError
 from headwise.evaluation.statistics import PairedTest, paired_score_test
+from headwise.evaluation.values import RESAMPLES, Value, mean_value
 
 Metric = Literal["top1", "per_class", "map11"]
 METRICS: tuple[Metric, ...] = ("top1", "per_class", "map11")
@@ -33,6 +36,22 @@ def mean_per_class(predictions: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]
     right = labels[predictions == labels].bincount(minlength=len(counts))
     here = counts > 0
     return (right[here].double() / counts[here]).mean().item()
+
+
+def per_class_value(
+    name: str, right: Bool[Tensor, " n"], labels: Int64[Tensor, " n"], settings: dict[str, Any]
+) -> Value:
+    """`mean_per_class` as a protocol's value. `each` weighs images so that their mean is the mean
+    over classes; the interval is from resampling the images of every class among themselves."""
+    present, place, counts = labels.unique(return_inverse=True, return_counts=True)
+    sizes = counts.numpy()
+    hits = place[right].bincount(minlength=len(present)).numpy()
+    generator = np.random.default_rng(rng.seed_at(0, "per_class"))
+    draws = generator.binomial(sizes, hits / sizes, size=(RESAMPLES, len(sizes))) / sizes
+    low, high = np.quantile(draws.mean(1), [0.025, 0.975])
+    each = right.double() * (len(labels) / (len(present) * counts[place]))
+    value = mean_value(name, each, {**settings, "chance": 1 / len(present)})
+    return replace(value, interval=(float(low), float(high)))
 
 
 def average_precision_11(

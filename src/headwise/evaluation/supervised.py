@@ -16,6 +16,7 @@ from headwise.augment import AugmentConfig, batch_index, view_batches
 from headwise.augment.decoding import Skipped
 from headwise.data import Images
 from headwise.errors import UserError, nearest
+from headwise.evaluation.metrics import per_class_value
 from headwise.evaluation.values import Value, mean_value
 from headwise.features import ExtractConfig, Features, extract
 from headwise.heads import Head
@@ -190,10 +191,7 @@ def accuracies(
         yield mean_value(
             f"{protocol}{suffix}/{what}", right(logits, top), {**settings, "chance": chance}
         )
-    # Weighted so that the mean over images is the mean over classes.
-    present, place, counts = labels.unique(return_inverse=True, return_counts=True)
-    each = right(logits).double() * (len(labels) / (len(present) * counts[place]))
-    yield mean_value(f"{protocol}_per_class/{what}", each, {**settings, "chance": 1 / len(present)})
+    yield per_class_value(f"{protocol}_per_class/{what}", right(logits), labels, settings)
 
 
 def training_labels(images: Images) -> Int64[Tensor, " n"]:
