@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
+from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
-from headwise.evaluation.linear import PENALTIES, _balanced, linear, linear_probe
+from headwise.evaluation.linear import PENALTIES, linear, linear_probe
 from headwise.evaluation.logistic import fit_logistic
 from headwise.features import Features
 
@@ -255,13 +256,13 @@ def test_planted_a_factor_in_h_that_z_lacks_reads_one_and_chance():
 
 
 def test_a_fraction_is_balanced_drawn_by_the_seed_and_named_in_percent():
-    train, y = table(900, classes=3)
+    train, y = table(450, classes=3)
     test, y_test = table(400, seed=1, classes=3)
     pair = features(train, y), features(test, y_test)
     all_of_them, *_ = linear("h", *pair, seed=0)
     few, per_class = linear("h", *pair, seed=0, fraction=0.1)
     assert (few.name, per_class.name) == ("linear_10/h", "linear_10_per_class/h")
-    assert few.settings["labels"] == 90
+    assert few.settings["labels"] == 45
     again, *_ = linear("h", *pair, seed=0, fraction=0.1)
     other, *_ = linear("h", *pair, seed=1, fraction=0.1)
     assert torch.equal(few.each, again.each)
@@ -279,7 +280,7 @@ def test_a_fraction_is_balanced_drawn_by_the_seed_and_named_in_percent():
 )
 def test_a_fraction_takes_the_same_of_every_class_but_for_those_that_run_out(sizes, fraction, seed):
     y = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    rows = _balanced(y, fraction, seed)
+    rows = balanced_fraction(y, fraction, seed, at_least=2)
     counts = y[rows].bincount(minlength=len(sizes))
     share = max(round(fraction * len(y) / len(sizes)), 2)
     assert counts.tolist() == [min(share, size) for size in sizes]

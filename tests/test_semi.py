@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwise.data.names import as_names
+from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
 from headwise.evaluation import semi as module
-from headwise.evaluation.semi import SemiConfig, draw_subset, labelled_subset, semi
+from headwise.evaluation.semi import SemiConfig, labelled_subset, semi
 from headwise.evaluation.supervised import SupervisedConfig, TapModel, train_classifier
 from training_subject import coloured, make_subject, same, weights
 
@@ -24,7 +25,7 @@ SHORT = SemiConfig(fractions=(0.1, 0.5), epochs=(1, 2), min_steps=20, batch_size
 )
 def test_every_class_gives_equally_many_at_least_one_and_more_only_add(labels, fractions, seed):
     labels = torch.tensor(labels)
-    few, many = (draw_subset(labels, fraction, seed) for fraction in sorted(fractions))
+    few, many = (balanced_fraction(labels, fraction, seed) for fraction in sorted(fractions))
     assert set(few.tolist()) <= set(many.tolist())
     assert few.tolist() == sorted(set(few.tolist()))
     counts = labels.unique(return_counts=True)[1]
@@ -34,8 +35,8 @@ def test_every_class_gives_equally_many_at_least_one_and_more_only_add(labels, f
 
 def test_one_per_cent_of_cifars_labels_are_fifty_a_class():
     labels = torch.arange(50_000) % 10
-    assert labels[draw_subset(labels, 0.01, seed=0)].bincount().tolist() == [50] * 10
-    assert not torch.equal(draw_subset(labels, 0.01, 0), draw_subset(labels, 0.01, 1))
+    assert labels[balanced_fraction(labels, 0.01, seed=0)].bincount().tolist() == [50] * 10
+    assert not torch.equal(balanced_fraction(labels, 0.01, 0), balanced_fraction(labels, 0.01, 1))
 
 
 def test_the_file_is_the_subset(tmp_path):
@@ -55,7 +56,7 @@ def test_the_file_is_the_subset(tmp_path):
     for other in (coloured(60, 1), dataclasses.replace(images, labels=images.labels.flip(0))):
         labelled_subset(images, 0.2, 0, path)
         found = labelled_subset(other, 0.2, 0, path)
-        assert torch.equal(found, draw_subset(other.labels, 0.2, 0))
+        assert torch.equal(found, balanced_fraction(other.labels, 0.2, 0))
         assert path.read_text().splitlines()[2].startswith(other.ids[int(found[0])])
 
 

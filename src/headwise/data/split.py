@@ -36,6 +36,21 @@ def stratified_split(
     return rest.nonzero().flatten(), test
 
 
+def balanced_fraction(
+    labels: Int64[Tensor, " n"], fraction: float, seed: int, *, at_least: int = 1
+) -> Int64[Tensor, " m"]:
+    """Ascending indices of as many images of every class as make up this fraction, at least so
+    many; of a class with fewer, all. A smaller fraction is a subset of a larger one."""
+    classes, counts = labels.unique(return_counts=True)
+    each = max(at_least, round(fraction * len(labels) / len(classes)))
+    drawn = []
+    by_class = labels.argsort(stable=True).split(counts.tolist())
+    for label, members in zip(classes.tolist(), by_class, strict=True):
+        order = torch.randperm(len(members), generator=rng.generator(seed, "fraction", label))
+        drawn.append(members[order[:each]])
+    return torch.cat(drawn).sort().values
+
+
 def balanced_limit(labels: Int64[Tensor, " n"], limit: int) -> Int64[Tensor, " m"]:
     """Ascending indices of at most `limit` images: the first of every class, then the second of
     every class, and so on. A smaller limit takes a subset of what a larger one takes."""

@@ -69,6 +69,8 @@ def open_subject(
     Raises `UserError` before anything is extracted where the two do not fit.
     """
     trained, model = load_model(run)
+    if trained.keep_freed_memory:
+        hardware.keep_freed_memory()
     data = data or trained.data
     images = images or open_images(data)
     protocols = chosen_protocols(config, images, data.spec)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
-from headwise import rng
+from headwise.data.split import balanced_fraction, stratified_split
 from headwise.errors import UserError
 from headwise.evaluation.logistic import fit_logistic, scores
 from headwise.evaluation.metrics import per_class_value
@@ -59,7 +59,13 @@ def linear(
     assert test_labels is not None, "labels were checked"
     protocol, x, y = "linear", train.vectors, labels
     if fraction != 1:
-        protocol, rows = f"linear_{100 * fraction:g}", _balanced(labels, fraction, seed)
+        if not 0 < fraction < 1:
+            raise UserError(f"linear's fraction must lie above 0, at most 1; got {fraction}")
+        # Two of a class at least: one is to validate on.
+        protocol, rows = (
+            f"linear_{100 * fraction:g}",
+            balanced_fraction(labels, fraction, seed, at_least=2),
+        )
         x, y = x[rows], y[rows]
     result = linear_probe(x, y, test.vectors, test_labels, seed=seed)
     settings = {"penalty": result.penalty, "labels": len(y)}
@@ -108,7 +114,10 @@ def linear_probe(
     mean, rotation = _principal_axes(train)
     x = (train.float() - mean) @ rotation
 
-    accuracies, start = _choose(x, y, penalties, *_split(y, validation_fraction, seed))
+    fitted, held_out = (
+        rows.to(y.device) for rows in stratified_split(y.cpu(), validation_fraction, seed)
+    )
+    accuracies, start = _choose(x, y, penalties, fitted, held_out)
     chosen = penalties[accuracies.index(max(accuracies))]
     model = fit_logistic(x, y, num_classes=len(classes), penalty=chosen, start=start)
     logits = scores(model, (test.float() - mean) @ rotation)
@@ -160,34 +169,6 @@ def _principal_axes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mean(right: Tensor) -> float:
     return right.double().mean().item()
-
-
-def _split(y: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Row numbers to fit on and to validate on: of every class its fraction, and at least one."""
-    generator = rng.generator(seed, "linear", "validation")
-    fitted, held_out = [], []
-    for members in (torch.nonzero(y.cpu() == label).ravel() for label in range(int(y.max()) + 1)):
-        members = members[torch.randperm(len(members), generator=generator)]
-        size = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        held_out.append(members[:size])
-        fitted.append(members[size:])
-    fit, validate = (torch.cat(rows).sort().values.to(y.device) for rows in (fitted, held_out))
-    return fit, validate
-
-
-def _balanced(labels: Tensor, fraction: float, seed: int) -> Tensor:
-    """Row numbers of that fraction of all, shared equally among the classes; at least 2 of each,
-    for one is to validate on, and at most what the class has."""
-    if not 0 < fraction < 1:
-        raise UserError(f"linear's fraction must lie above 0, at most 1; got {fraction}")
-    generator = rng.generator(seed, "linear", "fraction")
-    classes = labels.unique()
-    size = max(round(fraction * len(labels) / len(classes)), 2)
-    rows = []
-    for label in classes:
-        members = torch.nonzero(labels == label).ravel()
-        rows.append(members[torch.randperm(len(members), generator=generator)[:size]])
-    return torch.cat(rows).sort().values
 
 
 def _confusion(classes: Tensor, labels: Tensor, predictions: Tensor) -> np.ndarray:

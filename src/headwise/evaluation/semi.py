@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from headwise import rng
 from headwise.config import chosen
 from headwise.data import Images
 from headwise.data.images import fingerprint
+from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
 from headwise.evaluation.subject import Subject
 from headwise.evaluation.supervised import (
@@ -105,25 +105,12 @@ def labelled_subset(images: Images, fraction: float, seed: int, path: Path) -> I
         line, _, rows = path.read_text(encoding="utf-8").partition("\n")
         if line == first:
             return _read(images, rows, path)
-    index = draw_subset(labels, fraction, seed)
+    index = balanced_fraction(labels, fraction, seed)
     table = io.StringIO()
     rows = [(_text(images.ids[i]), images.classes[labels[i]]) for i in index.tolist()]
     csv.writer(table, lineterminator="\n").writerows([("id", "class"), *rows])
     write_text(path, f"{first}\n{table.getvalue()}")
     return index
-
-
-def draw_subset(labels: Int64[Tensor, " n"], fraction: float, seed: int) -> Int64[Tensor, " m"]:
-    """Ascending indices of as many images of every class as make up this fraction, at least one; of
-    a class with fewer, all. A smaller fraction is a subset of a larger one."""
-    classes = labels.unique().tolist()
-    each = max(1, round(fraction * len(labels) / len(classes)))
-    drawn = []
-    for label in classes:
-        members = (labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=rng.generator(seed, "semi", label))
-        drawn.append(members[order[:each]])
-    return torch.cat(drawn).sort().values
 
 
 def _read(images: Images, rows: str, path: Path) -> Int64[Tensor, " m"]:

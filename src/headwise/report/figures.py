@@ -128,14 +128,18 @@ def factor_heatmap(summary: dict[str, Any], tap: str, title: str) -> Drawing | N
 
 def heatmap(grid: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
     """Numbers from 0 to 1 in fields coloured by them; a dash where one is NaN."""
-    figure, axes = new_axes(0.6 + 0.26 * len(rows))
+    crowded = len(columns) > 6
+    figure, axes = new_axes((0.9 if crowded else 0.6) + 0.26 * len(rows))
     axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         ink = "#ffffff" if value < 0.55 else "#000000"
         text = "–" if np.isnan(value) else f"{value:.2f}"
-        axes.text(column, row, text, ha="center", va="center", color=ink)
+        if crowded:  # .27 for 0.27
+            text = text.removeprefix("0")
+        size = 6.5 if crowded else None
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_xticks(range(len(columns)), columns)
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)

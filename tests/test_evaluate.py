@@ -1,0 +1,158 @@
+"""`evaluate` as a whole: what it writes, over seeds, against another run, and what it refuses."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from headwise import EvaluateConfig, evaluate, pretrain
+from headwise.augment import AugmentConfig
+from headwise.data import DataConfig, Splits, open_images
+from headwise.encoders import EncoderConfig
+from headwise.errors import UserError
+from headwise.evaluation import protocols
+from headwise.evaluation.config import PROTOCOLS
+from headwise.evaluation.finetune import FinetuneConfig
+from headwise.evaluation.linear_sgd import LinearSgdConfig
+from headwise.evaluation.semi import SemiConfig
+from headwise.evaluation.subject import Subject
+from headwise.evaluation.transfer import TransferConfig
+from headwise.evaluation.transformations import TransformationsConfig
+from headwise.heads import HeadConfig
+from headwise.pretrain_config import PretrainConfig
+from headwise.report import write_evaluation_report
+from headwise.runs import Run
+
+CONFIG = PretrainConfig(
+    data=DataConfig(spec="builtin:shapes", limit=120),
+    augment=AugmentConfig(size=16),
+    encoder=EncoderConfig(name="resnet-small", stem="small-strided", widths=(8, 8, 16, 16)),
+    head=HeadConfig(name="transformer", depth=1, width=16, num_heads=2, output_size=8),
+    epochs=1,
+    batch_size=20,
+    device="cpu",
+    precision="float32",
+    knn_every=0,
+)
+QUICK = EvaluateConfig(protocols=("knn", "linear_10"), taps=("h", "z"), baselines=False)
+
+
+@pytest.fixture(scope="module")
+def images() -> Splits:
+    return open_images(CONFIG.data)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, images: Splits) -> tuple[Path, Path]:
+    """Two runs of one recipe with different seeds."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        config = dataclasses.replace(CONFIG, seed=seed)
+        pretrain(config, folder / str(seed), images, quiet=True)
+    return folder / "0", folder / "1"
+
+
+def test_all_protocols_from_one_call(
+    runs: tuple[Path, Path], images: Splits, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = EvaluateConfig(
+        protocols=("all",),
+        taps=("all",),
+        linear_sgd=LinearSgdConfig(epochs=1),
+        semi=SemiConfig(epochs=(1, 1), min_steps=1),
+        finetune=FinetuneConfig(epochs=1, scratch_epochs=1, lrs=(0.05,)),
+        transfer=TransferConfig(targets=("digits=builtin:digits",), limit=40, steps=1, lrs=(0.05,)),
+        transformations=TransformationsConfig(train=100, test=60),
+    )
+    before = (runs[0] / "encoder.safetensors").read_bytes()
+    results = evaluate(runs[0], config=config, images=images)
+    assert {result["protocol"] for result in results.values()} == set(PROTOCOLS)
+    assert {"knn/f1", "knn/f4", "knn/h", "knn/g1", "knn/z", "knn/pixels"} <= set(results)
+    for name, result in results.items():
+        assert {"value", "n", "seeds", "version", "data", "fingerprint"} <= set(result), name
+    file = json.loads((runs[0] / "results.json").read_text())
+    assert file["schema"] == 1
+    assert file["results"] == json.loads(json.dumps(results))
+    assert (runs[0] / "encoder.safetensors").read_bytes() == before
+    each = Run.open(runs[0]).arrays["each/linear/h"]
+    assert each.mean() == pytest.approx(results["linear/h"]["value"])
+    page = write_evaluation_report(runs[0]).read_text()
+    assert "<svg" in page
+
+    evaluate(runs[1], config=QUICK, images=images)
+    config = dataclasses.replace(QUICK, against=runs[1])
+    compared = evaluate(runs[0], config=config, images=images)
+    test = compared["difference/knn/h"]
+    theirs = Run.open(runs[1]).results["knn/h"]["value"]
+    assert test["value"] == pytest.approx(compared["knn/h"]["value"] - theirs)
+    assert 0 < test["p_value"] <= 1
+    assert not caplog.records, "nothing is left out here"
+
+
+def test_seeds(runs: tuple[Path, Path], images: Splits) -> None:
+    one, other, both = (
+        evaluate(runs[1], config=dataclasses.replace(QUICK, seed=seed, seeds=seeds), images=images)
+        for seed, seeds in ((0, 1), (1, 1), (0, 2))
+    )
+    values = torch.tensor([found["linear_10/h"]["value"] for found in (one, other)])
+    assert both["linear_10/h"]["value"] == pytest.approx(values.mean().item())
+    assert both["linear_10/h"]["std"] == pytest.approx(values.std().item())
+    assert both["linear_10/h"]["seeds"] == [0, 1]
+    assert both["knn/h"]["seeds"] == [0], "nothing is drawn"
+    low, high = both["linear_10/h"]["interval"]
+    assert low <= both["linear_10/h"]["value"] <= high
+
+
+def test_images_without_labels_have_a_geometry(
+    runs: tuple[Path, Path], images: Splits, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = dataclasses.replace(images.train, labels=None, classes=(), factors={})
+    config = EvaluateConfig(
+        protocols=("all",),
+        taps=("h",),
+        baselines=False,
+        transformations=TransformationsConfig(train=60, test=40),
+    )
+    results = evaluate(runs[1], config=config, images=Splits(bare, None))
+    assert {result["protocol"] for result in results.values()} == {"geometry", "transformations"}
+    assert "separation/h" not in results
+    assert any("labels" in record.message for record in caplog.records)
+    with pytest.raises(UserError, match="labels"):
+        evaluate(runs[1], config=QUICK, images=Splits(bare, None))
+
+
+def test_a_protocol_that_changes_the_model_is_stopped(
+    runs: tuple[Path, Path], images: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(subject: Subject, *, seed: int):
+        next(subject.model.encoder.buffers()).add_(1)
+        return iter(())
+
+    monkeypatch.setattr(protocols, "leakage", spoil)
+    config = EvaluateConfig(protocols=("leakage",))
+    with pytest.raises(AssertionError, match="changed the model"):
+        evaluate(runs[1], config=config, images=images)
+
+
+def test_what_cannot_be_asked(runs: tuple[Path, Path], images: Splits, tmp_path: Path) -> None:
+    def asked(**changes: object) -> EvaluateConfig:
+        return dataclasses.replace(QUICK, **changes)
+
+    with pytest.raises(UserError, match="f1, f2"):
+        evaluate(runs[1], config=asked(taps=("f9",)), images=images)
+    with pytest.raises(UserError, match=r"--transfer\.targets"):
+        evaluate(runs[1], config=asked(protocols=("transfer",)), images=images)
+    with pytest.raises(UserError, match="seeds"):
+        asked(seeds=0)
+    fresh = tmp_path / "fresh"
+    pretrain(CONFIG, fresh, images, quiet=True)
+    with pytest.raises(UserError, match="first: headwise evaluate"):
+        evaluate(runs[1], config=asked(against=fresh), images=images)
+    (fresh / "results.json").write_text('{"knn/h": {"value": 0.5}}')
+    with pytest.raises(UserError, match="schema"):
+        evaluate(fresh, config=QUICK, images=images)
+    factorless = Splits(*(dataclasses.replace(part, factors={}) for part in images if part))
+    with pytest.raises(UserError, match="known factors"):
+        evaluate(runs[1], config=asked(protocols=("factors",)), images=factorless)
