@@ -68,9 +68,9 @@ def settings(flags: argparse.Namespace) -> EvaluateConfig:
         protocols=("all",),
         taps=("all",),
         seeds=flags.seeds,
-        linear_sgd=LinearSgdConfig(epochs=10),
-        finetune=FinetuneConfig(epochs=5, scratch_epochs=10, lrs=(0.05,)),
-        transfer=TransferConfig(targets=tuple(flags.targets), limit=flags.limit, lrs=(0.05,)),
+        linear_sgd=LinearSgdConfig(epochs=30),
+        finetune=FinetuneConfig(epochs=5, scratch_epochs=10, lrs=(0.1, 1.0)),
+        transfer=TransferConfig(targets=tuple(flags.targets), limit=flags.limit, lrs=(0.1, 1.0)),
     )
 
 
