@@ -132,8 +132,7 @@ def whole(pixels: UInt8[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3 siz
     """The central square of every image at `size` px, in [0, 1]."""
     height, width = pixels.shape[-2:]
     if height == width == size:
-        # The encoder's layout, made while a pixel is a byte.
-        return pixels.contiguous(memory_format=torch.channels_last).float().div_(255)
+        return pixels.float().div_(255)
     side = min(height, width)
     box = torch.tensor([(height - side) // 2, (width - side) // 2, side, side])
     return apply_crop(pixels, box.expand(len(pixels), 4), size)
