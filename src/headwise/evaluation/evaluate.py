@@ -19,6 +19,7 @@ from headwise.evaluation.protocols import (
     measure,
 )
 from headwise.evaluation.subject import Subject, baseline_tables, tables
+from headwise.evaluation.transfer import open_targets
 from headwise.evaluation.values import Result, Value, summarise
 from headwise.features import all_taps, check_taps, extract_config, weights_hash
 from headwise.pretrain_config import load_model
@@ -74,6 +75,8 @@ def open_subject(
     data = data or trained.data
     images = images or open_images(data)
     protocols = chosen_protocols(config, images, data.spec)
+    if "transfer" in protocols:
+        open_targets(config.transfer)  # to fail before the work, not after
     taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
     check_taps(taps, model.encoder, model.head)
     here = hardware.resolve_device(config.device)

@@ -80,6 +80,18 @@ class TransferConfig:
             )
 
 
+def open_targets(config: TransferConfig) -> list[Target]:
+    """All targets. Raises `UserError` for one that is not there or is named twice."""
+    targets = [open_target(text, limit=config.limit) for text in config.targets]
+    names = [target.name for target in targets]
+    if not names or len(set(names)) < len(names):
+        raise UserError(
+            "--transfer.targets must name at least one target, each once; "
+            f"got {' '.join(names) or 'none'}"
+        )
+    return targets
+
+
 def transfer(subject: Subject, config: TransferConfig, *, seed: int) -> Iterator[Value]:
     """`transfer_linear/NAME`, `transfer_untrained/NAME` (the same probe on the encoder's first
     weights) and `transfer_finetune/NAME` for every target, each in the target's metric on its test
@@ -88,13 +100,7 @@ def transfer(subject: Subject, config: TransferConfig, *, seed: int) -> Iterator
     All targets are opened before the first is measured. Raises `UserError` for one that is missing
     or that cannot be learned from, always with its name.
     """
-    targets = [open_target(text, limit=config.limit) for text in config.targets]
-    names = [target.name for target in targets]
-    if not names or len(set(names)) < len(names):
-        raise UserError(
-            "--transfer.targets must name at least one target, each once; "
-            f"got {' '.join(names) or 'none'}"
-        )
+    targets = open_targets(config)
     for target in targets:
         try:
             one = _one(subject, target, seed)
