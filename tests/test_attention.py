@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from headwise.heads import Head, HeadConfig, build_head
-from headwise.heads.layers import Block, Layout, layout
+from headwise.heads.blocks import Block
+from headwise.heads.layers import Layout, layout
 
 CONTEXTS = ("joint", "per-view", "self", "twin-masked")
 NORMS = ("pre", "post")

@@ -107,6 +107,12 @@ def test_defaults_are_the_heads_own():
         "ratio": None,
         "norm": None,
         "context": None,
+        "attention": None,
+        "activation": None,
+        "residual": None,
+        "double_projection": None,
+        "output": None,
+        "place": None,
     }
     default = resolve(HeadConfig(name="transformer"), 512)
     assert (default.depth, default.width, default.num_heads) == (4, 256, 16)

@@ -1,14 +1,27 @@
-"""Projection heads: identity, linear, MLP, FFN stack, and the Transformer over the batch."""
+"""Projection heads: identity, linear, MLP, FFN stacks, and Transformers over the batch."""
 
-from headwise.heads.head import (
+from headwise.heads.config import (
     HEADS,
-    Head,
+    Context,
     HeadConfig,
     HeadName,
-    build_head,
     for_head,
     leaks,
+    loss_groups,
     resolve,
 )
+from headwise.heads.head import Head, build_head, with_uniform_attention
 
-__all__ = ["HEADS", "Head", "HeadConfig", "HeadName", "build_head", "for_head", "leaks", "resolve"]
+__all__ = [
+    "HEADS",
+    "Context",
+    "Head",
+    "HeadConfig",
+    "HeadName",
+    "build_head",
+    "for_head",
+    "leaks",
+    "loss_groups",
+    "resolve",
+    "with_uniform_attention",
+]

@@ -1,113 +1,17 @@
 """The projection head: a list of layers that can be cut anywhere."""
 
-import dataclasses
-import typing
+import copy
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise import rng
 from headwise.config import chosen
-from headwise.errors import UserError
-from headwise.heads.layers import Block, Layout, dense, layout, output
-
-HeadName = Literal["identity", "linear", "mlp", "ffn", "transformer"]
-Context = Literal["joint", "per-view", "self", "twin-masked"]
-
-# The settings each head has, and their values where the config leaves them to the head.
-# linear, mlp: SimCLR (arXiv 2002.05709; BatchNorm after every layer as in its code).
-# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), but for the Transformer's
-# depth and norm: 10 blocks with norm post, as published, collapse at learning rates where all other
-# heads train (docs/decisions/0006). A width of 0 is p.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "identity": {},
-    "linear": {"output_size": 128},
-    "mlp": {"depth": 2, "width": 0, "output_size": 128, "batch_norm": True},
-    "ffn": {"depth": 10, "width": 256, "output_size": 512},
-    "transformer": {
-        "depth": 4,
-        "width": 256,
-        "output_size": 512,
-        "num_heads": 16,
-        "ratio": 4.0,
-        "norm": "pre",
-        "context": "joint",
-    },
-}
-HEADS: tuple[HeadName, ...] = typing.get_args(HeadName)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """The projection head `g`, from `h` to `z`. A setting left at None is the head's own."""
-
-    name: HeadName = "mlp"
-    """identity (z is h), linear, mlp (SimCLR), ffn (Deep Fusion's baseline), or transformer
-    (Deep Fusion: attends over the samples of the batch)."""
-    depth: int | None = None
-    """mlp: linear layers (2); ffn: Linear-BatchNorm-ReLU layers (10); transformer: blocks (4;
-    as published 10)."""
-    width: int | None = None
-    """Size of the hidden layers. mlp: p; ffn, transformer: 256."""
-    output_size: int | None = None
-    """`d`, the size of z. linear, mlp: 128; ffn, transformer: 512."""
-    batch_norm: bool | None = None
-    """mlp: BatchNorm after every linear layer (yes)."""
-    num_heads: int | None = None
-    """transformer: attention heads (16)."""
-    ratio: float | None = None
-    """transformer: width of the feed-forward layers over `width` (4)."""
-    norm: Literal["pre", "post"] | None = None
-    """transformer: LayerNorm before each part (pre, the default) or after its sum (post, as
-    published)."""
-    context: Context | None = None
-    """transformer: what a sample attends to. joint: both views of the batch, as published;
-    per-view: the samples of its own view; self: itself alone (a control without exchange);
-    twin-masked: all but its twin, a negative control that gives the twin away by its absence."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name == "name" or value is None:
-                continue
-            if field.name not in _DEFAULTS[self.name]:
-                has = ", ".join(_DEFAULTS[self.name]) or "none"
-                raise UserError(
-                    f"head.{field.name} is not a setting of the {self.name} head; "
-                    f"got {value!r}; its settings: {has}"
-                )
-            if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
-                raise UserError(f"head.{field.name} must be positive; got {value}")
-
-
-def resolve(config: HeadConfig, p: int) -> HeadConfig:
-    """The config with nothing left to choose, for representations of size `p`."""
-    values = {
-        name: default if getattr(config, name) is None else getattr(config, name)
-        for name, default in _DEFAULTS[config.name].items()
-    }
-    if values.get("width") == 0:
-        values["width"] = p
-    if "num_heads" in values and values["width"] % values["num_heads"]:
-        raise UserError(
-            "head.width must be a multiple of head.num_heads; "
-            f"got {values['width']} and {values['num_heads']}"
-        )
-    return HeadConfig(name=config.name, **values)
-
-
-def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
-    """`config` where it is of this head; else this head with its own settings."""
-    return config if config.name == name else HeadConfig(name=name)
-
-
-def leaks(config: HeadConfig) -> bool:
-    """Whether what a sample attends to gives its twin away, so that the loss can be solved without
-    looking at the images: a mask that leaves the twin out names it."""
-    return config.context == "twin-masked"
+from headwise.heads.blocks import Block, FeedForwardBlock, ReluBlock
+from headwise.heads.config import Context, HeadConfig, resolve
+from headwise.heads.layers import Layout, dense, layout, output
 
 
 class Head(nn.Module):
@@ -126,6 +30,12 @@ class Head(nn.Module):
     @property
     def tap_names(self) -> tuple[str, ...]:
         return (*(f"g{i}" for i in range(1, len(self.layers))), "z")
+
+    @property
+    def block_taps(self) -> tuple[str, ...]:
+        """The taps right after the layers that attend, in the order of `attention`."""
+        named = zip(self.tap_names, self.layers, strict=False)  # identity: a tap and no layer
+        return tuple(name for name, layer in named if isinstance(layer, Block | ReluBlock))
 
     def forward(self, h: Float[Tensor, "m p"], views: int = 2) -> Float[Tensor, "m d"]:
         """`z` of all rows. `views` says how many views of each image the rows are, all rows of one
@@ -153,7 +63,7 @@ class Head(nn.Module):
         row to row. One block's weights are held at a time."""
         who = layout(self.context, len(h), views, h.device)
         for layer in self.layers:
-            if isinstance(layer, Block):
+            if isinstance(layer, Block | ReluBlock):
                 yield layer.attention(h, who)
             h = _apply(layer, h, who)
 
@@ -165,6 +75,18 @@ def build_head(config: HeadConfig, p: int, seed: int = 0) -> Head:
         return Head(_layers(config, p), config.context or "self")
 
 
+def with_uniform_attention(head: Head) -> Head:
+    """A copy of the same weights whose blocks give every row in view the same weight. Raises
+    `ValueError` for ReLU attention, whose weights are no softmax to make even."""
+    even = copy.deepcopy(head)
+    for layer in even.layers:
+        if isinstance(layer, ReluBlock):
+            raise ValueError("uniform attention needs blocks with softmax attention; got ReLU's")
+        if isinstance(layer, Block):
+            layer.uniform = True
+    return even
+
+
 def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
     if config.name == "identity":
         return []
@@ -174,19 +96,56 @@ def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
     depth, width = chosen(config.depth), chosen(config.width)
     match config.name:
         case "mlp":
-            norm = chosen(config.batch_norm)
-            inputs = [p, *[width] * (depth - 1)]
-            hidden = [dense(n, width, batch_norm=norm, activation=True) for n in inputs[:-1]]
-            return [*hidden, dense(inputs[-1], size, batch_norm=norm, activation=False)]
+            return _mlp([p, *[width] * (depth - 1), size], batch_norm=chosen(config.batch_norm))
         case "ffn":
             stack = [dense(width, width, batch_norm=True, activation=True) for _ in range(depth)]
             return [nn.Linear(p, width), *stack, output(width, size)]
+        case "ffn-matched":
+            goal = _parameters(Block(width, num_heads=1, ratio=chosen(config.ratio)))
+            # Two linear layers with their biases, and one norm.
+            hidden = round((goal - 3 * width) / (2 * width + 1))
+            norm = chosen(config.norm)
+            stack = [FeedForwardBlock(width, hidden, norm) for _ in range(depth)]
+            return [nn.Linear(p, width), *stack, output(width, size)]
         case "transformer":
-            shape = (width, chosen(config.num_heads), chosen(config.ratio), chosen(config.norm))
-            blocks = [Block(*shape) for _ in range(depth)]
-            return [nn.Linear(p, width), *blocks, output(width, size)]
+            if config.output == "mlp":
+                return [*_blocks(config), *_mlp([p, p, size], batch_norm=True)]
+            return [nn.Linear(p, width), *_blocks(config), output(width, size)]
+        case "transfusion":
+            mlp, place = _mlp([p, width, size], batch_norm=False), chosen(config.place)
+            cut, at = {"before": (0, p), "inside": (1, width), "after": (2, size)}[place]
+            return [*mlp[:cut], *(ReluBlock(at) for _ in range(depth)), *mlp[cut:]]
     raise AssertionError(config.name)
 
 
+def _mlp(sizes: list[int], *, batch_norm: bool) -> list[nn.Module]:
+    """Layers from size to size, with ReLU after all but the last."""
+    last = len(sizes) - 2
+    return [
+        dense(size_in, size_out, batch_norm=batch_norm, activation=i < last)
+        for i, (size_in, size_out) in enumerate(itertools.pairwise(sizes))
+    ]
+
+
+def _blocks(config: HeadConfig) -> list[Block]:
+    return [
+        Block(
+            chosen(config.width),
+            num_heads=chosen(config.num_heads),
+            ratio=chosen(config.ratio),
+            norm=chosen(config.norm),
+            activation=chosen(config.activation),
+            residual=chosen(config.residual),
+            uniform=config.attention == "uniform",
+            double_projection=chosen(config.double_projection),
+        )
+        for _ in range(chosen(config.depth))
+    ]
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def _apply(layer: nn.Module, rows: Tensor, who: Layout) -> Tensor:
-    return layer(rows, who) if isinstance(layer, Block) else layer(rows)
+    return layer(rows, who) if isinstance(layer, Block | ReluBlock) else layer(rows)

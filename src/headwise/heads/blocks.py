@@ -1,0 +1,138 @@
+"""Blocks: what deep heads repeat. Those that attend take the samples of the batch as tokens."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from headwise.heads.config import Norm
+from headwise.heads.layers import Layout
+
+
+class Block(nn.Module):
+    """A Transformer block whose tokens are the samples of the batch.
+
+    No positions, no dropout: permuting the rows permutes the output. Each part f, attention and
+    feed-forward, is a sum with its input, r = `residual`: `norm` post is x = LN(r·x + f(x)), as in
+    the code of Deep Fusion (arXiv 2403.18681); batch the same with BatchNorm; pre is
+    x = r·x + f(LN(x)). `uniform` makes all attention weights of a row equal.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        num_heads: int,
+        ratio: float = 4.0,
+        norm: Norm = "pre",
+        activation: str = "gelu",
+        residual: float = 1.0,
+        uniform: bool = False,
+        double_projection: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.pre_norm = norm == "pre"
+        self.residual = residual
+        self.uniform = uniform
+        self.first = nn.Linear(width, 3 * width) if double_projection else None
+        self.qkv = nn.Linear(width, 3 * width)
+        self.merge = nn.Linear(width, width)
+        self.norm_attention = _norm(norm, width)
+        self.feed_forward = feed_forward(width, int(width * ratio), activation)
+        self.norm_feed_forward = _norm(norm, width)
+
+    def forward(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "m w"]:
+        if self.pre_norm:
+            x = self._sum(x, self._attend(self.norm_attention(x), layout))
+            return self._sum(x, self.feed_forward(self.norm_feed_forward(x)))
+        x = self.norm_attention(self._sum(x, self._attend(x, layout)))
+        return self.norm_feed_forward(self._sum(x, self.feed_forward(x)))
+
+    def attention(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "s heads t t"]:
+        """The attention weights that `forward` applies to `x` (which never forms them): for each
+        of `s` sequences and each attention head, how much row i takes from row j."""
+        query, key, _ = self._project(self.norm_attention(x) if self.pre_norm else x, layout)
+        exact = torch.promote_types(query.dtype, torch.float32)
+        logits = query.to(exact) @ key.to(exact).mT / query.shape[-1] ** 0.5
+        if layout.mask is not None:
+            logits = logits.masked_fill(~layout.mask, float("-inf"))
+        return logits.softmax(-1)
+
+    def _sum(self, x: Float[Tensor, "m w"], part: Float[Tensor, "m w"]) -> Float[Tensor, "m w"]:
+        return torch.add(part, x, alpha=self.residual)
+
+    def _project(
+        self, x: Float[Tensor, "m w"], layout: Layout
+    ) -> tuple[Float[Tensor, "s heads t e"], ...]:
+        qkv = self.qkv(x) if self.first is None else self._again(self.first(x))
+        qkv = qkv.reshape(layout.sequences, -1, 3, self.num_heads, x.shape[1] // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return query * 0 if self.uniform else query, key, value
+
+    def _again(self, qkv: Float[Tensor, "m w3"]) -> Float[Tensor, "m w3"]:
+        """Queries, keys and values each through their own third of the second projection."""
+        thirds = zip(qkv.chunk(3, 1), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
+        return torch.cat([F.linear(part, weight, bias) for part, weight, bias in thirds], 1)
+
+    def _attend(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "m w"]:
+        query, key, value = self._project(x, layout)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
+        return self.merge(mixed.transpose(1, 2).reshape(x.shape))
+
+
+class ReluBlock(nn.Module):
+    """The layer of TransFusion (arXiv 2403.18681v1): queries and keys at length one, their ReLU'd
+    cosines without the diagonal, every row over its sum, x + A·v. A row that has no positive
+    cosine takes nothing. Keys of length one have no scale, so that weights need no temperature."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+
+    def forward(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "m w"]:
+        weights, value = self._weights(x, layout)
+        return x + (weights.to(value.dtype) @ value).reshape(x.shape)
+
+    def attention(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "s 1 t t"]:
+        """The weights A that `forward` applies to `x`, of each of `s` sequences."""
+        return self._weights(x, layout)[0][:, None]
+
+    def _weights(
+        self, x: Float[Tensor, "m w"], layout: Layout
+    ) -> tuple[Float[Tensor, "s t t"], Float[Tensor, "s t w"]]:
+        query, key, value = self.qkv(x).reshape(layout.sequences, -1, 3 * x.shape[1]).chunk(3, -1)
+        exact = torch.promote_types(query.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            query, key = (F.normalize(rows.to(exact), dim=-1) for rows in (query, key))
+            weights = F.relu(query @ key.mT)
+            hidden = torch.eye(weights.shape[-1], dtype=torch.bool, device=x.device)
+            if layout.mask is not None:
+                hidden = hidden | ~layout.mask
+            weights = weights.masked_fill(hidden, 0)
+            return F.normalize(weights, p=1, dim=-1), value
+
+
+class FeedForwardBlock(nn.Module):
+    """Half a Transformer block: x = x + f(LN(x)) (norm pre), or x = norm(x + f(x))."""
+
+    def __init__(self, width: int, hidden: int, norm: Norm) -> None:
+        super().__init__()
+        self.pre_norm = norm == "pre"
+        self.feed_forward = feed_forward(width, hidden, "gelu")
+        self.norm = _norm(norm, width)
+
+    def forward(self, x: Float[Tensor, "m w"]) -> Float[Tensor, "m w"]:
+        if self.pre_norm:
+            return x + self.feed_forward(self.norm(x))
+        return self.norm(x + self.feed_forward(x))
+
+
+def feed_forward(width: int, hidden: int, activation: str) -> nn.Sequential:
+    """Linear, GELU or ReLU, Linear."""
+    middle = nn.ReLU() if activation == "relu" else nn.GELU()
+    return nn.Sequential(nn.Linear(width, hidden), middle, nn.Linear(hidden, width))
+
+
+def _norm(norm: Norm, width: int) -> nn.Module:
+    return nn.BatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width)

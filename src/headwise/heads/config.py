@@ -1,0 +1,151 @@
+"""The settings of every head."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headwise.errors import UserError
+
+HeadName = Literal["identity", "linear", "mlp", "ffn", "ffn-matched", "transformer", "transfusion"]
+Context = Literal["joint", "per-view", "self", "halves", "twin-masked"]
+Norm = Literal["pre", "post", "batch"]
+
+# The settings each head has, and their values where the config leaves them to the head.
+# linear, mlp: SimCLR (arXiv 2002.05709; BatchNorm after every layer as in its code).
+# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), but for the Transformer's
+# depth and norm: 10 blocks with norm post, as published, collapse at learning rates where all other
+# heads train (docs/decisions/0006). transfusion: arXiv 2403.18681v1. A width of 0 is p.
+_BLOCKS: dict[str, Any] = {"depth": 4, "width": 256, "output_size": 512, "ratio": 4.0}
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "identity": {},
+    "linear": {"output_size": 128},
+    "mlp": {"depth": 2, "width": 0, "output_size": 128, "batch_norm": True},
+    "ffn": {"depth": 10, "width": 256, "output_size": 512},
+    "ffn-matched": {**_BLOCKS, "norm": "pre"},
+    "transformer": {
+        **_BLOCKS,
+        "num_heads": 16,
+        "norm": "pre",
+        "context": "joint",
+        "attention": "softmax",
+        "activation": "gelu",
+        "residual": 1.0,
+        "double_projection": False,
+        "output": "linear",
+    },
+    "transfusion": {
+        "depth": 5,
+        "width": 512,
+        "output_size": 128,
+        "context": "joint",
+        "place": "after",
+    },
+}
+HEADS: tuple[HeadName, ...] = typing.get_args(HeadName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The projection head `g`, from `h` to `z`. A setting left at None is the head's own."""
+
+    name: HeadName = "mlp"
+    """identity (z is h), linear, mlp (SimCLR), ffn (Deep Fusion's baseline), ffn-matched (residual
+    feed-forward blocks of the Transformer's size), transformer (Deep Fusion: attends over the
+    samples of the batch), or transfusion (its first version: ReLU attention without self)."""
+    depth: int | None = None
+    """mlp: linear layers (2); ffn: Linear-BatchNorm-ReLU layers (10); ffn-matched, transformer:
+    blocks (4; as published 10); transfusion: blocks (5)."""
+    width: int | None = None
+    """Size of the hidden layers. mlp: p; transfusion: 512; others: 256."""
+    output_size: int | None = None
+    """`d`, the size of z. linear, mlp, transfusion: 128; others: 512."""
+    batch_norm: bool | None = None
+    """mlp: BatchNorm after every linear layer (yes)."""
+    num_heads: int | None = None
+    """transformer: attention heads (16)."""
+    ratio: float | None = None
+    """transformer: width of the feed-forward layers over `width` (4). ffn-matched: that of the
+    Transformer whose parameters it has."""
+    norm: Norm | None = None
+    """transformer, ffn-matched: LayerNorm before each part (pre, the default) or after its sum
+    (post, as published), or BatchNorm after its sum (batch, as first published)."""
+    context: Context | None = None
+    """transformer, transfusion: what a sample attends to. joint: both views of the batch, as
+    published; per-view: the samples of its own view; self: itself alone (a control without
+    exchange); halves: itself and the other half of the batch, which never holds its twin (the
+    loss's negatives then come from its own half); twin-masked: all but its twin, a negative
+    control that gives the twin away by its absence."""
+    attention: Literal["softmax", "uniform"] | None = None
+    """transformer: uniform gives every sample in view the same weight, with the same parameters
+    (a control)."""
+    activation: Literal["gelu", "relu"] | None = None
+    """transformer: of the feed-forward layers (gelu; as first published relu)."""
+    residual: float | None = None
+    """transformer: weight of a part's input in its sum (1; as first published 0). Above 1 a deep
+    post-norm head trains more easily (DeepNorm, arXiv 2203.00555: (2·depth)^¼)."""
+    double_projection: bool | None = None
+    """transformer: queries, keys and values projected twice, as in the published code (no)."""
+    output: Literal["linear", "mlp"] | None = None
+    """transformer: linear, as published; mlp: blocks of width p with SimCLR's MLP behind them, as
+    in the later version."""
+    place: Literal["before", "inside", "after"] | None = None
+    """transfusion: where the blocks stand to the MLP p-width-d (after)."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "name" or value is None:
+                continue
+            if field.name not in _DEFAULTS[self.name]:
+                has = ", ".join(_DEFAULTS[self.name]) or "none"
+                raise UserError(
+                    f"head.{field.name} is not a setting of the {self.name} head; "
+                    f"got {value!r}; its settings: {has}"
+                )
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                if field.name == "residual" and not 0 <= value < float("inf"):
+                    raise UserError(f"head.residual must not be negative; got {value}")
+                if field.name != "residual" and value <= 0:
+                    raise UserError(f"head.{field.name} must be positive; got {value}")
+
+
+def resolve(config: HeadConfig, p: int) -> HeadConfig:
+    """The config with nothing left to choose, for representations of size `p`."""
+    values = {
+        name: default if getattr(config, name) is None else getattr(config, name)
+        for name, default in _DEFAULTS[config.name].items()
+    }
+    if values.get("width") == 0:
+        values["width"] = p
+    if values.get("output") == "mlp":
+        if config.width not in (None, p):
+            raise UserError(
+                f"head.width with head.output mlp must be the encoder's p, {p}; "
+                f"got {config.width}; leave it out"
+            )
+        values["width"] = p
+    if "num_heads" in values and values["width"] % values["num_heads"]:
+        raise UserError(
+            "head.width must be a multiple of head.num_heads; "
+            f"got {values['width']} and {values['num_heads']}"
+        )
+    return HeadConfig(name=config.name, **values)
+
+
+def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
+    """`config` where it is of this head; else this head with its own settings."""
+    return config if config.name == name else HeadConfig(name=name)
+
+
+def leaks(config: HeadConfig) -> bool:
+    """Whether what a sample attends to gives its twin away, so that the loss can be solved without
+    looking at the images: a mask that leaves the twin out names it."""
+    return config.context == "twin-masked"
+
+
+def loss_groups(config: HeadConfig) -> int:
+    """Into how many parts of the batch the loss falls: a row's candidates are those of its part.
+    In context halves who is out of sight tells the half that the twin is in, which is nothing
+    new where all candidates are of that half."""
+    return 2 if config.context == "halves" else 1
