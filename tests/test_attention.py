@@ -1,16 +1,17 @@
 """Attention over the batch, against torch's own."""
 
 import math
+import typing
 
 import pytest
 import torch
 from torch import nn
 
-from headwise.heads import Head, HeadConfig, build_head
-from headwise.heads.blocks import Block
+from headwise.heads import Context, Head, HeadConfig, build_head, with_uniform_attention
+from headwise.heads.blocks import Block, ReluBlock
 from headwise.heads.layers import Layout, layout
 
-CONTEXTS = ("joint", "per-view", "self", "twin-masked")
+CONTEXTS = typing.get_args(Context)
 NORMS = ("pre", "post")
 
 
@@ -19,7 +20,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def built(context: str, norm: str) -> Head:
+def built(context: str, norm: str = "pre", **changes) -> Head:
     """A head of three blocks in float64 whose normalisations do something."""
     config = HeadConfig(
         name="transformer",
@@ -29,6 +30,7 @@ def built(context: str, norm: str) -> Head:
         output_size=8,
         norm=norm,
         context=context,
+        **changes,
     )
     head = build_head(config, 12, seed=0).double().eval()
     for seed, module in enumerate(head.modules()):
@@ -38,7 +40,8 @@ def built(context: str, norm: str) -> Head:
 
 
 def by_hand(block: Block, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The block with torch's own multi-head attention and the same weights."""
+    """The block with torch's own multi-head attention and the same weights; with the first
+    projection of queries, keys and values before it where there is one."""
     width = x.shape[1]
     attention = nn.MultiheadAttention(width, block.num_heads, batch_first=True).double()
     attention.in_proj_weight.data, attention.in_proj_bias.data = block.qkv.weight, block.qkv.bias
@@ -49,12 +52,17 @@ def by_hand(block: Block, x: torch.Tensor, mask: torch.Tensor | None) -> torch.T
 
     def attend(x):
         blocked = None if mask is None else ~mask
-        return attention(x[None], x[None], x[None], attn_mask=blocked, need_weights=False)[0][0]
+        three = [x, x, x] if block.first is None else block.first(x).split(width, 1)
+        inputs = [part[None] for part in three]
+        return attention(*inputs, attn_mask=blocked, need_weights=False)[0][0]
 
     def feed(x):
-        first, _, second = block.feed_forward
+        first, middle, second = block.feed_forward
         hidden = x @ first.weight.T + first.bias
-        hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
+        if isinstance(middle, nn.ReLU):
+            hidden = hidden * (hidden > 0)
+        else:
+            hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))
         return hidden @ second.weight.T + second.bias
 
     def normed(x, norm):
@@ -62,11 +70,12 @@ def by_hand(block: Block, x: torch.Tensor, mask: torch.Tensor | None) -> torch.T
         variance = centred.square().mean(1, keepdim=True)
         return centred / (variance + norm.eps).sqrt() * norm.weight + norm.bias
 
+    r = block.residual
     if block.pre_norm:
-        x = x + attend(normed(x, block.norm_attention))
-        return x + feed(normed(x, block.norm_feed_forward))
-    x = normed(x + attend(x), block.norm_attention)
-    return normed(x + feed(x), block.norm_feed_forward)
+        x = r * x + attend(normed(x, block.norm_attention))
+        return r * x + feed(normed(x, block.norm_feed_forward))
+    x = normed(r * x + attend(x), block.norm_attention)
+    return normed(r * x + feed(x), block.norm_feed_forward)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -77,6 +86,74 @@ def test_a_block_is_the_textbooks(context, norm):
     block, who = head.layers[1], layout(context, 2 * n, 2, x.device)
     expected = [by_hand(block, rows, who.mask) for rows in x.chunk(who.sequences)]
     torch.testing.assert_close(block(x, who), torch.cat(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_block_of_the_published_variants_is_the_textbooks(norm):
+    changes = {"double_projection": True, "residual": 0.5, "activation": "relu"}
+    head, x = built("joint", norm, **changes), normal(10, 16)
+    block, who = head.layers[1], layout("joint", 10, 2, x.device)
+    torch.testing.assert_close(block(x, who), by_hand(block, x, None), rtol=0, atol=1e-12)
+
+
+def test_the_first_commits_block_normalises_over_the_batch_and_drops_its_input():
+    head, x = built("joint", "batch", residual=0.0, activation="relu").train(), normal(10, 16)
+    block = head.layers[1]
+    assert isinstance(block.norm_attention, nn.BatchNorm1d)
+    rows = block(x, layout("joint", 10, 2, x.device))
+    torch.testing.assert_close(rows.mean(0), torch.zeros(16).double(), rtol=0, atol=1e-12)
+    # Without residual the input comes in through attention alone: flat attention, flat rows.
+    even = with_uniform_attention(head).layers[1]
+    flat = even(x, layout("joint", 10, 2, x.device))
+    torch.testing.assert_close(flat, flat[:1].expand_as(flat), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_uniform_attention_weighs_all_rows_in_view_alike(context):
+    n, h = 5, normal(10, 12)
+    trained = built(context)
+    for head in (built(context, attention="uniform"), with_uniform_attention(trained)):
+        for weights in head.attention(h):
+            who = layout(context, 2 * n, 2, h.device)
+            seen = torch.ones_like(weights) if who.mask is None else who.mask.expand_as(weights)
+            even = seen.double() / seen.sum(-1, keepdim=True)
+            torch.testing.assert_close(weights, even, rtol=0, atol=1e-12)
+    assert not any(layer.uniform for layer in trained.layers if isinstance(layer, Block))
+    head.train()(h).square().sum().backward()
+    assert all(p.grad is not None for p in head.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_relu_attention_is_a_plain_loops(context):
+    """TransFusion's layer: a_ij = max(0, cos(q_i, k_j)) for j ≠ i in view, over its row's sum."""
+    n, x = 4, normal(8, 16)
+    block = ReluBlock(16).double()
+    who = layout(context, 2 * n, 2, x.device)
+    query, key, value = (x @ block.qkv.weight.T + block.qkv.bias).detach().split(16, 1)
+    expected = x.clone()
+    for i in range(2 * n):
+        length = 2 * n // who.sequences
+        row = torch.zeros(2 * n).double()
+        for j in range(2 * n):
+            in_view = i // length == j // length and (who.mask is None or bool(who.mask[i, j]))
+            if in_view and i != j:
+                row[j] = max(0.0, float(query[i] @ key[j] / (query[i].norm() * key[j].norm())))
+        if row.sum() > 0:
+            expected[i] += row @ value / row.sum()
+    torch.testing.assert_close(block(x, who), expected, rtol=0, atol=1e-12)
+    weights = block.attention(x, who)
+    assert weights.diagonal(dim1=-2, dim2=-1).abs().max() == 0
+    with pytest.raises(ValueError, match="softmax"):
+        with_uniform_attention(Head([block], "joint"))
+
+
+def test_halves_sees_itself_and_the_other_half():
+    mask = layout("halves", 10, 2, torch.device("cpu")).mask
+    first = [0, 1, 2, 5, 6, 7]  # three of five images, both views
+    second = [3, 4, 8, 9]
+    for row in range(10):
+        others = second if row in first else first
+        assert mask[row].nonzero().flatten().tolist() == sorted([row, *others])
 
 
 def test_twin_masked_hides_the_twin_and_nothing_else():

@@ -2,16 +2,17 @@
 
 import dataclasses
 import itertools
+import typing
 
 import pytest
 import torch
 from torch import nn
 
 from headwise.errors import UserError
-from headwise.heads import HEADS, HeadConfig, build_head, for_head, resolve
+from headwise.heads import HEADS, Context, HeadConfig, build_head, for_head, loss_groups, resolve
 
-CONTEXTS = ("joint", "per-view", "self", "twin-masked")
-NORMS = ("pre", "post")
+CONTEXTS = typing.get_args(Context)
+NORMS = ("pre", "post", "batch")
 
 
 def transformer(context: str = "joint", norm: str = "pre", **changes) -> HeadConfig:
@@ -28,8 +29,10 @@ def small(name: str) -> HeadConfig:
             return HeadConfig(name="linear", output_size=8)
         case "mlp":
             return HeadConfig(name="mlp", depth=3, width=12, output_size=8)
-        case "ffn":
-            return HeadConfig(name="ffn", depth=3, width=16, output_size=8)
+        case "ffn" | "ffn-matched":
+            return HeadConfig(name=name, depth=3, width=16, output_size=8)
+        case "transfusion":
+            return HeadConfig(name=name, depth=3, width=16, output_size=8)
     return transformer()
 
 
@@ -85,15 +88,54 @@ def test_ffn_is_deep_fusions():
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_transformer_is_deep_fusions_with_one_projection(norm):
+@pytest.mark.parametrize("double", [False, True])
+def test_transformer_is_deep_fusions(norm, double):
     p, width, hidden, d = 512, 256, 1024, 512
-    head = build_head(HeadConfig(name="transformer", depth=10, norm=norm), p)
+    config = HeadConfig(name="transformer", depth=10, norm=norm, double_projection=double)
+    head = build_head(config, p)
     attention = 4 * (width * width + width)  # q, k, v, and the merge of the heads
     feed_forward = width * hidden + hidden + hidden * width + width
+    if double:  # their code projects q, k and v twice
+        attention += 3 * (width * width + width)
     stack = 10 * (attention + feed_forward + 2 * 2 * width)
     assert parameters(head) == (p * width + width) + stack + (width * d + 2 * d)
-    # Their code projects q, k and v twice: 3 (w² + w) more a block makes the 9.87 M of theirs.
-    assert stack + 10 * 3 * (width * width + width) == pytest.approx(9.87e6, rel=1e-3)
+    if double:
+        assert stack == pytest.approx(9.87e6, rel=1e-3)
+
+
+@pytest.mark.parametrize("width", [16, 256])
+@pytest.mark.parametrize("norm", NORMS)
+def test_ffn_matched_has_as_many_parameters_as_the_transformer(norm, width):
+    one, other = (
+        parameters(build_head(HeadConfig(name=name, depth=4, width=width, norm=norm), 64))
+        for name in ("ffn-matched", "transformer")
+    )
+    # A hidden unit more or less in each block is the nearest there is.
+    assert abs(one - other) <= 4 * (2 * width + 1) / 2
+
+
+def test_the_later_variant_is_blocks_of_width_p_and_the_mlp():
+    config = HeadConfig(name="transformer", output="mlp", depth=2, output_size=128)
+    head = build_head(config, 64)
+    block = 4 * (64 * 64 + 64) + 2 * 64 * 256 + 256 + 64 + 4 * 64
+    assert parameters(head) == 2 * block + (64 * 64 + 2 * 64) + (64 * 128 + 2 * 128)
+    assert head.block_taps == ("g1", "g2")
+    with pytest.raises(UserError, match=r"head\.output mlp must be the encoder's p, 64; got 32"):
+        build_head(HeadConfig(name="transformer", output="mlp", width=32), 64)
+
+
+@pytest.mark.parametrize(("place", "at"), [("before", 12), ("inside", 16), ("after", 8)])
+def test_transfusions_blocks_stand_where_they_are_put(place, at):
+    config = HeadConfig(name="transfusion", depth=2, width=16, output_size=8, place=place)
+    head = built(config)
+    taps = head.taps(normal(6, 12))
+    assert [taps[name].shape[1] for name in head.block_taps] == [at, at]
+    assert taps["z"].shape == (6, 8)
+
+
+def test_only_halves_splits_the_loss():
+    groups = {context: loss_groups(transformer(context)) for context in CONTEXTS}
+    assert groups == {**dict.fromkeys(CONTEXTS, 1), "halves": 2}
 
 
 def test_defaults_are_the_heads_own():
@@ -139,6 +181,7 @@ def test_the_output_layers_bias_is_frozen_and_nothing_else():
         ({"name": "ffn", "batch_norm": False}, r"head\.batch_norm is not a setting of the ffn"),
         ({"name": "mlp", "depth": 0}, r"head\.depth must be positive; got 0"),
         ({"name": "transformer", "ratio": -1.0}, r"head\.ratio must be positive"),
+        ({"name": "transformer", "residual": -1.0}, r"head\.residual must not be negative"),
     ],
     ids=str,
 )
@@ -155,7 +198,7 @@ def test_width_must_divide_among_the_attention_heads():
 def test_for_head_gives_other_heads_their_own_settings():
     config = HeadConfig(name="transformer", depth=4, width=16, output_size=32, context="self")
     assert for_head(config, "transformer") == config
-    for name in ("identity", "linear", "mlp", "ffn"):
+    for name in set(HEADS) - {"transformer"}:
         assert for_head(config, name) == HeadConfig(name=name)
 
 
@@ -166,6 +209,7 @@ def test_taps_cut_the_head_anywhere(name):
     count = len(head.layers)
     assert head.tap_names == (*(f"g{i}" for i in range(1, count)), "z")
     assert tuple(taps) == head.tap_names
+    assert len(head.block_taps) == (3 if name.startswith("trans") else 0)
     assert torch.equal(taps["z"], z)
     for first, tap in enumerate(taps.values(), 1):
         rest = head.layers[first:]
@@ -194,8 +238,14 @@ def test_weights_are_a_function_of_the_seed_and_the_global_generator_is_left_alo
 # Who depends on whom
 
 
-def pairs_of(order: torch.Tensor) -> torch.Tensor:
-    return torch.cat([order, order + len(order)])
+def shuffled_pairs(n: int, context: str | None) -> torch.Tensor:
+    """Rows in another order, twins together; each half of the images within itself where the
+    context knows halves."""
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.arange(n).chunk(2 if context == "halves" else 1)
+    order = torch.cat([part[torch.randperm(len(part), generator=generator)] for part in parts])
+    assert not torch.equal(order, torch.arange(n))
+    return torch.cat([order, order + n])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -204,7 +254,7 @@ def pairs_of(order: torch.Tensor) -> torch.Tensor:
 def test_permuting_the_images_permutes_the_projections(context, norm, training):
     n = 7
     head, h = built(transformer(context, norm), training=training), normal(2 * n, 12)
-    order = pairs_of(torch.randperm(n, generator=torch.Generator().manual_seed(0)))
+    order = shuffled_pairs(n, context)
     torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
 
 
@@ -215,7 +265,7 @@ def test_permuting_all_rows_permutes_the_projections(context):
     torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mlp", "ffn", "linear", "identity"])
+@pytest.mark.parametrize("name", [name for name in HEADS if name != "transformer"])
 def test_permuting_all_rows_permutes_the_projections_of_other_heads(name):
     head, h = built(small(name), training=True), normal(14, 12)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(0))
@@ -234,18 +284,20 @@ def test_who_depends_on_whom():
     view = torch.arange(2 * n) // n
     same_view = view[:, None] == view
     twins = eye.roll(n, 1)
+    half = torch.arange(2 * n) % n // (n // 2)
     expected = {
         "joint": torch.ones_like(eye),
         "per-view": same_view,
         "self": eye,
         "twin-masked": ~twins,
+        "halves": eye | (half[:, None] != half),
     }
     for context, who in expected.items():
         # One block: through two, a masked twin comes back by way of the others.
         head = built(transformer(context, depth=1))
         assert torch.equal(influence(head, h), who), context
         assert head.batch_aware == (context != "self")
-    for name in ("identity", "linear", "mlp", "ffn"):
+    for name in ("identity", "linear", "mlp", "ffn", "ffn-matched"):
         head = built(small(name))
         assert torch.equal(influence(head, h), eye), name
         assert not head.batch_aware
@@ -266,4 +318,5 @@ def test_in_evaluation_with_one_view_all_contexts_but_self_see_the_whole_batch()
     z = {context: built(transformer(context))(h, views=1) for context in CONTEXTS}
     assert torch.equal(z["joint"], z["per-view"])
     assert torch.equal(z["joint"], z["twin-masked"])
+    assert (influence(built(transformer("halves")), h, views=1)).all()  # by way of the other half
     assert not torch.allclose(z["joint"], z["self"])
