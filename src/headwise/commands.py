@@ -33,7 +33,8 @@ class Pretrain:
     resume: Path | None = None
     """A run directory to go on with, from its last checkpoint; takes no other settings."""
     recipe: str = "default"
-    """The settings to start from: default, small, demo, cifar10, imagenet, deepfusion."""
+    """The settings to start from: default, small, demo, cifar10, imagenet, deepfusion and others
+    (docs/commands.md)."""
     config: Path | None = None
     """A config.json to start from, in place of a recipe."""
     quiet: bool = False
@@ -50,7 +51,8 @@ class Compare:
     resume: Path | None = None
     """A comparison to go on with; takes no other settings."""
     recipe: str = "small"
-    """The settings to start from: small, default, demo, cifar10, imagenet, deepfusion."""
+    """The settings to start from: small, default, demo, cifar10, imagenet, deepfusion and others
+    (docs/commands.md)."""
     config: Path | None = None
     """A run's config.json to start from, in place of a recipe."""
     heads: tuple[HeadName, ...] = HEADS

@@ -17,6 +17,7 @@ from headwise.hardware import Device, Precision
 from headwise.heads import HeadConfig
 from headwise.losses import Method
 from headwise.model import ContrastiveModel
+from headwise.objective import AnchorsConfig, Objective
 from headwise.optim import OptimConfig
 from headwise.runs import Run
 
@@ -38,6 +39,10 @@ class PretrainConfig:
     """Images a step, over all ranks; each gives two views."""
     temperature: float = 0.5
     """τ of NT-Xent."""
+    objective: Objective = "nt-xent"
+    """The contrastive loss: nt-xent, or affinity (TransFusion's: Jensen-Shannon divergence of the
+    squared cosines from the twins; no temperature)."""
+    anchors: AnchorsConfig = field(default_factory=AnchorsConfig)
     loss: Method = "auto"
     """How NT-Xent is computed; the value is the same."""
     seed: int = 0
@@ -70,6 +75,11 @@ class PretrainConfig:
         if self.batch_size < 2:
             raise UserError(
                 f"--batch-size must be at least 2, for want of negatives; got {self.batch_size}"
+            )
+        if self.batch_size < 4 and heads.loss_groups(self.head) > 1:
+            raise UserError(
+                "--batch-size must be at least 4 with head.context halves, for want of negatives; "
+                f"got {self.batch_size}"
             )
         if not 0 < self.temperature < float("inf"):
             raise UserError(f"--temperature must be positive; got {self.temperature}")

@@ -9,14 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwise import augment, checkpoint, distributed, export, hardware, heads, monitoring, rng
+from headwise import (
+    augment,
+    checkpoint,
+    distributed,
+    encoders,
+    export,
+    hardware,
+    heads,
+    monitoring,
+    rng,
+)
 from headwise.checkpoint import TrainState
 from headwise.config import chosen, to_dict
 from headwise.data import Images, Splits, open_images
 from headwise.errors import UserError
 from headwise.interrupts import Interrupted, stop_requests
-from headwise.losses import nt_xent_and_accuracy
 from headwise.model import Outputs
+from headwise.objective import Anchored, anchor_loss, anchored, contrastive
 from headwise.optim import build_optimizer, learning_rate, peak_learning_rate
 from headwise.pretrain_config import PretrainConfig, build_model, load_config, resolve
 from headwise.progress import progress
@@ -40,7 +50,7 @@ def pretrain(
     out = Path(out)
     refuse_existing(out)
     with distributed.process_group(hardware.resolve_device(config.device)):
-        config, state, train = _prepare(config, images)
+        config, state, train, target = _prepare(config, images)
         if distributed.rank() == 0:
             Run.create(out, to_dict(config), config.device)
             seed = rng.seed_at(config.seed, "sheet")
@@ -48,7 +58,7 @@ def pretrain(
         distributed.barrier()
         if distributed.rank() == 0 and not quiet:
             log.info("%s", monitoring.describe(config, state, train))
-        _loop(config, Run(out), train, state, quiet=quiet)
+        _loop(config, Run(out), train, state, target, quiet=quiet)
         return _finish(config, Run(out), state)
 
 
@@ -59,20 +69,20 @@ def resume(out: str | Path, images: Splits | None = None, *, quiet: bool = False
         return run
     config = load_config(run)
     with distributed.process_group(config.device):
-        config, state, train = _prepare(config, images)
+        config, state, train, target = _prepare(config, images)
         path = checkpoint.latest(run.path / "checkpoints")
         if path is not None:
             checkpoint.load(state, path)
         if distributed.rank() == 0:
             run.rewind(state.step)
         distributed.barrier()
-        _loop(config, run, train, state, quiet=quiet)
+        _loop(config, run, train, state, target, quiet=quiet)
         return _finish(config, run, state)
 
 
 def _prepare(
     config: PretrainConfig, images: Splits | None
-) -> tuple[PretrainConfig, TrainState, Images]:
+) -> tuple[PretrainConfig, TrainState, Images, Anchored | None]:
     if config.keep_freed_memory:
         hardware.keep_freed_memory()
     train = (images or open_images(config.data)).train
@@ -92,21 +102,39 @@ def _prepare(
         )
     if config.device == "cuda" and world > 1:
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
+    size = chosen(config.augment.size)
+    p = encoders.representation_size(model.encoder, config.encoder, size)
+    target = anchored(config.anchors, train, config.head.output_size or p, config.seed)
     model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compiled:
         model.compile_encoder()
-    return config, TrainState(model, build_optimizer(config.optim, model)), train.to(config.device)
+    state = TrainState(model, build_optimizer(config.optim, model))
+    return config, state, train.to(config.device), target
 
 
 def train_step(
-    config: PretrainConfig, state: TrainState, views: Float[Tensor, "m 3 s s"], rate: float
+    config: PretrainConfig,
+    state: TrainState,
+    views: Float[Tensor, "m 3 s s"],
+    rate: float,
+    target: Anchored | None = None,
 ) -> tuple[Outputs, Float[Tensor, ""], Float[Tensor, ""]]:
     """One step of the optimizer on two views of a batch: the outputs, the loss and the contrastive
     accuracy. Loss, gradient and weights are those of the whole batch over all ranks."""
     with hardware.autocast(config.device, config.precision):
         h, z = state.model(views.contiguous(memory_format=torch.channels_last))
     z0, z1 = z.chunk(2)
-    loss, accuracy = nt_xent_and_accuracy(z0, z1, config.temperature, config.loss)
+    loss, accuracy = contrastive(
+        config.objective,
+        z0,
+        z1,
+        config.temperature,
+        method=config.loss,
+        groups=heads.loss_groups(config.head),
+    )
+    if target is not None:
+        index = augment.batch_index(len(target.labels), config.batch_size, state.step, config.seed)
+        loss = loss + anchor_loss(target, z, index)
     state.optimizer.zero_grad()
     loss.backward()
     distributed.average_gradients(state.model.parameters())
@@ -118,7 +146,13 @@ def train_step(
 
 
 def _loop(
-    config: PretrainConfig, run: Run, images: Images, state: TrainState, *, quiet: bool
+    config: PretrainConfig,
+    run: Run,
+    images: Images,
+    state: TrainState,
+    target: Anchored | None,
+    *,
+    quiet: bool,
 ) -> None:
     """Train from the state's step to the last. Everything periodic is in view."""
     batch, epoch_steps = config.batch_size, len(images) // config.batch_size
@@ -148,7 +182,7 @@ def _loop(
     ):
         for views, unreadable in batches:
             rate = learning_rate(state.step, peak=peak, warmup_steps=warm, total_steps=total)
-            outputs, loss, accuracy = train_step(config, state, views, rate)
+            outputs, loss, accuracy = train_step(config, state, views, rate, target)
             losses.append(loss)
             accuracies.append(accuracy)
             step, epoch = state.step, state.step / epoch_steps

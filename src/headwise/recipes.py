@@ -1,5 +1,7 @@
 """Recipes: named configs. A variation is a `dataclasses.replace`, or flags beside `--recipe`."""
 
+import dataclasses
+
 from headwise.augment import AugmentConfig, simclr, simclr_small
 from headwise.data import DataConfig
 from headwise.encoders import SMALL_RESNET, EncoderConfig
@@ -8,7 +10,18 @@ from headwise.heads import HeadConfig
 from headwise.optim import OptimConfig
 from headwise.pretrain_config import PretrainConfig
 
-RECIPES = ("default", "small", "demo", "cifar10", "speedrun-cifar10", "imagenet", "deepfusion")
+RECIPES = (
+    "default",
+    "small",
+    "demo",
+    "cifar10",
+    "speedrun-cifar10",
+    "imagenet",
+    "deepfusion",
+    "deepfusion-first",
+    "deepfusion-later",
+    "transfusion",
+)
 
 
 def recipe(name: str) -> PretrainConfig:
@@ -28,6 +41,12 @@ def recipe(name: str) -> PretrainConfig:
             return imagenet()
         case "deepfusion":
             return deepfusion()
+        case "deepfusion-first":
+            return deepfusion_first()
+        case "deepfusion-later":
+            return deepfusion_later()
+        case "transfusion":
+            return transfusion()
     raise UserError(f"--recipe must be known; got {name!r}; {nearest(name, RECIPES)}")
 
 
@@ -107,13 +126,55 @@ def imagenet() -> PretrainConfig:
 
 def deepfusion() -> PretrainConfig:
     """Deep Fusion as in its code (arXiv 2403.18681): ResNet-50 with the standard stem even at
-    32 px, the Transformer head, batch 1024, SGD 8e-5, τ 0.02, 1000 epochs. Not run here."""
+    32 px, Linear(p, 256), ten blocks post-norm with 16 heads and GELU, Linear(256, 512) and
+    BatchNorm; batch 1024, SGD 8e-5, τ 0.02, 1000 epochs. Not run here."""
     return PretrainConfig(
         encoder=EncoderConfig(name="resnet50", stem="standard"),
         augment=simclr_small(),
-        head=HeadConfig(name="transformer", depth=10, norm="post"),
+        head=HeadConfig(name="transformer", depth=10, norm="post", double_projection=True),
         optim=OptimConfig(name="sgd", lr=8e-5, weight_decay=5e-4, warmup_epochs=0.0),
         epochs=1000,
         batch_size=1024,
         temperature=0.02,
     )
+
+
+def deepfusion_first() -> PretrainConfig:
+    """The first commit of Deep Fusion's code: four attention heads, ReLU, BatchNorm and no
+    residuals; batch 512, 100 epochs. Not run here."""
+    head = HeadConfig(
+        name="transformer",
+        depth=10,
+        num_heads=4,
+        activation="relu",
+        norm="batch",
+        residual=0.0,
+        double_projection=True,
+    )
+    return dataclasses.replace(deepfusion(), head=head, epochs=100, batch_size=512)
+
+
+def deepfusion_later() -> PretrainConfig:
+    """The later variant of Deep Fusion's code: five blocks of width p with eight heads, then
+    SimCLR's MLP p-p-128; ResNet-50 at 224 px, τ 0.1, LARS 0.075·√B with weight decay 1e-6,
+    ten epochs of warm-up, batch 128, 100 epochs. Not run here."""
+    return PretrainConfig(
+        encoder=EncoderConfig(name="resnet50", stem="standard"),
+        augment=simclr(),
+        head=HeadConfig(
+            name="transformer", depth=5, num_heads=8, norm="post", output="mlp", output_size=128
+        ),
+        optim=OptimConfig(
+            name="lars", lr=0.075, lr_scaling="sqrt", weight_decay=1e-6, warmup_epochs=10.0
+        ),
+        epochs=100,
+        batch_size=128,
+        temperature=0.1,
+    )
+
+
+def transfusion() -> PretrainConfig:
+    """TransFusion, the first version of Deep Fusion (arXiv 2403.18681v1), on a small encoder: five
+    layers of ReLU attention behind the MLP p-512-128, and the divergence of the affinities of z
+    from those of the twins as the loss. Its optimizer is not known; this one is ours."""
+    return dataclasses.replace(small(), head=HeadConfig(name="transfusion"), objective="affinity")

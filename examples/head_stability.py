@@ -1,0 +1,125 @@
+"""Which deep heads train, with which optimizer, learning rate, temperature and residual weight: a
+short pretraining of each setting, and a Markdown table of where it ended.
+
+    python examples/head_stability.py --data IMAGES --out runs/head-stability
+
+What is there already is not made again.
+"""
+
+import argparse
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from headwise.data import DataConfig, Splits, open_images
+from headwise.encoders import SMALL_RESNET, EncoderConfig
+from headwise.errors import UserError
+from headwise.evaluation.config import EvaluateConfig
+from headwise.evaluation.evaluate import evaluate
+from headwise.heads import HeadConfig
+from headwise.objective import Objective
+from headwise.optim import OptimConfig
+from headwise.pretrain_config import PretrainConfig
+from headwise.pretraining import pretrain, resume
+from headwise.recipes import recipe
+from headwise.runs import Run
+
+
+class Setting(NamedTuple):
+    head: HeadConfig
+    optim: OptimConfig
+    temperature: float
+    objective: Objective = "nt-xent"
+
+
+PUBLISHED = recipe("deepfusion")
+FIRST, LATER = recipe("deepfusion-first").head, recipe("deepfusion-later").head
+PRE = HeadConfig(name="transformer", depth=10, norm="pre")
+# DeepNorm's weight of the input for ten blocks of two parts: (2·10)^¼.
+SCALED = HeadConfig(name="transformer", depth=10, norm="post", residual=20**0.25)
+
+
+def adamw(lr: float, warmup_epochs: float | None = None) -> OptimConfig:
+    return OptimConfig(name="adamw", lr=lr, warmup_epochs=warmup_epochs)
+
+
+def sgd(lr: float) -> OptimConfig:
+    return OptimConfig(name="sgd", lr=lr, weight_decay=5e-4)
+
+
+SETTINGS = {
+    "published": Setting(PUBLISHED.head, PUBLISHED.optim, 0.02),
+    "published, SGD 0.03": Setting(PUBLISHED.head, sgd(0.03), 0.02),
+    "published, SGD 0.03, τ 0.2": Setting(PUBLISHED.head, sgd(0.03), 0.2),
+    "published, AdamW 1e-3, τ 0.02": Setting(PUBLISHED.head, adamw(1e-3), 0.02),
+    "published, AdamW 1e-3": Setting(PUBLISHED.head, adamw(1e-3), 0.2),
+    "published, AdamW 1e-3, no warm-up": Setting(PUBLISHED.head, adamw(1e-3, 0.0), 0.2),
+    "published, AdamW 3e-3": Setting(PUBLISHED.head, adamw(3e-3), 0.2),
+    "published, AdamW 3e-4": Setting(PUBLISHED.head, adamw(3e-4), 0.2),
+    "residual 2.1, AdamW 1e-3": Setting(SCALED, adamw(1e-3), 0.2),
+    "residual 2.1, AdamW 3e-3": Setting(SCALED, adamw(3e-3), 0.2),
+    "residual 2.1, SGD 0.03, τ 0.02": Setting(SCALED, sgd(0.03), 0.02),
+    "pre-norm, AdamW 1e-3": Setting(PRE, adamw(1e-3), 0.2),
+    "pre-norm, AdamW 3e-3": Setting(PRE, adamw(3e-3), 0.2),
+    "first commit, AdamW 1e-3": Setting(FIRST, adamw(1e-3), 0.2),
+    "first commit, SGD 0.03": Setting(FIRST, sgd(0.03), 0.2),
+    "later variant, AdamW 1e-3": Setting(LATER, adamw(1e-3), 0.1),
+    "TransFusion, AdamW 1e-3": Setting(
+        HeadConfig(name="transfusion"), adamw(1e-3), 0.2, "affinity"
+    ),
+    "TransFusion, NT-Xent, AdamW 1e-3": Setting(HeadConfig(name="transfusion"), adamw(1e-3), 0.2),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=2_500, help="images of each split")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch-size", type=int, default=128)
+    flags = parser.parse_args()
+    images = open_images(DataConfig(spec=flags.data, limit=flags.limit))
+    print("| setting | loss (flat) | contrastive accuracy (chance) | rank of z | k-NN on h |")
+    print("|---|---:|---:|---:|---:|")
+    for name, setting in SETTINGS.items():
+        print(f"| {name} | {_ended(name, setting, images, flags)} |", flush=True)
+
+
+def _ended(name: str, setting: Setting, images: Splits, flags: argparse.Namespace) -> str:
+    """The cells of a setting's line."""
+    path = flags.out / "".join(c if c.isalnum() or c in ".-" else "-" for c in name)
+    if not (path / "results.json").exists():
+        config = PretrainConfig(
+            data=DataConfig(spec=flags.data, limit=flags.limit),
+            encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided"),
+            head=setting.head,
+            optim=setting.optim,
+            temperature=setting.temperature,
+            objective=setting.objective,
+            epochs=flags.epochs,
+            batch_size=flags.batch_size,
+            knn_every=0,
+        )
+        try:
+            if path.exists():
+                resume(path, images, quiet=True)
+            else:
+                pretrain(config, path, images, quiet=True)
+        except UserError as error:
+            return f"diverged: {error} | | |"
+        asked = EvaluateConfig(protocols=("knn",), taps=("h",), baselines=False)
+        evaluate(path, config=asked, images=images)
+    run = Run.open(path)
+    last = run.metrics()[-1]
+    rows = 2 * flags.batch_size - 1
+    flat = math.log(rows) if setting.objective == "nt-xent" else math.log(2)
+    knn = run.results["knn/h"]["value"]
+    return (
+        f"{last['loss']:.2f} ({flat:.2f}) | "
+        f"{last['contrastive_accuracy']:.3f} ({1 / rows:.3f}) | {last['rank_z']:.0f} | {knn:.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""What a step minimises: a contrastive loss over the batch, and anchors for the images whose labels
+are known."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from headwise import rng
+from headwise.data import Images
+from headwise.data.split import balanced_fraction
+from headwise.errors import UserError
+from headwise.losses import (
+    Method,
+    NtXent,
+    affinity_loss,
+    anchor_regression,
+    contrastive_accuracy,
+    contrastive_logits,
+    nt_xent_and_accuracy,
+    orthonormal_anchors,
+)
+
+Objective = Literal["nt-xent", "affinity"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorsConfig:
+    """Orthonormal Anchor Regression (arXiv 2403.18699): draws z of images with known labels to
+    their class's anchor, one of as many orthonormal directions as there are classes."""
+
+    fraction: float = 0.0
+    """Of the training images, of every class alike: those whose labels are used. 0: none."""
+    weight: float = 1.0
+    """Of the anchors beside the contrastive loss."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise UserError(f"--anchors.fraction must be from 0 to 1; got {self.fraction}")
+        if not 0 < self.weight < float("inf"):
+            raise UserError(f"--anchors.weight must be positive; got {self.weight}")
+
+
+class Anchored(NamedTuple):
+    """The labels that the loss may use, and where it draws their images."""
+
+    labels: Int64[Tensor, " n"]
+    """Of all training images; -1 where unknown."""
+    anchors: Float[Tensor, "classes d"]
+    weight: float
+
+
+def anchored(config: AnchorsConfig, images: Images, d: int, seed: int) -> Anchored | None:
+    """The anchors for these images; None where none are asked for. Raises `UserError` for images
+    without labels and for more classes than `d`."""
+    if config.fraction == 0:
+        return None
+    if images.labels is None:
+        raise UserError(
+            "--anchors.fraction above 0 needs labelled training images; these have none"
+        )
+    labels = images.labels.cpu()
+    kept = labels
+    if config.fraction < 1:
+        known = balanced_fraction(labels, config.fraction, rng.seed_at(seed, "anchored"))
+        kept = torch.full_like(labels, -1)
+        kept[known] = labels[known]
+    return Anchored(kept, orthonormal_anchors(len(images.classes), d, seed), config.weight)
+
+
+def contrastive(
+    objective: Objective,
+    z0: Float[Tensor, "n d"],
+    z1: Float[Tensor, "n d"],
+    temperature: float,
+    *,
+    method: Method = "auto",
+    groups: int = 1,
+) -> NtXent:
+    """The loss and the contrastive accuracy of two views. With several `groups` the images fall
+    into so many parts, one after the other, and a row's candidates are those of its own part."""
+    if groups > 1:
+        parts = [
+            (len(a), contrastive(objective, a, b, temperature, method=method))
+            for a, b in zip(z0.chunk(groups), z1.chunk(groups), strict=True)
+        ]
+        sizes = torch.tensor([size for size, _ in parts], dtype=torch.float32, device=z0.device)
+        shares = sizes / len(z0)
+        losses = torch.stack([found.loss for _, found in parts])
+        accuracies = torch.stack([found.accuracy for _, found in parts])
+        return NtXent((shares * losses).sum(), (shares * accuracies).sum())
+    match objective:
+        case "nt-xent":
+            return nt_xent_and_accuracy(z0, z1, temperature, method)
+        case "affinity":
+            accuracy = contrastive_accuracy(*contrastive_logits(z0.detach(), z1.detach(), 1.0))
+            return NtXent(affinity_loss(z0, z1), accuracy)
+
+
+def anchor_loss(
+    target: Anchored, z: Float[Tensor, "m d"], index: Int64[Tensor, " n"]
+) -> Float[Tensor, ""]:
+    """The anchors' part of the loss, for the two views of the images at `index`."""
+    labels = target.labels[index].repeat(2).to(z.device)
+    return target.weight * anchor_regression(z, labels, target.anchors.to(z))

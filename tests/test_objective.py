@@ -1,0 +1,145 @@
+"""What a step minimises."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from headwise import recipes
+from headwise.augment import batch_index
+from headwise.checkpoint import TrainState
+from headwise.data import DataConfig, open_images
+from headwise.encoders import EncoderConfig
+from headwise.errors import UserError
+from headwise.heads import HeadConfig
+from headwise.losses import affinity_loss, nt_xent, nt_xent_and_accuracy
+from headwise.objective import AnchorsConfig, anchor_loss, anchored, contrastive
+from headwise.optim import build_optimizer
+from headwise.pretrain_config import PretrainConfig, build_model, resolve
+from headwise.pretraining import pretrain, train_step
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@pytest.mark.parametrize("n", [8, 7])
+def test_groups_are_the_loss_of_each_part_weighted_by_its_images(n):
+    z0, z1 = normal(n, 5), normal(n, 5, seed=1)
+    cut = (n + 1) // 2
+    first = nt_xent_and_accuracy(z0[:cut], z1[:cut], 0.3)
+    second = nt_xent_and_accuracy(z0[cut:], z1[cut:], 0.3)
+    loss, accuracy = contrastive("nt-xent", z0, z1, 0.3, groups=2)
+    shares = cut / n, 1 - cut / n
+    assert loss.item() == pytest.approx(
+        shares[0] * first.loss.item() + shares[1] * second.loss.item(), rel=1e-6
+    )
+    assert accuracy.item() == pytest.approx(
+        shares[0] * first.accuracy.item() + shares[1] * second.accuracy.item(), rel=1e-6
+    )
+    # Fewer candidates: log of the half's 2n − 1 where all rows are equal.
+    flat = torch.ones(8, 5)
+    even = contrastive("nt-xent", flat, flat, 0.3, groups=2).loss
+    assert even.item() == pytest.approx(torch.tensor(7.0).log().item(), rel=1e-6)
+
+
+def test_one_group_is_the_loss_itself():
+    z0, z1 = normal(6, 5), normal(6, 5, seed=1)
+    assert torch.equal(contrastive("nt-xent", z0, z1, 0.3).loss, nt_xent(z0, z1, 0.3))
+    loss, accuracy = contrastive("affinity", z0, z0 + 1e-3 * z1, 0.3)
+    assert torch.equal(loss, affinity_loss(z0, z0 + 1e-3 * z1))
+    assert accuracy == 1
+
+
+def small(images, **changes) -> PretrainConfig:
+    config = PretrainConfig(
+        data=DataConfig(spec="builtin:shapes"),
+        encoder=EncoderConfig(name=recipes.SMALL_RESNET, stem="small-strided", widths=(4, 8, 8, 8)),
+        batch_size=16,
+        epochs=1,
+        precision="float32",
+        knn_every=0,
+        **changes,
+    )
+    return resolve(config, images)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return open_images(DataConfig(spec="builtin:shapes", limit=64))
+
+
+def test_anchors_use_the_asked_share_of_the_labels_of_every_class(images):
+    target = anchored(AnchorsConfig(fraction=0.5, weight=2.0), images.train, 16, seed=0)
+    known = target.labels >= 0
+    assert torch.equal(target.labels[known], images.train.labels[known])
+    counts = target.labels[known].bincount(minlength=len(images.train.classes))
+    assert counts.sum() == pytest.approx(len(images.train) / 2, abs=len(counts))
+    assert counts.max() - counts.min() <= 1
+    assert anchored(AnchorsConfig(), images.train, 16, seed=0) is None
+    # On its anchor every known image costs −1, the least there is, times the weight.
+    index = torch.arange(8)
+    z = target.anchors[images.train.labels[index]].repeat(2, 1)
+    expected = -2.0 if known[:8].any() else 0.0
+    assert anchor_loss(target, z, index).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_step_adds_the_anchors_of_its_own_images(images):
+    config = small(images.train, anchors=AnchorsConfig(fraction=1.0, weight=0.5))
+    config, model = build_model(config)
+    state = TrainState(model, build_optimizer(config.optim, model))
+    target = anchored(config.anchors, images.train, 128, config.seed)
+    views = normal(32, 3, 32, 32).float()
+    again = build_model(config)[1]
+    with torch.no_grad():
+        z = again.train()(views).z
+        plain = nt_xent(*z.chunk(2), config.temperature)
+        index = batch_index(len(images.train), 16, 0, config.seed)
+        own = images.train.labels[index].repeat(2)
+        unit = torch.nn.functional.normalize(z)
+        anchors = -0.5 * (unit * target.anchors[own]).sum(1).mean()
+    loss = train_step(config, state, views, 1e-3, target)[1]
+    assert loss.item() == pytest.approx((plain + anchors).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"fraction": 1.5}, "anchors.fraction must be from 0 to 1; got 1.5"),
+        ({"fraction": 0.5, "weight": 0.0}, "anchors.weight must be positive; got 0.0"),
+    ],
+)
+def test_wrong_anchors(values, message):
+    with pytest.raises(UserError, match=message):
+        AnchorsConfig(**values)
+
+
+def test_anchors_need_labels(images):
+    unlabelled = dataclasses.replace(images.train, labels=None, classes=())
+    with pytest.raises(UserError, match="needs labelled training images"):
+        anchored(AnchorsConfig(fraction=0.1), unlabelled, 16, seed=0)
+
+
+def test_halves_need_two_images_each():
+    with pytest.raises(UserError, match=r"batch-size must be at least 4 with head\.context halves"):
+        PretrainConfig(batch_size=2, head=HeadConfig(name="transformer", context="halves"))
+
+
+@pytest.mark.parametrize("name", ["deepfusion", "deepfusion-first", "deepfusion-later"])
+def test_the_published_variants_train(name, images, tmp_path):
+    """Their heads and losses for two steps on a small encoder: finite, and they say so."""
+    head = dataclasses.replace(recipes.recipe(name).head, depth=2)
+    config = small(images.train, head=head, temperature=recipes.recipe(name).temperature)
+    run = pretrain(config, tmp_path / "run", images, quiet=True)
+    assert run.metrics()[-1]["loss"] > 0
+
+
+@pytest.mark.parametrize("context", ["joint", "halves"])
+def test_transfusion_and_halves_learn(context, images, tmp_path):
+    objective = "affinity" if context == "joint" else "nt-xent"
+    head = HeadConfig(name="transfusion", depth=2, width=16, output_size=16, context=context)
+    config = dataclasses.replace(small(images.train), head=head, objective=objective, epochs=30)
+    run = pretrain(config, tmp_path / "run", images, quiet=True)
+    found = run.metrics()
+    assert found[-1]["loss"] < found[0]["loss"]
+    assert max(record["contrastive_accuracy"] for record in found) > 3 / 31
