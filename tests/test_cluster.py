@@ -141,8 +141,8 @@ def test_intervals_are_those_of_resampled_images(monkeypatch):
     monkeypatch.setattr(module, "SPECTRAL_ROWS", 0)
     x, y = blobs(500, 4, 0.35)
     kept = []
-    k_means = module._k_means
-    monkeypatch.setattr(module, "_k_means", lambda *a: kept.append(k_means(*a)) or kept[0])
+    k_means = module.k_means
+    monkeypatch.setattr(module, "k_means", lambda *a: kept.append(k_means(*a)) or kept[0])
     found = values(x, y)
     rows = np.random.default_rng(1).integers(500, size=(500, 500))
     for metric, oracle in ("nmi", normalized_mutual_info_score), ("ari", adjusted_rand_score):

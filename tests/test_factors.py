@@ -129,5 +129,5 @@ def test_features_that_are_not_finite(splits):
     train, test = splits
     bad = features(test, "level")
     bad.vectors[3, 1] = torch.nan
-    with pytest.raises(UserError, match="test features that are finite; got NaN"):
+    with pytest.raises(UserError, match="test features must be finite; got NaN"):
         list(factors("h", Splits(train, test), features(train, "level"), bad, seed=0))

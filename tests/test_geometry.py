@@ -269,7 +269,7 @@ def test_features_that_cannot_be_measured_are_errors():
     with pytest.raises(UserError, match="separation/z needs images of at least 2 classes; got 1"):
         found("z", features(x, torch.zeros(30, dtype=torch.int64)))
     x[3, 2] = torch.nan
-    with pytest.raises(UserError, match="z has NaN or infinity; did pretraining diverge"):
+    with pytest.raises(UserError, match="geometry's z features must be finite; got NaN"):
         found("z", features(x))
 
 

@@ -14,7 +14,7 @@ from headwise.evaluation.metrics import compare_values, score
 from headwise.evaluation.multilabel import memberships
 from headwise.evaluation.statistics import verdict
 from headwise.evaluation.supervised import SupervisedConfig, TapModel, train_classifier
-from headwise.evaluation.transfer import TransferConfig, transfer
+from headwise.evaluation.transfer import TransferConfig, open_targets, transfer
 from headwise.model import ContrastiveModel
 from training_subject import coloured, make_subject, same, weights
 
@@ -83,6 +83,7 @@ def mixtures(tmp_path) -> str:
 
 def measured(subject, *targets, seed=0, **settings):
     config = TransferConfig(targets=targets, **settings)
+    subject = dataclasses.replace(subject, targets=open_targets(config))
     return {value.name: value for value in transfer(subject, config, seed=seed)}
 
 
@@ -190,9 +191,8 @@ def test_two_targets_are_measured_and_a_missing_one_stops_before_any(subject, co
         "transfer_linear/one",
         "transfer_linear/two",
     ]
-    values = transfer(subject, TransferConfig(targets=(*both, "gone=nowhere")), seed=0)
     with pytest.raises(UserError, match=r"--transfer.targets gone=nowhere: .* must be a path"):
-        next(values)
+        open_targets(TransferConfig(targets=(*both, "gone=nowhere")))
 
 
 def error_of(subject, *targets, **settings) -> str:

@@ -155,7 +155,7 @@ def test_features_that_are_not_finite(tmp_path):
     subject = planted_subject(
         tmp_path, gradients(40, 0), gradients(20, 1), Diverged(), keeping(12, 0), SIDE
     )
-    with pytest.raises(UserError, match="must be finite; got NaN or infinity at h"):
+    with pytest.raises(UserError, match="changed images' h features must be finite; got NaN"):
         measured(subject)
 
 

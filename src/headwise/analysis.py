@@ -13,7 +13,7 @@ from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.evaluation.config import EvaluateConfig, Protocol
 from headwise.evaluation.evaluate import measured, open_subject
-from headwise.evaluation.protocols import missing_labels
+from headwise.evaluation.labels import labelled
 from headwise.features import ExtractConfig, Features
 from headwise.files import write_atomically
 from headwise.pretrain_config import load_config
@@ -55,11 +55,6 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     shown = subject.shown
     kept = _map(subject.tables["h"].test, shown, subject.how) if with_map else {}
     write_atomically(run.path / ANALYSIS_FILE, lambda path: save_arrays(path, kept))
-
-
-def labelled(images: Splits) -> bool:
-    """Whether probes can be run on these images."""
-    return missing_labels(images, "") is None
 
 
 def learned(name: str, row: dict[str, Any], baselines: dict[str, dict[str, float]]) -> str:

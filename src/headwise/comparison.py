@@ -10,16 +10,17 @@ from typing import Any
 import torch
 
 from headwise import augment, heads
-from headwise.analysis import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, labelled, learned
+from headwise.analysis import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, learned
 from headwise.config import from_dict, to_dict
 from headwise.data import Splits, open_images
 from headwise.errors import UserError
+from headwise.evaluation.labels import labelled
 from headwise.evaluation.protocols import measure_table
 from headwise.evaluation.statistics import paired_permutation_test
 from headwise.evaluation.subject import baseline_tables
 from headwise.features import extract_config
 from headwise.files import read_json, write_json
-from headwise.heads import HEADS, HeadName
+from headwise.heads import COMPARED, HeadName
 from headwise.pretrain_config import PretrainConfig, build_model, load_config, resolve
 from headwise.pretraining import pretrain, resume
 from headwise.report import write_report
@@ -31,7 +32,7 @@ class CompareConfig:
     """One comparison of heads."""
 
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    heads: tuple[HeadName, ...] = HEADS
+    heads: tuple[HeadName, ...] = COMPARED
     """Heads to compare. The settings under `head` are those of the head it names."""
     seeds: int = 1
     """Runs of each head, with seeds from `seed` on."""

@@ -1,7 +1,7 @@
 """Features: the vectors of one tap for a set of images, extracted once, evaluated many times."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -87,25 +87,52 @@ def extract(
     taps = tuple(dict.fromkeys(taps))
     modes = [(module, module.training) for module in (encoder, head) if module is not None]
     order = torch.randperm(len(images), generator=rng.generator(config.seed, "extract"))
-    rows: dict[str, list[Tensor]] = {tap: [] for tap in taps}
-    read = []
     try:
         for module, _ in modes:
             module.eval()
-        for index, pixels in _shuffled(images, order, config):
-            read.append(index)
-            values = at_taps(encoder, head, pixels, taps, config)
-            for tap in taps:
-                rows[tap].append(values[tap].cpu())
+        batches = _shuffled(images, order, config)
+        return collected(images, ((i, at_taps(encoder, head, x, taps, config)) for i, x in batches))
     finally:
         for module, training in modes:
             module.train(training)
+
+
+def collected(
+    images: Images,
+    batches: Iterable[tuple[Int64[Tensor, " b"], dict[str, Float[Tensor, "b _"]]]],
+) -> dict[str, Features]:
+    """Rows at several taps that came batch by batch, with the numbers of the images, in the images'
+    order and on the CPU. Raises `UserError` where there are none."""
+    read, rows = [], {}
+    for index, values in batches:
+        read.append(index)
+        for tap, vectors in values.items():
+            rows.setdefault(tap, []).append(vectors.cpu())
     if not read:
         raise UserError("features need at least one readable image; got none")
     index = torch.cat(read)
     back = index.argsort()
     labels = None if images.labels is None else images.labels.cpu()[index[back]]
-    return {tap: Features(torch.cat(rows.pop(tap))[back], labels, index[back]) for tap in taps}
+    return {tap: Features(torch.cat(rows.pop(tap))[back], labels, index[back]) for tap in [*rows]}
+
+
+def finite(whose: str, vectors: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+    """The features themselves. Raises `UserError`, which begins with `whose`, for NaN and
+    infinity."""
+    # NaN passes through; isfinite() of a table would be two more of its size.
+    if not torch.stack(vectors.aminmax()).isfinite().all():
+        raise UserError(
+            f"{whose} features must be finite; got NaN or infinity; did pretraining diverge?"
+        )
+    return vectors
+
+
+def check_tables(who: str, train: Float[Tensor, "n p"], test: Float[Tensor, "m p"]) -> None:
+    """Raise `UserError` where a probe has no test rows, or features that are not finite."""
+    if len(test) == 0:
+        raise UserError(f"{who} needs at least one test row; got none")
+    finite(f"{who}'s training", train)
+    finite(f"{who}'s test", test)
 
 
 @torch.no_grad()

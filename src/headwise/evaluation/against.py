@@ -1,9 +1,10 @@
 """One run against another, on the same test images: every value by a paired test."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from headwise.errors import UserError
@@ -32,7 +33,8 @@ def differences(run: Run, other: Run, names: Iterable[str], *, seed: int) -> dic
     """`difference/NAME` for every value that both runs have on the same images: `value` is this
     run's minus the other's, with a paired test image by image. Each test stands alone: of twenty
     equal values one is called different."""
-    found = {name: _test(name, run, other, seed) for name in names}
+    results, arrays = (run.results, other.results), (run.arrays, other.arrays)
+    found = {name: _test(name, results, arrays, seed) for name in names}
     tests = {name: test for name, test in found.items() if test is not None}
     if not tests:
         log.warning("nothing to compare with %s: no value on the same test images", other.path)
@@ -45,7 +47,7 @@ def differences(run: Run, other: Run, names: Iterable[str], *, seed: int) -> dic
             "verdict": verdict(test),
             "against": str(other.path),
             "protocol": "difference",
-            **_about(run.results[name]),
+            **_about(results[0][name]),
         }
         for name, test in tests.items()
     }
@@ -71,19 +73,23 @@ def same_geometry(subject: Subject, other: Run) -> Iterator[tuple[str, Result]]:
     )
 
 
-def _test(name: str, run: Run, other: Run, seed: int) -> PairedTest | None:
-    mine, theirs = run.results[name], other.results.get(name)
+def _test(
+    name: str,
+    results: Sequence[dict[str, Result]],
+    arrays: Sequence[dict[str, np.ndarray]],
+    seed: int,
+) -> PairedTest | None:
+    mine, theirs = results[0][name], results[1].get(name)
     if theirs is None or _about(mine) != _about(theirs):
         return None
-    a, b = run.arrays, other.arrays
     each = f"each/{name}"
-    if each in a and each in b:
-        pair = (torch.from_numpy(arrays[each]).double() for arrays in (a, b))
+    if all(each in found for found in arrays):
+        pair = (torch.from_numpy(found[each]).double() for found in arrays)
         return paired_permutation_test(*pair, seed=seed)
     kinds = ("predictions", "scores", "truth")
     answers = [
-        {kind: arrays[f"{kind}/{name}"] for kind in kinds if f"{kind}/{name}" in arrays}
-        for arrays in (a, b)
+        {kind: found[f"{kind}/{name}"] for kind in kinds if f"{kind}/{name}" in found}
+        for found in arrays
     ]
     if not all(answers):
         return None

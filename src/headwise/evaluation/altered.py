@@ -1,6 +1,6 @@
 """Features of images that were changed on the way to the encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,8 +10,7 @@ from headwise import rng
 from headwise.augment import normalised, unnormalised, whole_batches
 from headwise.config import chosen
 from headwise.data import Images
-from headwise.errors import UserError
-from headwise.features import ExtractConfig, Features, at_taps
+from headwise.features import ExtractConfig, Features, at_taps, collected, finite
 from headwise.model import ContrastiveModel
 
 Change = Callable[[Float[Tensor, "n 3 s s"], Int64[Tensor, " n"]], Float[Tensor, "n 3 s s"]]
@@ -37,24 +36,15 @@ def altered_features(
         device=how.device,
         workers=how.workers,
     )
-    read: list[Tensor] = []
-    rows: dict[str, list[Tensor]] = {tap: [] for tap in taps}
-    for places, pixels in batches:
-        read.append(order[places])
-        changed = normalised(change(pixels, read[-1]), how.augment)
-        for tap, values in at_taps(model.encoder, model.head, changed, taps, how).items():
-            if not values.isfinite().all():
-                raise UserError(
-                    f"features of changed images must be finite; got NaN or infinity at {tap}; "
-                    "did pretraining diverge?"
-                )
-            rows[tap].append(values.cpu())
-    if not read:
-        raise UserError("features need at least one readable image; got none")
-    index = torch.cat(read)
-    back = index.argsort()
-    labels = None if images.labels is None else images.labels.cpu()[index[back]]
-    return {tap: Features(torch.cat(rows[tap])[back], labels, index[back]) for tap in taps}
+
+    def rows() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        for places, pixels in batches:
+            index = order[places]
+            changed = normalised(change(pixels, index), how.augment)
+            found = at_taps(model.encoder, model.head, changed, taps, how)
+            yield index, {tap: finite(f"changed images' {tap}", x) for tap, x in found.items()}
+
+    return collected(images, rows())
 
 
 def at_most(images: Images, count: int) -> Images:

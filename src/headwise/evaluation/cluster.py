@@ -18,8 +18,9 @@ from torch import Tensor
 from headwise import rng
 from headwise.errors import UserError
 from headwise.evaluation.knn import nearest_rows
+from headwise.evaluation.labels import check_classes
 from headwise.evaluation.values import RESAMPLES, Value, mean_value
-from headwise.features import Features
+from headwise.features import Features, finite
 
 SPECTRAL_ROWS = 3000
 """The spectral protocol decomposes a dense matrix of so many rows at most."""
@@ -45,13 +46,18 @@ def cluster(
     assert test.labels is not None, "labels were checked"
     classes, labels = test.labels.unique(return_inverse=True)
     clusters = len(classes) if clusters is None else clusters
-    _check(test, len(classes), clusters)
-    x = F.normalize(test.vectors.float(), dim=1)
+    check_classes("cluster", labels)
+    if not 2 <= clusters <= len(labels):
+        raise UserError(
+            f"cluster's clusters must lie in 2..{len(labels)}, the number of test images; "
+            f"got {clusters}"
+        )
+    x = F.normalize(finite("cluster's", test.vectors).float(), dim=1)
     y = labels.cpu().numpy()
-    found = _k_means(x.cpu().numpy(), clusters, seed)
+    found = k_means(x.cpu().numpy(), clusters, seed)
     yield from _values("cluster", tap, found, y, clusters=clusters, seed=seed)
     if len(x) <= SPECTRAL_ROWS:
-        found = _k_means(spectral_axes(x, clusters), clusters, seed)
+        found = k_means(spectral_axes(x, clusters), clusters, seed)
         yield from _values("cluster_spectral", tap, found, y, clusters=clusters, seed=seed)
 
 
@@ -152,7 +158,7 @@ def _interval(
     return value - spread, value + spread
 
 
-def _k_means(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+def k_means(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """The cluster of each row: k-means++, the best of several starts."""
     state = rng.seed_at(seed, "cluster") % 2**32
     means = KMeans(clusters, n_init=_RESTARTS, random_state=state)
@@ -160,17 +166,3 @@ def _k_means(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
         # Of collapsed features: fewer distinct rows than clusters. The score says so.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return np.asarray(means.fit(x).labels_)  # type: ignore[arg-type]
-
-
-def _check(test: Features, classes: int, clusters: int) -> None:
-    n = len(test.vectors)
-    if classes < 2:
-        raise UserError(f"cluster needs test images of at least 2 classes; got {classes}")
-    if not 2 <= clusters <= n:
-        raise UserError(
-            f"cluster's clusters must lie in 2..{n}, the number of test images; got {clusters}"
-        )
-    if not test.vectors.isfinite().all():
-        raise UserError(
-            "cluster's features must be finite; got NaN or infinity; did pretraining diverge?"
-        )

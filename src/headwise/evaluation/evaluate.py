@@ -75,8 +75,7 @@ def open_subject(
     data = data or trained.data
     images = images or open_images(data)
     protocols = chosen_protocols(config, images, data.spec)
-    if "transfer" in protocols:
-        open_targets(config.transfer)  # to fail before the work, not after
+    targets = open_targets(config.transfer) if "transfer" in protocols else ()
     taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
     check_taps(taps, model.encoder, model.head)
     here = hardware.resolve_device(config.device)
@@ -97,6 +96,7 @@ def open_subject(
         how=how,
         tables=features,
         folder=run.path,
+        targets=targets,
     )
     return subject, protocols
 

@@ -16,7 +16,7 @@ from headwise.errors import UserError
 from headwise.evaluation.linear import linear_probe
 from headwise.evaluation.subject import shown
 from headwise.evaluation.values import RESAMPLES, Value
-from headwise.features import Features
+from headwise.features import Features, check_tables
 
 _PENALTIES = np.logspace(-2, 5, 15)
 
@@ -101,12 +101,7 @@ def ridge_readings(
 ) -> dict[str, Reading]:
     """Continuous targets, read by ridge regression on standardised features, the penalty of each
     by leave-one-out on the training rows. NAME_sine and NAME_cosine are one target, an angle."""
-    for name, x in ("training", train), ("test", test):
-        if not x.isfinite().all():
-            raise UserError(
-                f"factors need {name} features that are finite; got NaN or infinity; "
-                "did pretraining diverge?"
-            )
+    check_tables("ridge regression", train, test)
     if not train_targets:
         return {}
     scaler = StandardScaler().fit(train.numpy())

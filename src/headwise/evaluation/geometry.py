@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from scipy import stats
 from torch import Tensor
 
 from headwise import rng
 from headwise.augment import batch_index, view_batches
 from headwise.errors import UserError
+from headwise.evaluation.labels import check_classes
 from headwise.evaluation.subject import Subject
 from headwise.evaluation.values import Value, mean_value
-from headwise.features import Features, all_taps, at_taps
+from headwise.features import Features, all_taps, at_taps, finite
 from headwise.geometry import (
     class_separation,
     effective_rank,
@@ -40,7 +41,7 @@ _GROUPS = 10
 
 def geometry(tap: str, train: Features, test: Features, *, seed: int) -> Iterator[Value]:
     """`rank`, `uniformity`, `std` and, with labels, `separation` of the test features."""
-    x = _checked(tap, test)
+    x = finite(f"geometry's {tap}", test.vectors)
     rows, fewer = (_sample(len(x), most, seed) for most in (_ROWS, _PAIR_ROWS))
     most = {"most": min(len(rows), x.shape[1])}
     spectrum = {"spectrum": singular_values(x[rows]).numpy()}
@@ -49,10 +50,8 @@ def geometry(tap: str, train: Features, test: Features, *, seed: int) -> Iterato
     yield _estimate(f"std/{tap}", feature_std, x[rows])
     if test.labels is not None:
         labels = test.labels[rows]
-        classes = len(labels.unique())
-        if classes < 2:
-            raise UserError(f"separation/{tap} needs images of at least 2 classes; got {classes}")
-        chance = {"chance": (classes - 1) / (len(rows) - 1)}
+        check_classes(f"separation/{tap}", labels)
+        chance = {"chance": (len(labels.unique()) - 1) / (len(rows) - 1)}
         yield _estimate(f"separation/{tap}", class_separation, x[rows], labels, settings=chance)
 
 
@@ -61,7 +60,7 @@ def between_taps(subject: Subject, *, seed: int) -> Iterator[Value]:
     none where `h` is not among the taps."""
     taps = [tap for tap in _taps(subject) if tap != "h"] if "h" in subject.tables else []
     for tap in taps:
-        h, other = (_checked(t, subject.tables[t].test) for t in ("h", tap))
+        h, other = (finite(f"geometry's {t}", subject.tables[t].test.vectors) for t in ("h", tap))
         rows, fewer = (_sample(len(h), most, seed) for most in (_ROWS, _PAIR_ROWS))
         mixed = rows[torch.randperm(len(rows), generator=rng.generator(seed, "unrelated"))]
         chance = {"chance": linear_cka(h[rows], other[mixed]).item()}
@@ -105,22 +104,13 @@ def cka_between(a: Features, b: Features) -> float:
             f"CKA needs features of the same images; got {len(a.index)} and {len(b.index)} that "
             "differ; extract both from one set"
         )
-    return linear_cka(*(_checked("features", one) for one in (a, b))).item()
+    return linear_cka(*(finite("CKA's", one.vectors) for one in (a, b))).item()
 
 
 def _taps(subject: Subject) -> list[str]:
     """Those of the tables that are of the model."""
     known = all_taps(subject.model.encoder, subject.model.head)
     return [tap for tap in known if tap in subject.tables]
-
-
-def _checked(tap: str, features: Features) -> Float[Tensor, "n p"]:
-    x = features.vectors
-    if not x.isfinite().all():
-        raise UserError(
-            f"geometry needs finite features; {tap} has NaN or infinity; did pretraining diverge?"
-        )
-    return x
 
 
 def _sample(n: int, most: int, seed: int) -> Int64[Tensor, " m"]:

@@ -9,8 +9,9 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from headwise.errors import UserError
+from headwise.evaluation.labels import chance, check_classes, check_seen
 from headwise.evaluation.values import Value, mean_value
-from headwise.features import Features
+from headwise.features import Features, check_tables, finite
 
 # Similarities held at once: 64 MiB of float32, whatever the sizes of the tables. A block spans a
 # part of a long training table, so that it has enough test rows to keep the arithmetic busy.
@@ -36,11 +37,11 @@ def knn_self(tap: str, train: Features, test: Features) -> Iterator[Value]:
     x, labels = test.vectors, test.labels
     assert labels is not None, "labels were checked"
     name = f"knn_self/{tap}"
-    _check_labels(name, labels, labels)
-    _check_features(x, x)
+    check_classes(name, labels)
+    finite("knn_self's", x)
     neighbours = [index for _, index in nearest_rows(x, x, 1, leave_one_out=True)]
     right = labels[torch.cat(neighbours)[:, 0]] == labels
-    yield mean_value(name, right, {"k": 1, "chance": _chance(labels, labels)})
+    yield mean_value(name, right, {"k": 1, "chance": chance(labels, labels)})
 
 
 def knn_accuracy(
@@ -80,7 +81,7 @@ def knn_predict(
     0..num_classes−1, no test rows, and features that are not finite.
     """
     _check(train, train_labels, k, temperature, num_classes)
-    _check_features(train, test)
+    check_tables("the knn probe", train, test)
     labels = train_labels.long()
     predictions = [
         _vote(similarities, labels[index], temperature, num_classes)
@@ -122,7 +123,8 @@ def _value(
     labels, test_labels = train.labels, test.labels
     assert labels is not None, "labels were checked"
     assert test_labels is not None, "labels were checked"
-    _check_labels(name, labels, test_labels)
+    check_classes(name, labels)
+    check_seen(name, labels, test_labels)
     predictions = knn_predict(
         train.vectors,
         labels,
@@ -131,13 +133,8 @@ def _value(
         temperature=settings.get("temperature"),
         num_classes=num_classes,
     )
-    chance = _chance(labels, test_labels)
-    return mean_value(name, predictions == test_labels, {**settings, "chance": chance})
-
-
-def _chance(labels: Tensor, test_labels: Tensor) -> float:
-    """What the commonest label reaches as a constant guess."""
-    return (test_labels == labels.mode().values).double().mean().item()
+    about = {**settings, "chance": chance(labels, test_labels)}
+    return mean_value(name, predictions == test_labels, about)
 
 
 def _vote(nearest: Tensor, labels: Tensor, temperature: float | None, num_classes: int) -> Tensor:
@@ -168,27 +165,4 @@ def _check(
         raise UserError(
             f"knn's training labels must lie in 0..{num_classes - 1}; "
             f"got {labels.min()}..{labels.max()}; check num_classes"
-        )
-
-
-def _check_features(train: Tensor, test: Tensor) -> None:
-    if len(test) == 0:
-        raise UserError("the knn probe needs at least one test row; got none")
-    for name, x in ("training", train), ("test", test):
-        # NaN passes through; isfinite() of a table would be two more of its size.
-        if not torch.stack(x.aminmax()).isfinite().all():
-            raise UserError(
-                f"knn's {name} features must be finite; got NaN or infinity; "
-                "did pretraining diverge?"
-            )
-
-
-def _check_labels(name: str, labels: Tensor, test_labels: Tensor) -> None:
-    if len(labels.unique()) < 2:
-        raise UserError(f"{name} needs images of at least 2 classes; got {len(labels.unique())}")
-    unseen = test_labels[~torch.isin(test_labels, labels)]
-    if len(unseen):
-        raise UserError(
-            f"{name} needs test labels that are among the training labels; "
-            f"got class {unseen[0]} in the test split only"
         )

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from headwise.data.split import balanced_fraction, stratified_split
 from headwise.errors import UserError
+from headwise.evaluation.labels import check_classes, check_seen
 from headwise.evaluation.logistic import fit_logistic, scores
-from headwise.evaluation.metrics import per_class_value
-from headwise.evaluation.values import Value, mean_value
-from headwise.features import Features
+from headwise.evaluation.metrics import accuracy_values
+from headwise.evaluation.values import Value
+from headwise.features import Features, check_tables
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(5, -6, 45))
 """λ, from large to small."""
@@ -69,20 +70,11 @@ def linear(
         x, y = x[rows], y[rows]
     result = linear_probe(x, y, test.vectors, test_labels, seed=seed)
     settings = {"penalty": result.penalty, "labels": len(y)}
-    common = labels.bincount().argsort(descending=True, stable=True)
     confusion = _confusion(y.unique(), test_labels, result.predictions)
-    for suffix, top in ("", 1), ("_top5", 5):
-        if top < len(confusion):
-            right = (result.best[:, :top] == test_labels[:, None]).any(1)
-            chance = torch.isin(test_labels, common[:top]).double().mean().item()
-            yield mean_value(
-                f"{protocol}{suffix}/{tap}",
-                right,
-                {**settings, "chance": chance},
-                {} if suffix else {"confusion": confusion},
-            )
-    right = result.predictions == test_labels
-    yield per_class_value(f"{protocol}_per_class/{tap}", right, test_labels, settings)
+    answers = result.best == test_labels[:, None]
+    hits = {top: answers[:, :top].any(1) for top in (1, 5) if top < len(confusion)}
+    arrays = {"confusion": confusion}
+    yield from accuracy_values((protocol, tap), hits, test_labels, labels, settings, arrays)
 
 
 @torch.no_grad()
@@ -180,21 +172,13 @@ def _confusion(classes: Tensor, labels: Tensor, predictions: Tensor) -> np.ndarr
 
 def _classes(labels: Tensor, test_labels: Tensor) -> tuple[Tensor, Tensor]:
     """The sorted classes of the training labels, and the training labels as places among them."""
+    check_classes("the linear probe", labels)
+    check_seen("the linear probe", labels, test_labels)
     classes, places, counts = labels.long().unique(return_inverse=True, return_counts=True)
-    if len(classes) < 2:
-        raise UserError(
-            f"the linear probe needs training images of at least 2 classes; got {len(classes)}"
-        )
     if counts.min() < 2:
         raise UserError(
             "the linear probe needs at least 2 training images of every class, one of them to "
             f"validate on; got 1 of class {classes[counts.argmin()]}; use more labelled images"
-        )
-    unseen = test_labels[~torch.isin(test_labels, classes)]
-    if len(unseen):
-        raise UserError(
-            "the linear probe's test labels must be among its training labels; "
-            f"got class {unseen[0]} in the test split only"
         )
     return classes, places
 
@@ -206,11 +190,4 @@ def _check(train: Tensor, test: Tensor, penalties: list[float], fraction: float)
         raise UserError(
             f"the linear probe's validation_fraction must lie between 0 and 1; got {fraction}"
         )
-    if len(test) == 0:
-        raise UserError("the linear probe needs at least one test row; got none")
-    for name, features in (("training", train), ("test", test)):
-        if not features.isfinite().all():
-            raise UserError(
-                f"the linear probe's {name} features must be finite; got NaN or infinity; "
-                "did pretraining diverge?"
-            )
+    check_tables("the linear probe", train, test)

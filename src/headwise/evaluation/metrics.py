@@ -1,5 +1,6 @@
-"""The metrics of transfer: top-1, mean per class, 11-point mean average precision."""
+"""Metrics: top-1, top-5, mean per class, 11-point mean average precision."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.errors import UserError
+from headwise.evaluation.labels import chance
 from headwise.evaluation.statistics import PairedTest, paired_score_test
 from headwise.evaluation.values import RESAMPLES, Value, mean_value
 
@@ -52,6 +54,25 @@ def per_class_value(
     each = right.double() * (len(labels) / (len(present) * counts[place]))
     value = mean_value(name, each, {**settings, "chance": 1 / len(present)})
     return replace(value, interval=(float(low), float(high)))
+
+
+def accuracy_values(
+    names: tuple[str, str],
+    hits: dict[int, Bool[Tensor, " n"]],
+    truth: Int64[Tensor, " n"],
+    labels: Int64[Tensor, " m"],
+    settings: dict[str, Any],
+    arrays: dict[str, np.ndarray] | None = None,
+) -> Iterator[Value]:
+    """`PROTOCOL/WHAT`, `PROTOCOL_top5/WHAT` and so on for all `hits` (whether the label of a test
+    image is among so many answers), and `PROTOCOL_per_class/WHAT`; each with its chance level, the
+    commonest of the training `labels` as a constant guess. `arrays` go with top-1."""
+    protocol, what = names
+    for top, right in hits.items():
+        name = f"{protocol}/{what}" if top == 1 else f"{protocol}_top{top}/{what}"
+        about = {**settings, "chance": chance(labels, truth, top)}
+        yield mean_value(name, right, about, arrays if top == 1 else None)
+    yield per_class_value(f"{protocol}_per_class/{what}", hits[1], truth, settings)
 
 
 def average_precision_11(

@@ -16,6 +16,7 @@ from headwise.errors import UserError
 from headwise.evaluation.linear import PENALTIES
 from headwise.evaluation.logistic import fit_logistic, scores
 from headwise.evaluation.metrics import score
+from headwise.features import check_tables
 
 JOINT = "+"
 
@@ -51,8 +52,7 @@ def multilabel_probe(
     largest); then fitted again on all of them. Raises `UserError` for features that are not finite,
     and where no class can be validated on.
     """
-    if not (train.isfinite().all() and test.isfinite().all()):
-        raise UserError("the linear probe's features must be finite; got NaN or infinity")
+    check_tables("the linear probe", train, test)
     mean = train.double().mean(0).float()
     scale = (train - mean).double().square().mean().sqrt().float()
     scale = torch.where(scale > 0, scale, 1.0)

@@ -1,5 +1,6 @@
 """The protocols by name: what each needs, and who measures."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from headwise.evaluation.factors import factors
 from headwise.evaluation.finetune import finetune
 from headwise.evaluation.geometry import between_taps, between_twins, geometry
 from headwise.evaluation.knn import knn, knn_self, knn_weighted
+from headwise.evaluation.labels import labelled
 from headwise.evaluation.leakage import leakage
 from headwise.evaluation.linear import linear
 from headwise.evaluation.linear_sgd import linear_sgd
@@ -74,17 +76,17 @@ def _obstacle(name: Protocol, config: EvaluateConfig, images: Splits, spec: str)
 
 def missing_labels(images: Splits, spec: str) -> str | None:
     """Why the probes cannot run: labels or test images that are missing."""
+    if labelled(images):
+        return None
     if images.train.labels is None:
         return (
             f"the probes need labels; {spec} has none; "
             "give labelled images: a folder for each class, or --data.label-column"
         )
-    if images.test is None or not len(images.test) or images.test.labels is None:
-        return (
-            f"the probes need labelled test images; {spec} has none; "
-            "add a test split or raise --data.test-fraction"
-        )
-    return None
+    return (
+        f"the probes need labelled test images; {spec} has none; "
+        "add a test split or raise --data.test-fraction"
+    )
 
 
 def measure(name: Protocol, subject: Subject, config: EvaluateConfig, seed: int) -> Iterator[Value]:
@@ -105,8 +107,14 @@ def measure(name: Protocol, subject: Subject, config: EvaluateConfig, seed: int)
         case "robustness":
             yield from robustness(subject, config.robustness, seed=seed)
         case _:
+            found: dict[str, list[Value]] = {}
             for tap, table in subject.tables.items():
-                yield from measure_table(name, tap, table, subject.images, seed)
+                if tap == "z" and "h" in found and not subject.model.head.layers:  # z is h
+                    named = ((value, value.name.removesuffix("h") + tap) for value in found["h"])
+                    found[tap] = [dataclasses.replace(value, name=name) for value, name in named]
+                else:
+                    found[tap] = list(measure_table(name, tap, table, subject.images, seed))
+                yield from found[tap]
             if name == "geometry":
                 yield from between_taps(subject, seed=seed)
                 yield from between_twins(subject, seed=seed)

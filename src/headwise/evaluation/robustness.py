@@ -14,6 +14,7 @@ from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.errors import UserError
 from headwise.evaluation.altered import altered_features, at_most
+from headwise.evaluation.labels import chance, labelled
 from headwise.evaluation.linear import linear_probe
 from headwise.evaluation.subject import Subject
 from headwise.evaluation.values import Value, mean_value
@@ -55,12 +56,11 @@ def robustness(subject: Subject, config: RobustnessConfig, *, seed: int) -> Iter
     AUGMENTATION is crop_0.5, colour_0.5, …, flip, rotation_90, …; TAP is h or z. Raises `UserError`
     for images without labels, as `linear_probe`, and for features that are not finite.
     """
-    train, test = subject.images
-    if train.labels is None or test is None or test.labels is None:
+    if not labelled(subject.images):
         raise UserError("robustness needs labels on training and test images; got none on one")
     model, how, taps = subject.model, subject.how, ("h", "z")
-    learned = extract(model.encoder, model.head, at_most(train, config.train), taps, how)
-    asked = at_most(test, config.test)
+    train, asked = at_most(subject.images.train, config.train), at_most(subject.shown, config.test)
+    learned = extract(model.encoder, model.head, train, taps, how)
     clean = altered_features(model, asked, taps, lambda images, _: images, how)
     altered = {}
     for name, kind, strength in _augmentations(config.strengths):
@@ -141,8 +141,7 @@ def _accuracies(
     assert truth is not None, "labels were checked"
     together = torch.cat([features.vectors for features in tests.values()])
     found = linear_probe(train.vectors, labels, together, truth.repeat(len(tests)), seed=seed)
-    chance = (truth == labels.mode().values).double().mean().item()
-    settings = {"penalty": found.penalty, "chance": chance}
+    settings = {"penalty": found.penalty, "chance": chance(labels, truth)}
     for name, predictions in zip(tests, found.predictions.split(len(truth)), strict=True):
         yield mean_value(f"robustness_{name}/{tap}", predictions == truth, settings)
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from headwise.augment import unnormalised, whole_batches
 from headwise.config import chosen
 from headwise.data import Images, Splits
 from headwise.encoders import build_encoder
-from headwise.features import ExtractConfig, Features, extract
+from headwise.evaluation.targets import Target
+from headwise.features import ExtractConfig, Features, collected, extract
 from headwise.model import ContrastiveModel
 from headwise.pretrain_config import PretrainConfig
 
@@ -43,6 +42,8 @@ class Subject:
     """By tap; with baselines also `pixels` and `untrained`."""
     folder: Path
     """The run's. Protocols that draw subsets of labels keep them there."""
+    targets: tuple[Target, ...] = ()
+    """What to transfer to."""
 
     @property
     def shown(self) -> Images:
@@ -83,7 +84,4 @@ def _pixels(images: Images, how: ExtractConfig) -> Features:
     batches = whole_batches(
         images, small, batch_size=how.batch_size, device="cpu", workers=how.workers
     )
-    found = [(index, values.flatten(1)) for index, values in batches]
-    index = torch.cat([index for index, _ in found])
-    labels = None if images.labels is None else images.labels.cpu()[index]
-    return Features(torch.cat([values for _, values in found]), labels, index)
+    return collected(images, ((i, {"pixels": x.flatten(1)}) for i, x in batches))["pixels"]

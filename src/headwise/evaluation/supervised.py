@@ -16,8 +16,9 @@ from headwise.augment import AugmentConfig, batch_index, view_batches
 from headwise.augment.decoding import Skipped
 from headwise.data import Images
 from headwise.errors import UserError, nearest
-from headwise.evaluation.metrics import per_class_value
-from headwise.evaluation.values import Value, mean_value
+from headwise.evaluation.labels import check_classes, check_seen
+from headwise.evaluation.metrics import accuracy_values
+from headwise.evaluation.values import Value
 from headwise.features import ExtractConfig, Features, extract
 from headwise.heads import Head
 from headwise.model import ContrastiveModel
@@ -172,10 +173,8 @@ def right(logits: Features, top: int = 1) -> Bool[Tensor, " n"]:
 def accuracies(
     protocol: str, what: str, logits: Features, train: Images, settings: dict[str, Any]
 ) -> Iterator[Value]:
-    """Top-1, top-5 where there are more than five classes, and the mean per class of those among
-    the test images; each with its chance level, the commonest training classes as a constant guess.
-
-    Raises `UserError` for logits that are not finite.
+    """`accuracy_values`: top-1, top-5 where there are more than five classes, and the mean per
+    class of those among the test images. Raises `UserError` for logits that are not finite.
     """
     if not logits.vectors.isfinite().all():
         raise UserError(
@@ -184,14 +183,8 @@ def accuracies(
         )
     labels = logits.labels
     assert labels is not None, "labels were checked"
-    common = training_labels(train).bincount().argsort(descending=True, stable=True)
-    tops = {"": 1, "_top5": 5} if logits.vectors.shape[1] > 5 else {"": 1}
-    for suffix, top in tops.items():
-        chance = torch.isin(labels, common[:top]).double().mean().item()
-        yield mean_value(
-            f"{protocol}{suffix}/{what}", right(logits, top), {**settings, "chance": chance}
-        )
-    yield per_class_value(f"{protocol}_per_class/{what}", right(logits), labels, settings)
+    hits = {top: right(logits, top) for top in (1, 5) if top < logits.vectors.shape[1]}
+    yield from accuracy_values((protocol, what), hits, labels, training_labels(train), settings)
 
 
 def training_labels(images: Images) -> Int64[Tensor, " n"]:
@@ -199,11 +192,7 @@ def training_labels(images: Images) -> Int64[Tensor, " n"]:
     if images.labels is None:
         raise UserError("training with labels needs labels; the images have none")
     labels = images.labels.cpu()
-    if len(labels.unique()) < 2:
-        raise UserError(
-            "training with labels needs images of at least 2 classes; "
-            f"got {len(labels)} images of {len(labels.unique())}"
-        )
+    check_classes("training with labels", labels)
     return labels
 
 
@@ -212,13 +201,7 @@ def check_splits(train: Images, test: Images | None) -> Images:
     labels = training_labels(train)
     assert test is not None, "labelled test images were asked for"
     assert test.labels is not None, "labelled test images were asked for"
-    asked = test.labels.cpu()
-    unseen = asked[~torch.isin(asked, labels)]
-    if len(unseen):
-        raise UserError(
-            "test labels must be among the training labels; "
-            f"got class {train.classes[int(unseen[0])]!r} in the test split only"
-        )
+    check_seen("training with labels", labels, test.labels.cpu(), train.classes)
     return test
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from headwise.data import DataConfig, Splits, open_images
 from headwise.data.torchvision_sets import data_root
 from headwise.errors import UserError, nearest
+from headwise.evaluation.labels import labelled
 from headwise.evaluation.metrics import METRICS, Metric
 
 
@@ -52,7 +53,7 @@ def open_target(text: str, *, limit: int | None = None) -> Target:
         images = open_images(DataConfig(spec=spec or _place(name), limit=limit))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    if images.train.labels is None or images.test is None or images.test.labels is None:
+    if not labelled(images):
         raise UserError(
             f"{where} must have labelled training and test images; {spec} has not: "
             "give a folder for each class"

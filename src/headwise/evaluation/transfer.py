@@ -18,6 +18,7 @@ from headwise.data import ImageFiles, Images
 from headwise.data.split import stratified_split
 from headwise.encoders import build_encoder
 from headwise.errors import UserError
+from headwise.evaluation.labels import chance
 from headwise.evaluation.linear import linear_probe
 from headwise.evaluation.metrics import Metric, answers_name, score
 from headwise.evaluation.multilabel import memberships, multilabel_probe
@@ -80,9 +81,9 @@ class TransferConfig:
             )
 
 
-def open_targets(config: TransferConfig) -> list[Target]:
+def open_targets(config: TransferConfig) -> tuple[Target, ...]:
     """All targets. Raises `UserError` for one that is not there or is named twice."""
-    targets = [open_target(text, limit=config.limit) for text in config.targets]
+    targets = tuple(open_target(text, limit=config.limit) for text in config.targets)
     names = [target.name for target in targets]
     if not names or len(set(names)) < len(names):
         raise UserError(
@@ -95,13 +96,9 @@ def open_targets(config: TransferConfig) -> list[Target]:
 def transfer(subject: Subject, config: TransferConfig, *, seed: int) -> Iterator[Value]:
     """`transfer_linear/NAME`, `transfer_untrained/NAME` (the same probe on the encoder's first
     weights) and `transfer_finetune/NAME` for every target, each in the target's metric on its test
-    images.
-
-    All targets are opened before the first is measured. Raises `UserError` for one that is missing
-    or that cannot be learned from, always with its name.
+    images. Raises `UserError` for one that cannot be learned from, with its name.
     """
-    targets = open_targets(config)
-    for target in targets:
+    for target in subject.targets:
         try:
             one = _one(subject, target, seed)
             yield from _linear(subject, one)
@@ -260,7 +257,7 @@ def _chance(labels: Tensor, truth: Tensor, metric: Metric) -> float:
     """Of a constant answer."""
     match metric:
         case "top1":
-            return (truth == labels.mode().values).double().mean().item()
+            return chance(labels, truth)
         case "per_class":
             return 1 / len(truth.unique())
     return truth.double().mean(0)[truth.any(0)].mean().item()

@@ -24,6 +24,7 @@ from headwise.encoders import build_encoder
 from headwise.errors import UserError
 from headwise.evaluation.altered import Change, altered_features, at_most
 from headwise.evaluation.factors import reading_values, ridge_readings
+from headwise.evaluation.labels import chance
 from headwise.evaluation.subject import Subject
 from headwise.evaluation.values import Value, mean_value
 from headwise.features import Features
@@ -120,10 +121,10 @@ def transformations(
     for task in TASKS:
         x, y = _transformed(train, task, config.noise)
         x_test, truth = _transformed(test, task, config.noise)
-        chance = (truth == y.mode().values).double().mean().item()
         for tap, (one, one_test, settings) in _same_size(x, x_test).items():
             right = _mlp_predict(one, y, one_test, config.width, seed) == truth
-            yield mean_value(f"transformation_{task}/{tap}", right, {"chance": chance, **settings})
+            about = {"chance": chance(y, truth), **settings}
+            yield mean_value(f"transformation_{task}/{tap}", right, about)
     x, targets = _viewed(train)
     x_test, truths = _viewed(test)
     for tap, (one, one_test, settings) in _same_size(x, x_test).items():
