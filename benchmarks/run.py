@@ -19,6 +19,7 @@ SCRIPTS = {
     "head": ("--max-tokens", "8192"),
     "startup": ("--rounds", "2"),
     "cost": (),
+    "fusion": ("--images", "256"),
     "evaluation": ("--train", "10000", "--test", "2000", "--rounds", "1"),
 }
 HEAD = """# Benchmarks

@@ -1,5 +1,6 @@
 """What a Transformer head over the batch is worth: the same encoder under it in every context and
-under its controls, several seeds, equal steps; tables as Markdown, and a report in every run.
+under its controls, several seeds, equal steps; does its attention bring classes together? Tables as
+Markdown, and a report in every run with attention.
 
     python examples/deep_fusion.py --data IMAGES --out runs/deep-fusion
 
@@ -7,14 +8,26 @@ What is there already is not made again: a call that was cut short goes on.
 """
 
 import argparse
+import statistics
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from headwise.data import DataConfig, Splits, open_images
 from headwise.encoders import SMALL_RESNET, EncoderConfig
+from headwise.evaluation.config import EvaluateConfig
+from headwise.evaluation.evaluate import evaluate
+from headwise.evaluation.statistics import paired_permutation_test
+from headwise.fusion.conclusion import conclusion, text_table
+from headwise.fusion.config import FusionConfig
+from headwise.fusion.lab import measure_fusion
+from headwise.fusion.verdict import estimate, judge
 from headwise.heads import HeadConfig
 from headwise.optim import OptimConfig
-from headwise.pretrain_config import PretrainConfig
+from headwise.pretrain_config import PretrainConfig, load_config, load_model
 from headwise.pretraining import pretrain, resume
+from headwise.report import write_run_report
 from headwise.runs import Run
 
 HEADS = {
@@ -28,22 +41,44 @@ HEADS = {
     "twin-masked": HeadConfig(name="transformer", context="twin-masked"),
     "halves": HeadConfig(name="transformer", context="halves"),
 }
+MEASURES = ("linear/h", "knn/h", "linear/z", "knn/z")
+
+# What a difference between two heads is a difference of: all else is equal but for what is named.
+QUESTIONS = {
+    "exchange between samples": ("joint", "self"),
+    "exchange within a view": ("per-view", "self"),
+    "attention, not mere mixing": ("joint", "uniform"),
+    "mixing alone": ("uniform", "self"),
+    "blocks of two parts, not one": ("self", "ffn-matched"),
+    "depth and parameters": ("ffn-matched", "mlp"),
+    "residuals and parameters": ("ffn-matched", "ffn"),
+    "the published claim": ("joint", "ffn"),
+    "the claim against SimCLR's head": ("joint", "mlp"),
+    "a leak": ("twin-masked", "joint"),
+}
+
+Runs = dict[str, list[Run]]
+"""By head, a run for each seed."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--heads", nargs="+", default=list(HEADS))
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
     parser.add_argument("--limit", type=int, default=5_000, help="images of each split")
     parser.add_argument("--epochs", type=int, default=25, help="of pretraining")
     parser.add_argument("--seeds", type=int, default=3)
     flags = parser.parse_args()
     images = open_images(DataConfig(spec=flags.data, limit=flags.limit))
+    runs: Runs = {head: [] for head in flags.heads}
     for seed in range(flags.seeds):
         for head in flags.heads:
-            print(f"{head}, seed {seed}", flush=True)
-            pretrained(head, seed, images, flags)
+            run = pretrained(head, seed, images, flags)
+            runs[head].append(run)
+            measure(run, seed, images)
+    tables = [worth(runs), answers(runs), gains(runs)]
+    print("\n\n".join([*tables, *(said(found[0]) for found in attending(runs).values())]))
 
 
 def pretrained(head: str, seed: int, images: Splits, flags: argparse.Namespace) -> Run:
@@ -62,6 +97,105 @@ def pretrained(head: str, seed: int, images: Splits, flags: argparse.Namespace) 
         keep_checkpoints=flags.epochs if seed == 0 else 1,
     )
     return pretrain(config, path, images)
+
+
+def measure(run: Run, seed: int, images: Splits) -> None:
+    """Probes of h and z, and the lab where the head attends; what is missing of them."""
+    if "knn/h" not in run.results:
+        asked = EvaluateConfig(protocols=("linear", "knn"), taps=("h", "z"), baselines=seed == 0)
+        evaluate(run.path, config=asked, images=images)
+    if load_config(run).head.name == "transformer" and not run.fusion_arrays:
+        measure_fusion(run.path, config=FusionConfig(over_training=seed == 0), images=images)
+        write_run_report(run.path)
+
+
+def worth(runs: Runs) -> str:
+    """A line for every head: means over seeds in percent, with standard deviations."""
+    lines = [
+        f"| head | parameters | {' | '.join(MEASURES)} | contrastive accuracy |",
+        "|---|" + "---:|" * (2 + len(MEASURES)),
+    ]
+    for head, found in runs.items():
+        size = sum(p.numel() for p in load_model(found[0])[1].head.parameters())
+        cells = [
+            _mean_and_spread([run.results[name]["value"] for run in found]) for name in MEASURES
+        ]
+        cells.append(_mean_and_spread([run.metrics()[-1]["contrastive_accuracy"] for run in found]))
+        lines.append(f"| {head} | {size:,} | {' | '.join(cells)} |")
+    results = next(iter(runs.values()))[0].results
+    for name in ("untrained", "pixels"):
+        cells = [f"{100 * results[f'{probe}/{name}']['value']:.1f}" for probe in ("linear", "knn")]
+        lines.append(f"| *{name}* | | {' | '.join(cells)} | | | |")
+    return "\n".join(lines)
+
+
+def answers(runs: Runs) -> str:
+    """Paired differences of h in points: the t-interval over seeds, and a permutation test over
+    test images of their means over seeds. A difference is shown where both say so."""
+    lines = ["| question | heads | linear/h | knn/h |", "|---|---|---|---|"]
+    for question, (a, b) in QUESTIONS.items():
+        if a in runs and b in runs:
+            cells = [_difference(runs[a], runs[b], name) for name in MEASURES[:2]]
+            lines.append(f"| {question} | {a} − {b} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _difference(a: list[Run], b: list[Run], name: str) -> str:
+    one, other = (
+        torch.from_numpy(np.stack([run.arrays[f"each/{name}"] for run in runs])).double()
+        for runs in (a, b)
+    )
+    by_seed = estimate(100 * (one - other).mean(1).numpy())
+    test = paired_permutation_test(one.mean(0), other.mean(0), seed=0)
+    shown = test.p_value < 0.05 and (by_seed.low > 0 or by_seed.high < 0)
+    return (
+        f"{by_seed.mean:+.1f} [{by_seed.low:+.1f}, {by_seed.high:+.1f}], p = {test.p_value:.2g}: "
+        f"{'**shown**' if shown else 'not shown'}"
+    )
+
+
+def gains(runs: Runs) -> str:
+    """A line for every head that attends: the layer's fusion gain by block, mean over seeds, and at
+    how many blocks of how many seeds fusion is shown."""
+    lines = []
+    for head, found in attending(runs).items():
+        arrays = [run.fusion_arrays for run in found]
+        verdicts = [judge(one) for one in arrays]
+        taps = [block.tap for block in verdicts[0].blocks]
+        if not lines:
+            lines += [f"| head | {' | '.join(taps)} | twin | self | shown |"]
+            lines += ["|---|" + "---:|" * (len(taps) + 3)]
+        cells = [
+            _mean_and_spread([v.blocks[i].gain.mean for v in verdicts], scale=1, digits=2)
+            for i in range(len(taps))
+        ]
+        masses = [
+            f"{100 * statistics.fmean(float(one[name].mean()) for one in arrays):.1f} %"
+            for name in ("twin_mass", "self_mass")
+        ]
+        shown = " ".join(f"{sum(b.shown for b in v.blocks)}/{len(taps)}" for v in verdicts)
+        lines.append(f"| {head} | {' | '.join(cells)} | {' | '.join(masses)} | {shown} |")
+    return "\n".join(lines)
+
+
+def said(run: Run) -> str:
+    """The lab's own words on a run."""
+    arrays = run.fusion_arrays
+    lines = conclusion(arrays, load_config(run).head)
+    return "\n".join([f"{run.path.name}:", *lines, "", "```", text_table(arrays), "```"])
+
+
+def attending(runs: Runs) -> Runs:
+    return {
+        head: found
+        for head, found in runs.items()
+        if load_config(found[0]).head.name == "transformer"
+    }
+
+
+def _mean_and_spread(values: list[float], *, scale: float = 100, digits: int = 1) -> str:
+    text = f"{scale * statistics.fmean(values):.{digits}f}"
+    return f"{text} ± {scale * statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
 if __name__ == "__main__":

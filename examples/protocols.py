@@ -22,7 +22,7 @@ from headwise.evaluation.transfer import TransferConfig
 from headwise.heads import HeadConfig
 from headwise.pretrain_config import PretrainConfig
 from headwise.pretraining import pretrain, resume
-from headwise.report import write_evaluation_report
+from headwise.report import write_run_report
 from headwise.runs import Run
 
 TRANSFORMATIONS = ("grey", "rotation", "noise", "sobel")
@@ -44,7 +44,7 @@ def main() -> None:
         runs[head] = pretrained(head, images, flags)
         if not (runs[head].path / "report.html").exists():
             evaluate(runs[head].path, config=settings(flags), images=images)
-            write_evaluation_report(runs[head].path)
+            write_run_report(runs[head].path)
     print("\n\n".join([table(runs), "\n".join(f"- {claim}" for claim in claims(runs))]))
 
 

@@ -169,6 +169,13 @@ def test_gradient(labels):
     assert torch.autograd.gradcheck(lambda a, b: affinity_loss(a, b, labels), (z0, z1))
 
 
+def test_no_gradient_at_rank_one():
+    scales, line = draw(4, 1), draw(1, 5)[0]
+    z0, z1 = ((scale * line).requires_grad_() for scale in scales)
+    affinity_loss(z0, z1).backward()
+    assert max(z.grad.abs().max() for z in (z0, z1)) < 1e-10
+
+
 @pytest.mark.parametrize("labels", [None, torch.tensor([0, 1, 0, 1])])
 def test_descent_of_free_projections_reaches_the_target(labels):
     z0, z1 = (z.requires_grad_() for z in draw(4, 6))

@@ -13,7 +13,9 @@ from headwise import distributed
 from headwise.augment.batches import local_rows
 from headwise.checkpoint import TrainState
 from headwise.heads import HeadConfig, build_head
+from headwise.losses import orthonormal_anchors
 from headwise.model import ContrastiveModel, gather_views
+from headwise.objective import Anchored, Objective
 from headwise.pretrain_config import PretrainConfig
 from headwise.pretraining import train_step
 
@@ -44,7 +46,14 @@ HEADS = {
     "per-view": transformer("per-view", "post"),
     "self": transformer("self", "pre"),
     "twin-masked": transformer("twin-masked", "post"),
+    "halves": transformer("halves", "pre"),
+    "batch-norm": transformer("joint", "batch"),
+    "ffn-matched": HeadConfig(name="ffn-matched", depth=2, width=8, output_size=5),
+    "transfusion": HeadConfig(name="transfusion", depth=2, width=32, output_size=5),
+    "anchors": HeadConfig(name="mlp", width=8, output_size=5),
 }
+OBJECTIVES: dict[str, Objective] = {"transfusion": "affinity"}
+ANCHORED = Anchored(torch.arange(N) % 4 - 1, orthonormal_anchors(3, 5, seed=0), 0.5)
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -62,13 +71,21 @@ def made(head: HeadConfig) -> TrainState:
     return TrainState(model, torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9))
 
 
-def train(head: HeadConfig) -> dict[str, object]:
+def train(name: str) -> dict[str, object]:
     """Three steps on this rank's share of the batches, and what the first of them saw."""
-    config = PretrainConfig(device="cpu", precision="float32", temperature=0.2, batch_size=N)
+    head, target = HEADS[name], ANCHORED if name == "anchors" else None
+    config = PretrainConfig(
+        device="cpu",
+        precision="float32",
+        temperature=0.2,
+        batch_size=N,
+        head=head,
+        objective=OBJECTIVES.get(name, "nt-xent"),
+    )
     state, mine, seen = made(head), local_rows(N), {}
     for step in range(3):
         both = normal(2, N, 3, 8, 8, seed=10 + step)[:, mine]
-        outputs, loss, accuracy = train_step(config, state, both.flatten(0, 1), rate=0.1)
+        outputs, loss, accuracy = train_step(config, state, both.flatten(0, 1), 0.1, target)
         if step == 0:
             gradients = {
                 name: p.grad.clone()
@@ -115,7 +132,7 @@ def work(rank: int, ports: dict[int, int], out: Path) -> None:
             "MASTER_PORT": str(ports[world]),
         }
         with distributed.process_group("cpu"):
-            found = {"collectives": collect(), **{name: train(HEADS[name]) for name in HEADS}}
+            found = {"collectives": collect(), **{name: train(name) for name in HEADS}}
         assert distributed.world_size() == 1
         torch.save(found, out / f"{world}-{rank}.pt")
 
@@ -142,7 +159,7 @@ def ranks(tmp_path_factory) -> dict[int, list[dict]]:
 @pytest.mark.parametrize("name", HEADS)
 @pytest.mark.parametrize("world", WORLDS)
 def test_ranks_together_equal_one_process(ranks, world, name):
-    alone = train(HEADS[name])
+    alone = train(name)
     assert alone["gradients"]["encoder.0.weight"].abs().max() > 1e-6
     for found in ranks[world]:
         # h, z, loss, accuracy, gradients; and after three steps weights and running statistics.

@@ -22,7 +22,7 @@ from headwise.evaluation.transfer import TransferConfig
 from headwise.evaluation.transformations import TransformationsConfig
 from headwise.heads import HeadConfig
 from headwise.pretrain_config import PretrainConfig
-from headwise.report import write_evaluation_report
+from headwise.report import write_run_report
 from headwise.runs import Run
 
 CONFIG = PretrainConfig(
@@ -78,7 +78,7 @@ def test_all_protocols_from_one_call(
     assert (runs[0] / "encoder.safetensors").read_bytes() == before
     each = Run.open(runs[0]).arrays["each/linear/h"]
     assert each.mean() == pytest.approx(results["linear/h"]["value"])
-    page = write_evaluation_report(runs[0]).read_text()
+    page = write_run_report(runs[0]).read_text()
     assert "<svg" in page
 
     evaluate(runs[1], config=QUICK, images=images)

@@ -15,7 +15,7 @@ from headwise.errors import UserError
 from headwise.evaluation.transformations import PAPER
 from headwise.evaluation.values import Result, mean_value, summarise
 from headwise.files import write_json
-from headwise.report import write_evaluation_report
+from headwise.report import write_run_report
 from headwise.report.evaluation_grids import most_confused
 from headwise.report.evaluation_numbers import Number, is_share, read_evaluation
 from headwise.report.evaluation_table import label
@@ -248,7 +248,7 @@ def expected(name: str, result: Result) -> str:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_run(tmp_path_factory.mktemp("report") / "mlp-run", *everything())
-    assert write_evaluation_report(path) == path / "report.html"
+    assert write_run_report(path) == path / "report.html"
     return path
 
 
@@ -337,13 +337,13 @@ def test_curves_go_through_their_values(run: Path) -> None:
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     results, arrays = measured("linear", {"linear/h": 0.8, "linear/z": 0.7}, chance=0.1)
     path = make_run(tmp_path / "run", results, arrays)
-    first = write_evaluation_report(path).read_bytes()
-    assert write_evaluation_report(path).read_bytes() == first
+    first = write_run_report(path).read_bytes()
+    assert write_run_report(path).read_bytes() == first
 
 
 def test_only_what_was_measured_is_shown(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", plain("geometry", {"rank/h": 61.2, "rank/z": 9.8}), {})
-    write_evaluation_report(path)
+    write_run_report(path)
     page = page_of(path)
     assert "geometry" in page.ids
     assert not {"taps", "transformations", "labels", "leakage", "others"} & set(page.ids)
@@ -420,7 +420,7 @@ def test_many_classes(tmp_path: Path, classes: int) -> None:
     if classes == 100:
         arrays["classes"] = np.array([f"a class with a long name {i}" for i in range(100)])
     path = make_run(tmp_path / "run", results, arrays)
-    write_evaluation_report(path)
+    write_run_report(path)
     svg = (path / "figures" / "confusion.svg").read_text(encoding="utf-8")
     assert svg.count("a class with a lo…") == (200 if classes == 100 else 0)
     assert "nan" not in svg.lower()
@@ -430,7 +430,7 @@ def test_several_seeds_show_their_spread(tmp_path: Path) -> None:
     results, arrays = measured("linear", {"linear/h": 0.8}, chance=[0.1, 0.1])
     results["linear/h"] |= {"seeds": [0, 1, 2], "std": 0.0123}
     path = make_run(tmp_path / "run", results, arrays)
-    write_evaluation_report(path)
+    write_run_report(path)
     assert "σ 1.2" in page_of(path).text
     assert "3 seeds" in page_of(path).text
 
@@ -441,7 +441,7 @@ def test_words_from_outside_are_escaped(tmp_path: Path) -> None:
     results["linear/h"]["data"] = evil
     names = {"confusion/linear/h": np.eye(2, dtype=int), "classes": np.array([evil, "b"])}
     path = make_run(tmp_path / "run", results, arrays | names)
-    write_evaluation_report(path)
+    write_run_report(path)
     page = page_of(path)
     assert "script" not in page.tags
     assert page.text.count(evil) >= 2
@@ -449,13 +449,13 @@ def test_words_from_outside_are_escaped(tmp_path: Path) -> None:
 
 def test_errors_of_the_user(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"directory with a config\.json"):
-        write_evaluation_report(tmp_path)
+        write_run_report(tmp_path)
     path = make_run(tmp_path / "run", {}, {})
     with pytest.raises(UserError, match=r"must have results; it has none; run `headwise evaluate"):
-        write_evaluation_report(path)
+        write_run_report(path)
     (path / "results.json").write_text(json.dumps({"schema": 99, "results": {}}))
     with pytest.raises(UserError, match="must have schema 1; got 99"):
-        write_evaluation_report(path)
+        write_run_report(path)
     assert not (path / "report.html").exists()
 
 

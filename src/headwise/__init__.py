@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from headwise.evaluation.config import EvaluateConfig
     from headwise.evaluation.evaluate import evaluate
     from headwise.export import load_encoder
+    from headwise.fusion.config import FusionConfig
+    from headwise.fusion.lab import measure_fusion
     from headwise.heads import HeadConfig, build_head
     from headwise.losses import nt_xent
     from headwise.optim import OptimConfig
@@ -25,6 +27,7 @@ _HOMES = {
     "DataConfig": "data",
     "EncoderConfig": "encoders",
     "EvaluateConfig": "evaluation.config",
+    "FusionConfig": "fusion.config",
     "HeadConfig": "heads",
     "OptimConfig": "optim",
     "PretrainConfig": "pretrain_config",
@@ -33,6 +36,7 @@ _HOMES = {
     "embed": "embedding",
     "evaluate": "evaluation.evaluate",
     "load_encoder": "export",
+    "measure_fusion": "fusion.lab",
     "nt_xent": "losses",
     "open_images": "data",
     "pretrain": "pretraining",
@@ -44,6 +48,7 @@ __all__ = [  # noqa: RUF022, the order of use
     "pretrain",
     "resume",
     "evaluate",
+    "measure_fusion",
     "compare",
     "embed",
     "load_encoder",
@@ -56,6 +61,7 @@ __all__ = [  # noqa: RUF022, the order of use
     "OptimConfig",
     "CompareConfig",
     "EvaluateConfig",
+    "FusionConfig",
 ]
 
 

@@ -11,6 +11,8 @@ Contrastive pretraining of image encoders, projection head first.
 commands:
   pretrain   pretrain an encoder on images, or go on with a run (--resume RUN)
   evaluate   probe a finished run: k-NN and linear, at h and at any tap of the head
+  fusion     does the attention of a run's head bring classes together: measures and controls
+  theory     what attention over a batch does to its classes: prediction against simulation
   compare    pretrain the same encoder under several heads; a table and a report
   embed      write the representation h of every image of a folder to a parquet file
   doctor     check this installation and say what to do where something is wrong
@@ -20,11 +22,12 @@ headwise COMMAND --help lists a command's options.
 examples:
   headwise pretrain --data ./photos --encoder resnet50 --out runs/photos
   headwise evaluate runs/photos --data ./labelled --protocols knn linear --taps h z
+  headwise fusion runs/transformer --data ./labelled
   headwise compare --data ./labelled --heads identity mlp transformer --out runs/heads
   headwise embed runs/photos ./photos --out features.parquet
 """
 
-COMMANDS = ("pretrain", "evaluate", "compare", "embed", "doctor")
+COMMANDS = ("pretrain", "evaluate", "fusion", "theory", "compare", "embed", "doctor")
 
 
 def main(argv: list[str] | None = None) -> None:

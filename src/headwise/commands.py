@@ -15,7 +15,7 @@ from headwise.data import DataConfig
 from headwise.errors import UserError
 from headwise.files import read_json
 from headwise.hardware import Device, Precision
-from headwise.heads import HEADS, HeadName
+from headwise.heads import COMPARED, HeadName
 from headwise.interrupts import Interrupted
 from headwise.parsing import given, long_flags, parse
 from headwise.pretrain_config import PretrainConfig
@@ -55,7 +55,7 @@ class Compare:
     (docs/commands.md)."""
     config: Path | None = None
     """A run's config.json to start from, in place of a recipe."""
-    heads: tuple[HeadName, ...] = HEADS
+    heads: tuple[HeadName, ...] = COMPARED
     """Heads to compare."""
     seeds: int = 1
     """Runs of each head, with seeds from --seed on; more than one gives standard deviations."""
@@ -100,6 +100,14 @@ def run(name: str, words: Sequence[str]) -> int:
                 from headwise.evaluate_command import evaluate_command
 
                 evaluate_command(words)
+            case "fusion":
+                from headwise.fusion_command import fusion_command
+
+                fusion_command(words)
+            case "theory":
+                from headwise.theory_command import theory_command
+
+                theory_command(words)
             case "embed":
                 _embed(words)
     except Interrupted as stop:

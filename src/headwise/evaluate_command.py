@@ -12,7 +12,7 @@ from headwise.evaluation.evaluate import evaluate
 from headwise.evaluation.values import Result
 from headwise.parsing import given, parse
 from headwise.pretrain_config import load_config
-from headwise.report import write_evaluation_report
+from headwise.report import write_run_report
 from headwise.report.evaluation_numbers import read_evaluation
 from headwise.report.evaluation_verdict import plain_evaluation
 from headwise.runs import Run
@@ -36,7 +36,7 @@ def evaluate_command(words: list[str]) -> None:
     results = evaluate(command.run, command.data, command.evaluate)
     for name, result in results.items():
         print(_line(name, result))
-    page = write_evaluation_report(command.run)
+    page = write_run_report(command.run)
     print(*plain_evaluation(read_evaluation(command.run)))
     print(f"Report: {page}")
 

@@ -82,15 +82,11 @@ def contrastive(
     """The loss and the contrastive accuracy of two views. With several `groups` the images fall
     into so many parts, one after the other, and a row's candidates are those of its own part."""
     if groups > 1:
-        parts = [
-            (len(a), contrastive(objective, a, b, temperature, method=method))
-            for a, b in zip(z0.chunk(groups), z1.chunk(groups), strict=True)
-        ]
-        sizes = torch.tensor([size for size, _ in parts], dtype=torch.float32, device=z0.device)
-        shares = sizes / len(z0)
-        losses = torch.stack([found.loss for _, found in parts])
-        accuracies = torch.stack([found.accuracy for _, found in parts])
-        return NtXent((shares * losses).sum(), (shares * accuracies).sum())
+        parts = list(zip(z0.chunk(groups), z1.chunk(groups), strict=True))
+        found = [contrastive(objective, a, b, temperature, method=method) for a, b in parts]
+        shares = [len(a) / len(z0) for a, _ in parts]
+        weighted = [[share * x for x in one] for share, one in zip(shares, found, strict=True)]
+        return NtXent(*(torch.stack(column).sum() for column in zip(*weighted, strict=True)))
     match objective:
         case "nt-xent":
             return nt_xent_and_accuracy(z0, z1, temperature, method)

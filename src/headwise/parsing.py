@@ -59,7 +59,7 @@ def _flags(kind: Any, prefix: str) -> Iterator[str]:
     for one in dataclasses.fields(kind):
         inner, name = hints[one.name], one.name.replace("_", "-")
         if dataclasses.is_dataclass(inner):
-            flat = name in ("pretrain", "evaluate")
+            flat = name in ("pretrain", "evaluate", "fusion")
             yield from _flags(inner, prefix if flat else f"{prefix}{name}.")
         else:
             yield from (f"--{prefix}{name}", f"--{prefix}no-{name}")

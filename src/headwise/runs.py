@@ -15,6 +15,7 @@ from headwise.files import read_json, write_atomically, write_json, write_text
 
 RESULTS_SCHEMA = 1
 """The layout of results.json."""
+FUSION_FILE = "fusion.npz"
 
 
 class Run:
@@ -98,16 +99,28 @@ class Run:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """What evaluations found beside numbers, by name (docs/metrics.md)."""
-        path = self.path / "evaluation.npz"
-        if not path.exists():
-            return {}
-        with np.load(path) as found:
-            return dict(found)
+        return load_arrays(self.path / "evaluation.npz")
 
     def add_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Merge into evaluation.npz; an array of the same name is replaced."""
         merged = {**self.arrays, **arrays}
         write_atomically(self.path / "evaluation.npz", lambda path: save_arrays(path, merged))
+
+    @property
+    def fusion_arrays(self) -> dict[str, np.ndarray]:
+        """What `headwise fusion` found, by name (docs/fusion.md); none where it has not run."""
+        return load_arrays(self.path / FUSION_FILE)
+
+    def write_fusion_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        write_atomically(self.path / FUSION_FILE, lambda path: save_arrays(path, arrays))
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz; none where it is not there."""
+    if not path.exists():
+        return {}
+    with np.load(path) as found:
+        return dict(found)
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

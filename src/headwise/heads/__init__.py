@@ -1,6 +1,7 @@
 """Projection heads: identity, linear, MLP, FFN stacks, and Transformers over the batch."""
 
 from headwise.heads.config import (
+    COMPARED,
     HEADS,
     Context,
     HeadConfig,
@@ -13,6 +14,7 @@ from headwise.heads.config import (
 from headwise.heads.head import Head, build_head, with_uniform_attention
 
 __all__ = [
+    "COMPARED",
     "HEADS",
     "Context",
     "Head",

@@ -43,6 +43,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 HEADS: tuple[HeadName, ...] = typing.get_args(HeadName)
+COMPARED: tuple[HeadName, ...] = ("identity", "linear", "mlp", "ffn", "transformer")
+"""Those that a comparison has unless others are named."""
 
 
 @dataclass(frozen=True, kw_only=True)

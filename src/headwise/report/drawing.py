@@ -1,15 +1,19 @@
-"""How a figure looks, and how it leaves: SVG for the page, SVG and PNG for files.
+"""How a figure looks, and how it leaves: SVG for the page; SVG, PNG and, of some, CSV for files.
 
 Figures are about 105 mm wide, so that their words stay legible on a phone and two stand side by
 side on a desktop. Colours are Okabe & Ito's, which the colour-blind can tell apart.
 """
 
+import csv
 import io
+import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -52,6 +56,8 @@ STYLE: dict[str, Any] = {
     "ytick.labelcolor": INK,
 }
 WIDTH_INCHES = 4.15
+WIDE_INCHES = 8.6
+"""Of figures that take the width of the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +72,8 @@ class Drawing:
     svg: str
     """As a file of its own."""
     png: bytes
+    table: str = ""
+    """What is drawn, as CSV; empty where another file has the numbers."""
 
     @property
     def inline(self) -> str:
@@ -91,7 +99,16 @@ def style() -> Any:
     return matplotlib.rc_context(STYLE)
 
 
-def finish(figure: Figure, name: str, title: str, description: str) -> Drawing:
+def csv_text(columns: Iterable[str | int], rows: Iterable[Iterable[Any]]) -> str:
+    """A header and rows, floats to six digits, NaN as an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_field(value) for value in row] for row in rows)
+    return text.getvalue()
+
+
+def finish(figure: Figure, name: str, title: str, description: str, table: str = "") -> Drawing:
     """Render, with no date and no random identifiers: equal figures give equal bytes."""
     FigureCanvasAgg(figure)
     name = re.sub(r"[^\w-]+", "-", name)
@@ -100,5 +117,16 @@ def finish(figure: Figure, name: str, title: str, description: str) -> Drawing:
         figure.savefig(svg, format="svg", metadata={"Date": None})
     figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
     return Drawing(
-        name=name, title=title, description=description, svg=svg.getvalue(), png=png.getvalue()
+        name=name,
+        title=title,
+        description=description,
+        svg=svg.getvalue(),
+        png=png.getvalue(),
+        table=table,
     )
+
+
+def _field(value: Any) -> Any:
+    if not isinstance(value, float | np.floating):
+        return value
+    return "" if math.isnan(value) else f"{value:.6g}"

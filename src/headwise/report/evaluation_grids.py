@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from headwise.evaluation.transformations import TASKS
-from headwise.report.drawing import WIDTH_INCHES, Drawing, finish
+from headwise.report.drawing import WIDE_INCHES, WIDTH_INCHES, Drawing, finish
 from headwise.report.evaluation_numbers import Evaluation
 from headwise.report.evaluation_table import label
 from headwise.report.figures import heatmap
@@ -15,7 +15,6 @@ WIDE_CLASSES = 30
 """With more classes the matrix takes the width of the page, so that their names can be read."""
 NAMED_CLASSES = 120
 """With more no width is enough: classes have numbers."""
-_WIDE_INCHES = 8.6
 _WRITTEN_CLASSES = 12
 """Up to so many the shares are written into the fields."""
 
@@ -49,7 +48,7 @@ def confusion_matrix(evaluation: Evaluation) -> Drawing | None:
         return None
     shares, names = _shares(counts), _class_names(evaluation, len(counts))
     count = len(counts)
-    side = WIDTH_INCHES if count <= WIDE_CLASSES else _WIDE_INCHES
+    side = WIDTH_INCHES if count <= WIDE_CLASSES else WIDE_INCHES
     figure = Figure(figsize=(side, side + 0.3), layout="constrained")
     axes = figure.add_subplot()
     norm = PowerNorm(0.5, vmin=0, vmax=1)

@@ -18,7 +18,7 @@ from headwise.runs import Run
 # Of these a value is a share of test images; other measures have scales of their own.
 _SHARES = re.compile(
     r"(knn|linear|semi|finetune|transfer|robustness|leakage)[\w.]*|cluster(_spectral)?"
-    r"|transformation_(grey|rotation|noise|sobel)"
+    r"|transformation_(grey|rotation|noise|sobel)|fusion_(nn1|(twin|self|other)_mass)"
 )
 _TAPS = (r"f\d+", "h", r"g\d+", "z", "pixels", "untrained")
 
@@ -104,13 +104,14 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read the run directory `path`. Raises `UserError` where there is no run or no result."""
+    """Read the run directory `path`. Raises `UserError` where there is no run or no result, also
+    none of fusion."""
     run = Run.open(path)
     numbers = {}
     for name, result in run.results.items():
         measure, _, what = name.partition("/")
         numbers[f"{measure}/{what}"] = Number(measure=measure, what=what, result=result)
-    if not numbers:
+    if not numbers and not run.fusion_arrays:
         raise UserError(
             f"report: {path} must have results; it has none; run `headwise evaluate {path}` first"
         )

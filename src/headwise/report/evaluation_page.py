@@ -1,12 +1,13 @@
-"""`report.html` of one evaluated run: a page that needs nothing else."""
+"""`report.html` of one run, evaluated or with its fusion measured: a page that needs nothing
+else."""
 
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from headwise.pretrain_config import load_config
 from headwise.report import evaluation_figures as figures
 from headwise.report.drawing import Drawing, style
 from headwise.report.evaluation_grids import (
@@ -26,7 +27,14 @@ from headwise.report.evaluation_table import (
     transfer_table,
 )
 from headwise.report.evaluation_verdict import leakage_sentence, plain_evaluation
+from headwise.report.fusion_numbers import read_fusion
+from headwise.report.fusion_section import fusion_sections
 from headwise.report.rendering import render, settings, word, write_page
+from headwise.report.section import Section
+from headwise.runs import Run
+
+OTHERS = r"(?!fusion_).*"
+"""Measures that are not the fusion lab's, whose sections need its arrays."""
 
 # By section: which measures it has, its title, and what to know when reading it.
 _SECTIONS = {
@@ -95,35 +103,26 @@ _SECTIONS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    anchor: str
-    title: str
-    table: Table
-    note: str
-    drawings: list[Drawing]
-    wide: list[Drawing]
-    """Those that take the width of the page."""
+def write_run_report(run_path: Path) -> Path:
+    """Write `report.html` and, as SVG, PNG and CSV, `figures/` into the run's directory; the path
+    of the page.
 
-
-def write_evaluation_report(run_path: Path) -> Path:
-    """Write `report.html` and, as SVG and PNG, `figures/` into the run's directory; the path of the
-    page.
-
-    Reads what `headwise evaluate` and pretraining wrote there; equal content gives equal bytes.
-    Raises `UserError` where there is no finished run, or no result.
+    Reads what `headwise evaluate`, `headwise fusion` and pretraining wrote there; equal content
+    gives equal bytes. Raises `UserError` where there is no finished run, or no result.
     """
-    evaluation = read_evaluation(run_path)
+    evaluation, fusion = read_evaluation(run_path), read_fusion(run_path)
     with style():
-        sections = _sections(evaluation)
+        sections = _sections(evaluation, evaluation.measures(OTHERS if fusion else r".*"))
+        if fusion is not None:
+            head = load_config(Run(run_path)).head
+            sections += fusion_sections(fusion, head, evaluation)
     drawings = [drawing for section in sections for drawing in section.drawings + section.wide]
     html = render("evaluation.html", _values(evaluation, sections))
     return write_page(run_path, html, drawings)
 
 
-def _sections(evaluation: Evaluation) -> list[Section]:
-    """Those with numbers; every number is in one."""
-    left = evaluation.measures(r".*")
+def _sections(evaluation: Evaluation, left: list[str]) -> list[Section]:
+    """Those with numbers; every measure of `left` is in one."""
     sections = []
     for anchor, (pattern, title, note) in _SECTIONS.items():
         measures = [measure for measure in left if re.fullmatch(pattern, measure)]
@@ -196,27 +195,36 @@ def _many_classes(evaluation: Evaluation) -> bool:
 
 def _values(evaluation: Evaluation, sections: list[Section]) -> dict[str, Any]:
     """What the template asks for."""
-    lead, *sentences = plain_evaluation(evaluation)
+    lead, *sentences = _result(evaluation, sections)
     numbers = list(evaluation.numbers.values())
     return {
         "name": evaluation.name,
-        "data": _commonest(numbers, "data") or "unnamed images",
+        "data": _commonest(numbers, "data"),
         "facts": _facts(evaluation),
         "lead": lead,
         "sentences": sentences,
         "sections": sections,
+        "fusion": any(section.anchor == "fusion" for section in sections),
         "settings": settings({name: n.result for name, n in evaluation.numbers.items()}),
         "run": _run(evaluation),
         "config": json.dumps(evaluation.config, indent=2, ensure_ascii=False),
     }
 
 
+def _result(evaluation: Evaluation, sections: list[Section]) -> list[str]:
+    """What was found, first in one sentence."""
+    if evaluation.measures(OTHERS):
+        return plain_evaluation(evaluation)
+    fused = [line for section in sections for line in section.lines[:1]]
+    return [*fused, "No evaluation has measured the features of this run: headwise evaluate does."]
+
+
 def _facts(evaluation: Evaluation) -> list[str]:
     numbers = list(evaluation.numbers.values())
-    seeds = max(len(n.result.get("seeds", ())) for n in numbers)
+    seeds = max((len(n.result.get("seeds", ())) for n in numbers), default=0)
     device = evaluation.environment.get("device_name") or evaluation.environment.get("device")
     return [
-        f"{len(numbers)} numbers",
+        *([f"{len(numbers)} numbers"] if numbers else []),
         *([f"{seeds} seed{'' if seeds == 1 else 's'} of the evaluation"] if seeds else []),
         *([str(device)] if device else []),
     ]

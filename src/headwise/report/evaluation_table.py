@@ -28,6 +28,15 @@ _LABELS = {
     "leakage": "sorted − shuffled",
     "leakage_knn": "kNN",
     "leakage_knn_self": "1-NN among test images",
+    "fusion_gain": "fusion gain",
+    "fusion_gain_untrained": "gain, untrained head",
+    "fusion_gain_h": "gain, h at equal entropy",
+    "fusion_twin_mass": "attention to the twin",
+    "fusion_self_mass": "attention to itself",
+    "fusion_other_mass": "attention to other images",
+    "fusion_auroc": "same class, AUROC",
+    "fusion_nmi": "clusters of attention, NMI",
+    "fusion_nn1": "1-NN within the batch",
 }
 _TARGET_METRICS = {"per_class": "mean per class", "map11": "11-point mAP"}
 _METRICS = {"_top5": "top 5", "_per_class": "mean per class", "_nmi": "NMI", "_ari": "ARI"}
@@ -99,9 +108,8 @@ def differences(evaluation: Evaluation) -> Table:
                 text=signed(measure, number.value),
                 spread=number_text(measure, half) if "interval" in number.result else "",
             )
-            p = number.result.get("p_value")
             words = [
-                "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
+                _p(number.result.get("p_value")),
                 number.result.get("verdict", ""),
                 _count(number.result.get("n")),
             ]
@@ -113,17 +121,34 @@ def differences(evaluation: Evaluation) -> Table:
     return Table(columns=["difference", "p", "verdict", "n"], rows=rows)
 
 
+def fusion_table(evaluation: Evaluation, measures: list[str]) -> Table:
+    """A row a measure, a column a tap; last whether fusion is shown there. The slope along the
+    blocks is in the conclusion."""
+    by_tap = [measure for measure in measures if measure != "fusion_slope"]
+    table = measures_by_what(evaluation, by_tap)
+    gains = [evaluation.get("fusion_gain", what) for what in table.columns]
+    if not any(gains):
+        return table
+    p_values = [_p(n.result.get("p_value")) if n else "" for n in gains]
+    verdicts = [("shown" if n.result.get("shown") else "not shown") if n else "" for n in gains]
+    rows = {"p, permuted labels": p_values, "fusion": verdicts}
+    last = [
+        Row(label=label, cells=[Cell(text=text) for text in row]) for label, row in rows.items()
+    ]
+    return Table(columns=table.columns, rows=[*table.rows, *last])
+
+
 def signed(measure: str, value: float) -> str:
     return ("+" if value > 0 else "") + number_text(measure, value)
 
 
 def label(measure: str) -> str:
     """A measure in words."""
+    if measure in _LABELS:
+        return _LABELS[measure]
     for suffix, words in _METRICS.items():
         if measure.endswith(suffix):
             return f"{label(measure.removesuffix(suffix))}, {words}"
-    if measure in _LABELS:
-        return _LABELS[measure]
     if match := re.fullmatch(r"linear_([\d.]+)", measure):
         return f"linear probe, {match[1]} % of labels"
     if match := re.fullmatch(r"semi_([\d.]+)", measure):
@@ -159,6 +184,10 @@ def _range(texts: list[str]) -> str:
     """Of ascending numbers."""
     ends = [*texts[:1], *texts[-1:]]
     return "–".join(dict.fromkeys(ends))
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def _count(n: int | None) -> str:

@@ -103,7 +103,7 @@ def spectrum_figure(
         axes.plot(np.arange(1, len(share) + 1), shown, color=colour, linestyle=dashes)
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(FLOOR, min(axes.get_ylim()[0], 1e-2)), top=1.6)
-    axes.yaxis.set_major_formatter(FuncFormatter(_power))
+    axes.yaxis.set_major_formatter(FuncFormatter(power_of_ten))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
     axes.set_xlabel("index")
     axes.set_ylabel("singular value ÷ largest")
@@ -194,7 +194,8 @@ def _curve(run: Run, key: str) -> np.ndarray:
     return np.array([part.mean(0) for part in parts])
 
 
-def _power(value: float, _: int) -> str:
+def power_of_ten(value: float, _: int = 0) -> str:
+    """The nearest one, as a tick's label."""
     return "1" if value == 1 else "10" + str(round(np.log10(value))).translate(_SUPERSCRIPTS)
 
 

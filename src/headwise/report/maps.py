@@ -38,7 +38,7 @@ def class_map(run: Run, classes: list[str]) -> Drawing | None:
         axes.imshow(canvas, extent=(0, 1, 0, 1), zorder=3, interpolation="none")
     _frame(axes)
     if named:
-        handles = [_class_handle(i, name) for i, name in enumerate(classes) if (labels == i).any()]
+        handles = [class_handle(i, name) for i, name in enumerate(classes) if (labels == i).any()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, handletextpad=0.2)
     described = f"A point for each of {len(points)} images, placed by the h of the {run.head} head."
     return finish(figure, f"map-{run.head}", run.head, described)
@@ -92,7 +92,7 @@ def _frame(axes: Axes) -> None:
     axes.spines[:].set_visible(True)
 
 
-def _class_handle(label: int, name: str) -> Line2D:
+def class_handle(label: int, name: str) -> Line2D:
     colour, marker = class_style(label)
     short = name if len(name) <= 16 else f"{name[:15]}…"
     return Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=short)

@@ -8,10 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from headwise.evaluation.values import Result
 from headwise.files import write_atomically, write_text
 from headwise.report.drawing import Drawing
-
-Result = dict[str, Any]
 
 OF_ALL = {
     "value",
@@ -42,12 +41,19 @@ def render(template: str, values: dict[str, Any]) -> str:
 
 
 def write_page(out: Path, html: str, drawings: Iterable[Drawing]) -> Path:
-    """Write `out/report.html` and, as SVG and PNG, `out/figures/`; the path of the page."""
-    for drawing in drawings:
-        write_text(out / "figures" / f"{drawing.name}.svg", drawing.svg)
-        _write_bytes(out / "figures" / f"{drawing.name}.png", drawing.png)
+    """Write `out/report.html` and, as SVG, PNG and CSV, `out/figures/`; the path of the page."""
+    write_drawings(out / "figures", drawings)
     write_text(out / "report.html", html)
     return out / "report.html"
+
+
+def write_drawings(folder: Path, drawings: Iterable[Drawing]) -> None:
+    """Each as SVG and PNG, and what is drawn as CSV."""
+    for drawing in drawings:
+        write_text(folder / f"{drawing.name}.svg", drawing.svg)
+        _write_bytes(folder / f"{drawing.name}.png", drawing.png)
+        if drawing.table:
+            write_text(folder / f"{drawing.name}.csv", drawing.table)
 
 
 def settings(results: dict[str, Result]) -> dict[str, str]:
