@@ -41,6 +41,8 @@ HEADS = {
     "twin-masked": HeadConfig(name="transformer", context="twin-masked"),
     "halves": HeadConfig(name="transformer", context="halves"),
 }
+FOLLOWED = ("joint", "per-view", "twin-masked")
+"""The heads whose fusion is followed over training, for the first seed."""
 MEASURES = ("linear/h", "knn/h", "linear/z", "knn/z")
 
 # What a difference between two heads is a difference of: all else is equal but for what is named.
@@ -76,7 +78,7 @@ def main() -> None:
         for head in flags.heads:
             run = pretrained(head, seed, images, flags)
             runs[head].append(run)
-            measure(run, seed, images)
+            measure(run, seed, images, over_training=seed == 0 and head in FOLLOWED)
     tables = [worth(runs), answers(runs), gains(runs)]
     print("\n\n".join([*tables, *(said(found[0]) for found in attending(runs).values())]))
 
@@ -93,19 +95,18 @@ def pretrained(head: str, seed: int, images: Splits, flags: argparse.Namespace) 
         epochs=flags.epochs,
         seed=seed,
         knn_every=0,
-        # Fusion is followed over training for the first seed.
-        keep_checkpoints=flags.epochs if seed == 0 else 1,
+        keep_checkpoints=flags.epochs if seed == 0 and head in FOLLOWED else 1,
     )
     return pretrain(config, path, images)
 
 
-def measure(run: Run, seed: int, images: Splits) -> None:
+def measure(run: Run, seed: int, images: Splits, *, over_training: bool) -> None:
     """Probes of h and z, and the lab where the head attends; what is missing of them."""
     if "knn/h" not in run.results:
         asked = EvaluateConfig(protocols=("linear", "knn"), taps=("h", "z"), baselines=seed == 0)
         evaluate(run.path, config=asked, images=images)
     if load_config(run).head.name == "transformer" and not run.fusion_arrays:
-        measure_fusion(run.path, config=FusionConfig(over_training=seed == 0), images=images)
+        measure_fusion(run.path, config=FusionConfig(over_training=over_training), images=images)
         write_run_report(run.path)
 
 
