@@ -129,13 +129,13 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, *, resumable: bool = True) -> None:
     """Raise `UserError` where `path` is something else than a missing or empty directory."""
     # Hidden files are temporary ones that a killed process left.
     if path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
         raise UserError(
-            f"--out must be a new or empty directory; {path} exists; "
-            "choose another, or go on with it: --resume"
+            f"--out must be a new or empty directory; {path} exists; choose another"
+            + (", or go on with it: --resume" if resumable else "")
         )
 
 

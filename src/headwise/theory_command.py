@@ -71,7 +71,7 @@ def theory_command(words: list[str]) -> None:
         raise UserError("--out must name a directory to make; got none; for example --out theory")
     if command.studies and not command.runs:
         raise UserError("--studies needs --runs: the heads to ask; got none")
-    refuse_existing(command.out)
+    refuse_existing(command.out, resumable=False)
     hardware.keep_freed_memory()
     data = command.data if given(words, "--data.spec") else None
     setups = {run.name: set_up(run, data) for run in command.runs}

@@ -71,8 +71,14 @@ def set_up(
     batches: int = _BATCHES,
 ) -> Setup:
     """In evaluation mode, on the device of training. `data` None: that of pretraining. Raises
-    `UserError` for an unfinished run and for images that cannot serve."""
+    `UserError` for an unfinished run, for a head that the theory is not of, and for images that
+    cannot serve."""
     trained, model = load_model(Run.open(Path(run)))
+    if trained.head.name != "transformer" or trained.head.context not in ("joint", "per-view"):
+        raise UserError(
+            f"run {run} must have a Transformer head of context joint or per-view, which the "
+            f"theory is of; got {trained.head.name}, context {trained.head.context}; leave it out"
+        )
     spec = data or trained.data
     config = FusionConfig(batches=batches)
     plan = plan_batches(config, images or open_images(spec), spec.spec, trained.batch_size)
