@@ -56,13 +56,16 @@ SETTINGS = {
     "published, AdamW 1e-3, no warm-up": Setting(PUBLISHED.head, adamw(1e-3, 0.0), 0.2),
     "published, AdamW 3e-3": Setting(PUBLISHED.head, adamw(3e-3), 0.2),
     "published, AdamW 3e-4": Setting(PUBLISHED.head, adamw(3e-4), 0.2),
+    "published, AdamW 3e-4, τ 0.02": Setting(PUBLISHED.head, adamw(3e-4), 0.02),
     "residual 2.1, AdamW 1e-3": Setting(SCALED, adamw(1e-3), 0.2),
     "residual 2.1, AdamW 3e-3": Setting(SCALED, adamw(3e-3), 0.2),
     "residual 2.1, SGD 0.03, τ 0.02": Setting(SCALED, sgd(0.03), 0.02),
     "pre-norm, AdamW 1e-3": Setting(PRE, adamw(1e-3), 0.2),
     "pre-norm, AdamW 3e-3": Setting(PRE, adamw(3e-3), 0.2),
     "first commit, AdamW 1e-3": Setting(FIRST, adamw(1e-3), 0.2),
+    "first commit, AdamW 1e-4": Setting(FIRST, adamw(1e-4), 0.2),
     "first commit, SGD 0.03": Setting(FIRST, sgd(0.03), 0.2),
+    "first commit, SGD 0.003": Setting(FIRST, sgd(0.003), 0.2),
     "later variant, AdamW 1e-3": Setting(LATER, adamw(1e-3), 0.1),
     "TransFusion, AdamW 1e-3": Setting(
         HeadConfig(name="transfusion"), adamw(1e-3), 0.2, "affinity"
