@@ -62,6 +62,7 @@ SETTINGS = {
     "residual 2.1, SGD 0.03, τ 0.02": Setting(SCALED, sgd(0.03), 0.02),
     "pre-norm, AdamW 1e-3": Setting(PRE, adamw(1e-3), 0.2),
     "pre-norm, AdamW 3e-3": Setting(PRE, adamw(3e-3), 0.2),
+    "first commit, published optimizer": Setting(FIRST, PUBLISHED.optim, 0.02),
     "first commit, AdamW 1e-3": Setting(FIRST, adamw(1e-3), 0.2),
     "first commit, AdamW 1e-4": Setting(FIRST, adamw(1e-4), 0.2),
     "first commit, SGD 0.03": Setting(FIRST, sgd(0.03), 0.2),
