@@ -7,6 +7,7 @@ What is there already is not made again.
 """
 
 import argparse
+import dataclasses
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -67,6 +68,9 @@ SETTINGS = {
     "first commit, AdamW 1e-4": Setting(FIRST, adamw(1e-4), 0.2),
     "first commit, SGD 0.03": Setting(FIRST, sgd(0.03), 0.2),
     "first commit, SGD 0.003": Setting(FIRST, sgd(0.003), 0.2),
+    "first commit, residual 1, AdamW 1e-3": Setting(
+        dataclasses.replace(FIRST, residual=1.0), adamw(1e-3), 0.2
+    ),
     "later variant, AdamW 1e-3": Setting(LATER, adamw(1e-3), 0.1),
     "TransFusion, AdamW 1e-3": Setting(
         HeadConfig(name="transfusion"), adamw(1e-3), 0.2, "affinity"
