@@ -115,7 +115,8 @@ def _ended(name: str, setting: Setting, images: Splits, flags: argparse.Namespac
             else:
                 pretrain(config, path, images, quiet=True)
         except UserError as error:
-            return f"diverged: {error} | | |"
+            _, when, *_ = str(error).split("; ")
+            return f"diverged: {when.partition(',')[0]} | | |"
         asked = EvaluateConfig(protocols=("knn",), taps=("h",), baselines=False)
         evaluate(path, config=asked, images=images)
     run = Run.open(path)
