@@ -15,6 +15,7 @@ from headwise.data import Images, ResidentImages
 from headwise.data.images import fingerprint
 from headwise.encoders import stage_names, watched_stages
 from headwise.errors import UserError
+from headwise.hardware import Device
 from headwise.heads import Head
 from headwise.pretrain_config import PretrainConfig
 
@@ -44,14 +45,19 @@ class ExtractConfig:
     """Of the order in which images share batches: by class would leak the labels to such a head."""
 
 
-def extract_config(config: PretrainConfig) -> ExtractConfig:
-    """How a run's own model is evaluated: as it was trained, on the same device."""
+def extract_config(
+    config: PretrainConfig, device: Device | None = None, seed: int | None = None
+) -> ExtractConfig:
+    """How a run's own model is evaluated: as it was trained; on another device than that of
+    training in the precision that is fast there. `seed` None: that of training."""
+    here = config.device if device is None else hardware.resolve_device(device)
+    same = here == config.device
     return ExtractConfig(
         augment=config.augment,
-        device=config.device,
-        precision=config.precision,
+        device=here,
+        precision=config.precision if same else hardware.resolve_precision("auto", here),
         workers=config.workers or 0,
-        seed=config.seed,
+        seed=config.seed if seed is None else seed,
     )
 
 

@@ -158,19 +158,10 @@ def deepfusion_later() -> PretrainConfig:
     """The later variant of Deep Fusion's code: five blocks of width p with eight heads, then
     SimCLR's MLP p-p-128; ResNet-50 at 224 px, τ 0.1, LARS 0.075·√B with weight decay 1e-6,
     ten epochs of warm-up, batch 128, 100 epochs. Not run here."""
-    return PretrainConfig(
-        encoder=EncoderConfig(name="resnet50", stem="standard"),
-        augment=simclr(),
-        head=HeadConfig(
-            name="transformer", depth=5, num_heads=8, norm="post", output="mlp", output_size=128
-        ),
-        optim=OptimConfig(
-            name="lars", lr=0.075, lr_scaling="sqrt", weight_decay=1e-6, warmup_epochs=10.0
-        ),
-        epochs=100,
-        batch_size=128,
-        temperature=0.1,
+    head = HeadConfig(
+        name="transformer", depth=5, num_heads=8, norm="post", output="mlp", output_size=128
     )
+    return dataclasses.replace(imagenet(), head=head, batch_size=128)
 
 
 def transfusion() -> PretrainConfig:

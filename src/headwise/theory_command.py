@@ -171,11 +171,10 @@ def _over_fusion(seed: int) -> Part:
         else f"NT-Xent, {one.title}: gradient {one.gradient:.0e}, no saddle."
         for one in demo.spectra
     ]
-    steps = [one.escape.steps_to(demo.escaped) for one in demo.descents]
-    told = zip(demo.descents, steps, strict=True)
+    left = [(one, one.escape.steps_to(demo.escaped)) for one in demo.descents]
     lines.append(
         "Steps to leave it, predicted and measured: "
-        + ", ".join(f"noise {one.noise:.0e} {one.predicted}, {left}" for one, left in told)
+        + ", ".join(f"noise {one.noise:.0e} {one.predicted}, {steps}" for one, steps in left)
         + "."
     )
     numbers = {
@@ -184,8 +183,8 @@ def _over_fusion(seed: int) -> Part:
             for one in demo.spectra
         },
         "steps": [
-            {"noise": one.noise, "predicted": one.predicted, "measured": left}
-            for one, left in zip(demo.descents, steps, strict=True)
+            {"noise": one.noise, "predicted": one.predicted, "measured": steps}
+            for one, steps in left
         ],
     }
     drawings = [curvature_figure(demo.spectra), escape_figure(demo)]

@@ -62,20 +62,25 @@ def cluster(
 
 
 def spectral_axes(x: Float[Tensor, "n p"], count: int) -> np.ndarray:
-    """The `count` leading eigenvectors of the normalised graph of 10 nearest neighbours, rows
-    scaled to unit length (Ng, Jordan and Weiss, 2001), `[n, count]`.
-
-    Decomposed densely: the leading eigenvalue of a graph in several parts is a multiple one, which
-    iterative methods miss.
-    """
+    """The `graph_axes` of the graph of 10 nearest neighbours, `[n, count]`."""
     n = len(x)
     k = min(_NEIGHBOURS, n - 1)
     index = torch.cat([index for _, index in nearest_rows(x, x, k, leave_one_out=True)])
     graph = np.zeros((n, n))
     graph[np.arange(n)[:, None], index.cpu().numpy()] = 0.5
-    graph += graph.T
-    scale = 1 / np.sqrt(graph.sum(0))
-    graph *= scale[:, None] * scale
+    return graph_axes(graph + graph.T, count)
+
+
+def graph_axes(graph: Float[np.ndarray, "n n"], count: int) -> Float[np.ndarray, "n count"]:
+    """The `count` leading eigenvectors of a symmetric graph, normalised by its degrees, rows scaled
+    to unit length (Ng, Jordan and Weiss, 2001).
+
+    Decomposed densely: the leading eigenvalue of a graph in several parts is a multiple one, which
+    iterative methods miss.
+    """
+    n, degree = len(graph), graph.sum(0)
+    scale = 1 / np.sqrt(np.where(degree > 0, degree, 1))
+    graph = graph * (scale[:, None] * scale)
     axes = eigh(graph, subset_by_index=[n - count, n - 1], overwrite_a=True)[1]
     return axes / np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-12)
 
@@ -158,9 +163,11 @@ def _interval(
     return value - spread, value + spread
 
 
-def k_means(x: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """The cluster of each row: k-means++, the best of several starts."""
-    state = rng.seed_at(seed, "cluster") % 2**32
+def k_means(
+    x: np.ndarray, clusters: int, seed: int, place: tuple[str, ...] = ("cluster",)
+) -> np.ndarray:
+    """The cluster of each row: k-means++, the best of several starts, drawn at this place."""
+    state = rng.seed_at(seed, *place) % 2**32
     means = KMeans(clusters, n_init=_RESTARTS, random_state=state)
     with warnings.catch_warnings():
         # Of collapsed features: fewer distinct rows than clusters. The score says so.

@@ -1,6 +1,5 @@
 """Evaluating a run: features once for all taps, then every protocol."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,11 +77,8 @@ def open_subject(
     targets = open_targets(config.transfer) if "transfer" in protocols else ()
     taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
     check_taps(taps, model.encoder, model.head)
-    here = hardware.resolve_device(config.device)
-    how = dataclasses.replace(extract_config(trained), device=here, seed=config.seed)
-    if here != trained.device:
-        how = dataclasses.replace(how, precision=hardware.resolve_precision("auto", here))
-    model.to(here).eval()
+    how = extract_config(trained, config.device, config.seed)
+    model.to(how.device).eval()
     features = {}
     if any(name in ON_TABLES for name in protocols):
         features = tables(model, images, taps, how)

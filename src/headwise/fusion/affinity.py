@@ -5,19 +5,15 @@ All is of matrices `[k n n]` of k attention heads (or layers, or similarities) o
 with its labels first and then the same labels permuted: p labellings, `[p n]`, measured alike.
 """
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Int64
-from scipy.linalg import eigh
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from headwise import rng
-from headwise.evaluation.cluster import contingency, nmi
+from headwise.evaluation.cluster import contingency, graph_axes, k_means, nmi
 from headwise.hardware import on_threads
 from headwise.heads.layers import Layout
 
@@ -26,7 +22,6 @@ LEAST_MASS = 1e-6
 
 # Pairs of images under all labellings that are compared at once.
 _BLOCK_ELEMENTS = 1 << 22
-_RESTARTS = 10
 # Sums that are equal but for the order of their float32 terms count as equal, relative to their
 # size.
 _ROUNDING = 1e-6
@@ -97,6 +92,12 @@ def classes_of(labels: Int64[Tensor, "p n"], visible: Bool[Tensor, "n n"]) -> Cl
     return Classes(labels, visible, of_classmates(visible[None].float(), labels)[0])
 
 
+def classes_in_view(layout: Layout, rows: int, labels: Int64[Tensor, "p n"]) -> Classes:
+    """The classes of a batch of so many rows, and who could attend to whom in this layout."""
+    seen = visible_rows(layout, rows, labels.device).float()
+    return classes_of(labels, between_images(seen, labels.shape[1])[0] > 0)
+
+
 def of_classmates(
     values: Float[Tensor, "k n n"], labels: Int64[Tensor, "p n"]
 ) -> Float[Tensor, "k p n"]:
@@ -165,28 +166,14 @@ def spectral_clusters(
     affinity: Float[Tensor, "n n"], clusters: int, seed: int
 ) -> Int[np.ndarray, " n"] | None:
     """The cluster of each image in the graph of what both give each other, (A + Aᵀ)/2, without
-    negative edges: k-means on the leading eigenvectors of the normalised graph, rows at unit length
-    (Ng, Jordan and Weiss, 2001). None for a graph without edges.
-
-    Decomposed densely: a graph in several parts has a multiple leading eigenvalue, which iterative
-    methods miss.
+    negative edges. None for a graph without edges.
     """
     graph = affinity.double().clamp(min=0).cpu().numpy()
     graph = (graph + graph.T) / 2
     np.fill_diagonal(graph, 0)
-    degree = graph.sum(0)
-    if not degree.any():
+    if not graph.any():
         return None
-    scale = 1 / np.sqrt(np.where(degree > 0, degree, 1))
-    n = len(graph)
-    axes = eigh(graph * scale[:, None] * scale, subset_by_index=[n - clusters, n - 1])[1]
-    axes /= np.maximum(np.linalg.norm(axes, axis=1, keepdims=True), 1e-12)
-    state = rng.seed_at(seed, "fusion", "clusters") % 2**32
-    means = KMeans(clusters, n_init=_RESTARTS, random_state=state)
-    with warnings.catch_warnings():
-        # Of images that all give alike: fewer distinct rows than clusters. The score says so.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return np.asarray(means.fit(axes).labels_)  # type: ignore[arg-type]
+    return k_means(graph_axes(graph, clusters), clusters, seed, ("fusion", "clusters"))
 
 
 def spectral_nmi(

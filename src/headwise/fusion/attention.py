@@ -14,6 +14,7 @@ from headwise.fusion.affinity import (
     Classes,
     auroc,
     between_images,
+    classes_in_view,
     classes_of,
     masses,
     ranks,
@@ -95,7 +96,7 @@ def measure_attention(
     """
     images = len(labels)
     who = layout(head.context, len(h), views, h.device)
-    classes = _classes(who, len(h), relabelled(labels.to(h.device), permutations, seed))
+    classes = classes_in_view(who, len(h), relabelled(labels.to(h.device), permutations, seed))
     curve: Curve | None = None
     for weights in head.attention(h, views):
         if curve is None:
@@ -118,7 +119,7 @@ def h_affinity(
     """AUROC and NMI of the cosines of `h` between images, mean over the pairs of views that see
     each other. Negative cosines are no edges of the graph."""
     who = layout(context, len(h), views, h.device)
-    classes = _classes(who, len(h), relabelled(labels.to(h.device), 0, seed))
+    classes = classes_in_view(who, len(h), relabelled(labels.to(h.device), 0, seed))
     cosines = _cosines(h, who).masked_fill(~visible_rows(who, len(h), h.device), 0)
     affinity = between_images(cosines, len(labels))
     found = auroc(ranks(affinity, classes.visible), classes)
@@ -209,11 +210,6 @@ def _block_measures(
         layer_auroc_permuted=of_layer[1:],
         layer_nmi_permuted=nmi[1:],
     )
-
-
-def _classes(who: Layout, rows: int, labels: Int[Tensor, "p n"]) -> Classes:
-    seen = visible_rows(who, rows, labels.device).float()
-    return classes_of(labels, between_images(seen, labels.shape[1])[0] > 0)
 
 
 def _cosines(h: Float[Tensor, "m p"], who: Layout) -> Float[Tensor, "s 1 t t"]:

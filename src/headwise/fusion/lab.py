@@ -1,23 +1,21 @@
 """The lab: whether the attention of a run's head brings a class together, against its controls."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from headwise import hardware
 from headwise.data import DataConfig, Splits, open_images
 from headwise.evaluation.values import Result
-from headwise.features import ExtractConfig, extract_config, weights_hash
+from headwise.features import extract_config, weights_hash
 from headwise.fusion.batches import draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure
 from headwise.fusion.training import measure_training
-from headwise.fusion.verdict import estimate, judge
-from headwise.pretrain_config import PretrainConfig, load_model
+from headwise.fusion.verdict import Estimate, estimate, judge
+from headwise.pretrain_config import load_model
 from headwise.runs import Run
 
 VERSION = 1
@@ -49,7 +47,7 @@ def measure_fusion(
     if trained.keep_freed_memory:
         hardware.keep_freed_memory()
     plan = plan_batches(config, images or open_images(spec), spec.spec, trained.batch_size)
-    how = _how(trained, config)
+    how = extract_config(trained, config.device, config.seed)
     model.to(how.device).eval()
     before = weights_hash(model)
     batches = draw_batches(model.encoder, plan, how)
@@ -91,36 +89,16 @@ def main_results(arrays: Arrays, about: dict[str, Any]) -> dict[str, Result]:
             values = arrays[key][:, place]
             # What is known by attention head: the mean over them.
             values = values.mean(1) if values.ndim == 2 else values
-            found[f"{name}/{block.tap}"] = _result(values, {**settings, **about})
+            found[f"{name}/{block.tap}"] = _result(estimate(values), len(values), settings, about)
     for place, tap in enumerate(arrays["taps"].tolist()):
         chance, p = float(arrays["nn1_permuted"][place].mean()), float(arrays["p_nn1"][place])
-        settings = {"chance": chance, "p_value": p, **about}
-        found[f"fusion_nn1/{tap}"] = _result(arrays["nn1"][:, place], settings)
+        values, settings = arrays["nn1"][:, place], {"chance": chance, "p_value": p}
+        found[f"fusion_nn1/{tap}"] = _result(estimate(values), len(values), settings, about)
     if verdict.slope is not None:
-        slope = verdict.slope
-        found["fusion_slope"] = {
-            "value": slope.mean,
-            "n": len(arrays["layer_gain"]),
-            "interval": [slope.low, slope.high],
-            **about,
-        }
+        found["fusion_slope"] = _result(verdict.slope, len(arrays["layer_gain"]), {}, about)
     return {name: one for name, one in found.items() if np.isfinite(one["value"])}
 
 
-def _result(values: Float[np.ndarray, " B"], settings: dict[str, Any]) -> Result:
-    found = estimate(values)
-    return {
-        "value": found.mean,
-        "n": len(values),
-        "interval": [found.low, found.high],
-        **settings,
-    }
-
-
-def _how(trained: PretrainConfig, config: FusionConfig) -> ExtractConfig:
-    """As the run was trained; on another device in the precision that is fast there."""
-    device = hardware.resolve_device(config.device)
-    how = dataclasses.replace(extract_config(trained), device=device, seed=config.seed)
-    if device == trained.device:
-        return how
-    return dataclasses.replace(how, precision=hardware.resolve_precision("auto", device))
+def _result(found: Estimate, n: int, settings: dict[str, Any], about: dict[str, Any]) -> Result:
+    interval = [found.low, found.high]
+    return {"value": found.mean, "n": n, "interval": interval, **settings, **about}

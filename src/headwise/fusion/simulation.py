@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.errors import UserError
-from headwise.fusion.theory import Batch, Cosines, Layer, next_cosines
+from headwise.fusion.theory import Batch, Cosines, Layer
 
 BLOCK_ROWS = 2048
 """Rows of the attention matrix that are held at once."""
@@ -95,9 +95,3 @@ def map_error(predicted: Cosines, measured: Cosines) -> float:
     is nearer 0 (so 0.02 is 2 %, and 0.002 absolute for small values)."""
     pairs = zip(predicted[:2], measured[:2], strict=True)
     return max(abs(p - q) / max(abs(q), 0.1) for p, q in pairs)
-
-
-def one_layer_error(cosines: Cosines, layer: Layer, batch: Batch, seed: int) -> float:
-    """`map_error` of one layer on a random batch, from the cosines measured in it."""
-    before, after = simulate(cosines, layer, batch, 1, seed)
-    return map_error(next_cosines(before, layer, batch), after)

@@ -16,7 +16,13 @@ from headwise.features import ExtractConfig, extract_config
 from headwise.fusion.batches import Plan, draw_batches, plan_batches
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 from headwise.fusion.theory import Batch, Cosines, fusion_gain, mixed
-from headwise.fusion.trained import BlockTheory, mean_block, predicted_weights, trained_theory
+from headwise.fusion.trained import (
+    BlockTheory,
+    check_head,
+    mean_block,
+    predicted_weights,
+    trained_theory,
+)
 from headwise.model import ContrastiveModel
 from headwise.pretrain_config import load_model
 from headwise.runs import Run
@@ -74,11 +80,7 @@ def set_up(
     `UserError` for an unfinished run, for a head that the theory is not of, and for images that
     cannot serve."""
     trained, model = load_model(Run.open(Path(run)))
-    if trained.head.name != "transformer" or trained.head.context not in ("joint", "per-view"):
-        raise UserError(
-            f"run {run} must have a Transformer head of context joint or per-view, which the "
-            f"theory is of; got {trained.head.name}, context {trained.head.context}; leave it out"
-        )
+    check_head(model.head, f"the head of run {run}")
     spec = data or trained.data
     config = FusionConfig(batches=batches)
     plan = plan_batches(config, images or open_images(spec), spec.spec, trained.batch_size)

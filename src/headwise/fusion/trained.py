@@ -15,7 +15,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwise.errors import UserError
-from headwise.fusion.affinity import between_images, classes_of, masses, relabelled, visible_rows
+from headwise.fusion.affinity import (
+    Classes,
+    between_images,
+    classes_in_view,
+    masses,
+    relabelled,
+)
 from headwise.fusion.simulation import mean_cosines
 from headwise.fusion.theory import (
     Batch,
@@ -75,22 +81,28 @@ def trained_theory(
     Raises `UserError` for a head without softmax attention over samples that all see each other
     (contexts joint and per-view).
     """
-    blocks = [layer for layer in head.layers if isinstance(layer, Block)]
-    if not blocks or head.context not in ("joint", "per-view"):
-        raise UserError(
-            "the theory is of Transformer heads of context joint or per-view; "
-            f"got {len(blocks)} blocks with softmax attention, context {head.context!r}; "
-            "choose another run"
-        )
+    check_head(head, "the head")
     who = layout(head.context, len(h), views, h.device)
+    classes = classes_in_view(who, len(h), relabelled(labels, 0, 0))
     found = []
     for name, layer in zip(head.tap_names, head.layers, strict=True):
         if isinstance(layer, Block):
-            one, h = _block_theory(name, layer, h, labels, who)
+            one, h = _block_theory(name, layer, h, labels, who, classes)
             found.append(one)
         else:
             h = layer(h)
     return found
+
+
+def check_head(head: Head, who: str) -> None:
+    """Raise `UserError` for a head that the theory is not of."""
+    blocks = [layer for layer in head.layers if isinstance(layer, Block)]
+    if not blocks or head.context not in ("joint", "per-view"):
+        raise UserError(
+            f"{who} must be a Transformer of context joint or per-view, which the theory is of; "
+            f"got {len(blocks)} blocks with softmax attention, context {head.context!r}; "
+            "choose another run"
+        )
 
 
 def log_attention_on_cosine(
@@ -167,7 +179,12 @@ def mean_block(blocks: Sequence[BlockTheory]) -> BlockTheory:
 
 
 def _block_theory(
-    tap: str, block: Block, x: Tensor, labels: Int64[Tensor, " n"], who: Layout
+    tap: str,
+    block: Block,
+    x: Tensor,
+    labels: Int64[Tensor, " n"],
+    who: Layout,
+    classes: Classes,
 ) -> tuple[BlockTheory, Float[Tensor, "m w"]]:
     """Also the block's output."""
     entering = block.norm_attention(x) if block.pre_norm else x
@@ -200,7 +217,7 @@ def _block_theory(
         from_weights=mixed(before, by_measure, layer, batch),
         measured=_mean_cosines(leaving, labels, who),
         predicted_gain=fusion_gain(by_theory),
-        measured_gain=_measured_gain(weights, labels, who, len(x)),
+        measured_gain=masses(between_images(mean[:, None], len(labels)), classes).gain.item(),
         predicted_mass=by_theory.masses[-2],
         measured_mass=by_measure.masses[-2],
     )
@@ -276,13 +293,3 @@ def _by_relation(
         twin = [sum(one.item() for one in apart) / length]
     found = (own, *twin, same - sum(twin), 1 - own - same)
     return tuple(m / c if c > 0 else 0.0 for m, c in zip(found, like.counts, strict=True))
-
-
-def _measured_gain(
-    weights: Float[Tensor, "s heads t t"], labels: Int64[Tensor, " n"], who: Layout, rows: int
-) -> float:
-    images = len(labels)
-    seen = between_images(visible_rows(who, rows, weights.device).float(), images)[0] > 0
-    truth = classes_of(relabelled(labels, 0, 0), seen)
-    affinity = between_images(weights.mean(1, keepdim=True), images)
-    return masses(affinity, truth).gain[0, 0].item()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
@@ -43,8 +44,7 @@ def minimum_figure(checks: Sequence[LimitCheck]) -> Drawing:
         balance = [
             balance_per_class(check.cosines, check.layer.beta, check.batch.width) for check in mine
         ]
-        axes.plot(betas, [check.predicted for check in mine], color=colour, label=f"a = {a:g}")
-        axes.plot(betas, [check.simulated for check in mine], "o", color=colour, markersize=4)
+        _predicted_and_simulated(axes, mine, colour, f"a = {a:g}")
         axes.plot(betas, balance, color=colour, linestyle=":", linewidth=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -68,9 +68,7 @@ def share_figure(checks: Sequence[LimitCheck]) -> Drawing:
     sizes = sorted({check.batch.per_class for check in checks})
     for n, colour in zip(sizes, COLOURS, strict=False):
         mine = [check for check in checks if check.batch.per_class == n]
-        betas = [check.layer.beta for check in mine]
-        axes.plot(betas, [check.predicted for check in mine], color=colour, label=f"n = {n:g}")
-        axes.plot(betas, [check.simulated for check in mine], "o", color=colour, markersize=4)
+        _predicted_and_simulated(axes, mine, colour, f"n = {n:g}")
     axes.set_ylim(0, 1)
     axes.set_xlabel("β")
     axes.set_ylabel("least kept share ρ")
@@ -141,6 +139,15 @@ def study_figure(run: str, study: str, points: Sequence[StudyPoint]) -> Drawing:
         "measured.",
         csv_text(StudyPoint._fields, points),
     )
+
+
+def _predicted_and_simulated(
+    axes: Axes, checks: Sequence[LimitCheck], colour: str, label: str
+) -> None:
+    """A line and points over β."""
+    betas = [check.layer.beta for check in checks]
+    axes.plot(betas, [check.predicted for check in checks], color=colour, label=label)
+    axes.plot(betas, [check.simulated for check in checks], "o", color=colour, markersize=4)
 
 
 def _limit_legend(figure: Figure, *, balance: bool = False, name: str = "simulated") -> None:
