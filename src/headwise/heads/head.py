@@ -108,9 +108,10 @@ def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
             stack = [FeedForwardBlock(width, hidden, norm) for _ in range(depth)]
             return [nn.Linear(p, width), *stack, output(width, size)]
         case "transformer":
+            stack = _blocks(config)  # first, as in ffn: the order of the draws is the weights
             if config.output == "mlp":
-                return [*_blocks(config), *_mlp([p, p, size], batch_norm=True)]
-            return [nn.Linear(p, width), *_blocks(config), output(width, size)]
+                return [*stack, *_mlp([p, p, size], batch_norm=True)]
+            return [nn.Linear(p, width), *stack, output(width, size)]
         case "transfusion":
             mlp, place = _mlp([p, width, size], batch_norm=False), chosen(config.place)
             cut, at = {"before": (0, p), "inside": (1, width), "after": (2, size)}[place]
