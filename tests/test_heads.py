@@ -14,6 +14,16 @@ from headwise.heads import HEADS, Context, HeadConfig, build_head, for_head, los
 CONTEXTS = typing.get_args(Context)
 NORMS = ("pre", "post", "batch")
 
+# First and last number of z of every default head: its weights of seed 0, in evaluation mode.
+GOLDEN = [
+    ("linear", 0.769483, 0.158693),
+    ("mlp", 0.0120502, -0.332732),
+    ("ffn", -5.13230e-06, 6.24324e-05),
+    ("ffn-matched", 0.557033, -0.383406),
+    ("transformer", 0.160482, -0.481597),
+    ("transfusion", -0.130079, 0.341995),
+]
+
 
 def transformer(context: str = "joint", norm: str = "pre", **changes) -> HeadConfig:
     values = {"depth": 3, "width": 16, "num_heads": 4, "output_size": 8} | changes
@@ -233,6 +243,17 @@ def test_weights_are_a_function_of_the_seed_and_the_global_generator_is_left_alo
     weights = [key for key in one if key.endswith("weight") and one[key].dim() == 2]
     assert all(not torch.equal(one[key], other[key]) for key in weights)
     assert bool(weights) == (name != "identity")
+
+
+@pytest.mark.parametrize(("name", "first", "last"), GOLDEN)
+def test_golden(name, first, last):
+    """A change of these numbers needs a line under *Numerics* in the changelog: the same seed would
+    give another head."""
+    head = build_head(HeadConfig(name=name), 64).eval()
+    with torch.no_grad():
+        z = head(torch.arange(8 * 64).reshape(8, 64).sin())
+    assert z[0, 0].item() == pytest.approx(first, rel=1e-4)
+    assert z[-1, -1].item() == pytest.approx(last, rel=1e-4)
 
 
 # Who depends on whom
