@@ -34,7 +34,8 @@ class Setting(NamedTuple):
 
 
 PUBLISHED = recipe("deepfusion")
-FIRST, LATER = recipe("deepfusion-first").head, recipe("deepfusion-later").head
+FIRST = recipe("deepfusion-first").head
+LATER = recipe("deepfusion-later")
 PRE = HeadConfig(name="transformer", depth=10, norm="pre")
 # DeepNorm's weight of the input for ten blocks of two parts: (2·10)^¼.
 SCALED = HeadConfig(name="transformer", depth=10, norm="post", residual=20**0.25)
@@ -71,7 +72,16 @@ SETTINGS = {
     "first commit, residual 1, AdamW 1e-3": Setting(
         dataclasses.replace(FIRST, residual=1.0), adamw(1e-3), 0.2
     ),
-    "later variant, AdamW 1e-3": Setting(LATER, adamw(1e-3), 0.1),
+    "first commit, residual 2.1, AdamW 1e-3": Setting(
+        dataclasses.replace(FIRST, residual=20**0.25), adamw(1e-3), 0.2
+    ),
+    "first commit, residual 2.1, AdamW 3e-4": Setting(
+        dataclasses.replace(FIRST, residual=20**0.25), adamw(3e-4), 0.2
+    ),
+    "later variant, AdamW 1e-3": Setting(LATER.head, adamw(1e-3), 0.1),
+    "later variant, its own LARS": Setting(
+        LATER.head, dataclasses.replace(LATER.optim, warmup_epochs=None), 0.1
+    ),
     "TransFusion, AdamW 1e-3": Setting(
         HeadConfig(name="transfusion"), adamw(1e-3), 0.2, "affinity"
     ),

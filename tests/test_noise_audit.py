@@ -63,7 +63,8 @@ def test_halves_show_one_bit_over_the_whole_batch(norm):
 
 
 def test_halves_get_two_lines():
-    audits = noise_audits([SHIPPED["transfusion, halves"], SHIPPED["mlp"]], steps=1)
+    configs = SHIPPED["transfusion, halves"], SHIPPED["mlp"]
+    audits = [audit for config in configs for audit in noise_audits(config, steps=1)]
     found = [(audit.candidates, audit.blind) for audit in audits]
     assert found == [("batch / 2", True), ("batch", False), ("batch", True)]
 

@@ -1,6 +1,5 @@
 """`headwise fusion`, apart from the other commands: they need not wait for what it imports."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from headwise.fusion.config import FusionConfig
 from headwise.fusion.lab import measure_fusion
 from headwise.parsing import given, parse
 from headwise.pretrain_config import build_model, load_config
+from headwise.progress import progress
 from headwise.report import write_run_report
 from headwise.runs import FUSION_FILE, Run
 
@@ -41,7 +41,7 @@ def fusion_command(words: list[str]) -> None:
     command = parse("fusion", Fusion, words)
     run = None if command.run is None else Run.open(command.run, finished=not command.noise_audit)
     if command.noise_audit:
-        print(audit_table(_audits(run, command.fusion.seed)))
+        print(audit_table(_audits(run, command.fusion.seed, quiet=command.quiet)))
     elif run is None:
         raise UserError("fusion needs a run directory; got none; --noise-audit needs none")
     else:
@@ -51,14 +51,19 @@ def fusion_command(words: list[str]) -> None:
         _measure(run, command)
 
 
-def _audits(run: Run | None, seed: int) -> Iterator[Audit]:
+def _audits(run: Run | None, seed: int, *, quiet: bool) -> list[Audit]:
     """Of the run's head, or of every head that there is."""
-    if run is None:
-        return noise_audits(shipped_heads().values(), seed=seed)
-    config, model = build_model(load_config(run))
-    size = chosen(config.augment.size)
-    p = representation_size(model.encoder, config.encoder, size)
-    return noise_audits([config.head], p=p, seed=seed)
+    configs, p = list(shipped_heads().values()), 64
+    if run is not None:
+        config, model = build_model(load_config(run))
+        size = chosen(config.augment.size)
+        configs, p = [config.head], representation_size(model.encoder, config.encoder, size)
+    found = []
+    with progress("noise audit", len(configs), quiet=quiet) as show:
+        for done, config in enumerate(configs, 1):
+            found += noise_audits(config, p=p, seed=seed)
+            show(done, found[-1].head)
+    return found
 
 
 def _measure(run: Run, command: Fusion) -> None:

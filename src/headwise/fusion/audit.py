@@ -7,7 +7,7 @@ batch.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
@@ -134,14 +134,12 @@ def noise_audit(
 
 
 def noise_audits(
-    configs: Iterable[HeadConfig], *, p: int = 64, steps: int = 300, seed: int = 0
-) -> Iterator[Audit]:
-    """The audit of every head under its own loss, and, where that takes its candidates from parts
-    of the batch, under the loss over the whole batch too, which says what the parts are for."""
-    for config in configs:
-        own = heads.loss_groups(config)
-        for groups in sorted({own, 1}, reverse=True):
-            yield noise_audit(config, groups=groups, p=p, steps=steps, seed=seed)
+    config: HeadConfig, *, p: int = 64, steps: int = 300, seed: int = 0
+) -> list[Audit]:
+    """The audit of a head under its own loss, and, where that takes its candidates from parts of
+    the batch, under the loss over the whole batch too, which says what the parts are for."""
+    groups = sorted({heads.loss_groups(config), 1}, reverse=True)
+    return [noise_audit(config, groups=each, p=p, steps=steps, seed=seed) for each in groups]
 
 
 def _train(
