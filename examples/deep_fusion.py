@@ -49,6 +49,7 @@ MEASURES = ("linear/h", "knn/h", "linear/z", "knn/z")
 QUESTIONS = {
     "exchange between samples": ("joint", "self"),
     "exchange within a view": ("per-view", "self"),
+    "exchange within a half, for half the negatives": ("halves", "self"),
     "attention, not mere mixing": ("joint", "uniform"),
     "mixing alone": ("uniform", "self"),
     "blocks of two parts, not one": ("self", "ffn-matched"),
