@@ -59,7 +59,7 @@ def test_halves_show_one_bit_over_the_whole_batch(norm):
     assert audit.verdict == "leaks"
     assert audit.accuracy.value == pytest.approx(1 / 15, rel=0.2)
     assert audit.across.value == pytest.approx(1 / 8, rel=0.2)
-    assert 0.5 < audit.bits < math.log2(31 / 15)
+    assert 0.3 < audit.bits < math.log2(31 / 15)
 
 
 def test_halves_get_two_lines():
