@@ -36,6 +36,8 @@ class Setting(NamedTuple):
 PUBLISHED = recipe("deepfusion")
 FIRST = recipe("deepfusion-first").head
 LATER = recipe("deepfusion-later")
+# The later variant's own, 0.075·√B, with our warm-up.
+LARS = dataclasses.replace(LATER.optim, warmup_epochs=None)
 PRE = HeadConfig(name="transformer", depth=10, norm="pre")
 # DeepNorm's weight of the input for ten blocks of two parts: (2·10)^¼.
 SCALED = HeadConfig(name="transformer", depth=10, norm="post", residual=20**0.25)
@@ -59,16 +61,19 @@ SETTINGS = {
     "published, AdamW 3e-3": Setting(PUBLISHED.head, adamw(3e-3), 0.2),
     "published, AdamW 3e-4": Setting(PUBLISHED.head, adamw(3e-4), 0.2),
     "published, AdamW 3e-4, τ 0.02": Setting(PUBLISHED.head, adamw(3e-4), 0.02),
+    "published, LARS": Setting(PUBLISHED.head, LARS, 0.2),
     "residual 2.1, AdamW 1e-3": Setting(SCALED, adamw(1e-3), 0.2),
     "residual 2.1, AdamW 3e-3": Setting(SCALED, adamw(3e-3), 0.2),
     "residual 2.1, SGD 0.03, τ 0.02": Setting(SCALED, sgd(0.03), 0.02),
     "pre-norm, AdamW 1e-3": Setting(PRE, adamw(1e-3), 0.2),
     "pre-norm, AdamW 3e-3": Setting(PRE, adamw(3e-3), 0.2),
+    "pre-norm, LARS": Setting(PRE, LARS, 0.2),
     "first commit, published optimizer": Setting(FIRST, PUBLISHED.optim, 0.02),
     "first commit, AdamW 1e-3": Setting(FIRST, adamw(1e-3), 0.2),
     "first commit, AdamW 1e-4": Setting(FIRST, adamw(1e-4), 0.2),
     "first commit, SGD 0.03": Setting(FIRST, sgd(0.03), 0.2),
     "first commit, SGD 0.003": Setting(FIRST, sgd(0.003), 0.2),
+    "first commit, LARS": Setting(FIRST, LARS, 0.2),
     "first commit, residual 1, AdamW 1e-3": Setting(
         dataclasses.replace(FIRST, residual=1.0), adamw(1e-3), 0.2
     ),
@@ -79,9 +84,7 @@ SETTINGS = {
         dataclasses.replace(FIRST, residual=20**0.25), adamw(3e-4), 0.2
     ),
     "later variant, AdamW 1e-3": Setting(LATER.head, adamw(1e-3), 0.1),
-    "later variant, its own LARS": Setting(
-        LATER.head, dataclasses.replace(LATER.optim, warmup_epochs=None), 0.1
-    ),
+    "later variant, LARS": Setting(LATER.head, LARS, 0.1),
     "TransFusion, AdamW 1e-3": Setting(
         HeadConfig(name="transfusion"), adamw(1e-3), 0.2, "affinity"
     ),
