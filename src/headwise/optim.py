@@ -21,7 +21,7 @@ class OptimConfig:
     """The defaults suit small data and any batch size: they need no tuning to learn something."""
 
     name: Literal["sgd", "adamw", "lars"] = "adamw"
-    """SGD and LARS use the momentum, AdamW the betas. LARS is for batches of 1,024 and more."""
+    """SGD and LARS use the momentum, AdamW the betas."""
     lr: float = 1e-3
     """Base learning rate, before scaling. SimCLR: LARS with 0.3 (linear) or 0.075 (sqrt)."""
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
