@@ -81,7 +81,7 @@ def demo() -> PretrainConfig:
             crop_scale=(0.4, 1.0), strength=1.0, colour=(0.4, 0.4, 0.8, 0.5), grey=0.5, blur=0.0
         ),
         encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided", widths=(16, 32, 64, 128)),
-        optim=OptimConfig(name="adamw", lr=3e-3, weight_decay=1e-4),
+        optim=_lars_sqrt(),
         epochs=8,
         batch_size=128,
         temperature=0.2,
