@@ -41,7 +41,7 @@ format: $(STAMP)
 lock:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --extra dev \
+	$(BIN)/uv pip compile --quiet --no-annotate --no-header --extra dev \
 		--python-version 3.11 --universal pyproject.toml -o requirements.lock
 
 clean:

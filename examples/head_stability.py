@@ -35,12 +35,13 @@ class Setting(NamedTuple):
 
 PUBLISHED = recipe("deepfusion")
 FIRST = recipe("deepfusion-first").head
-LATER = recipe("deepfusion-later")
+LATER = recipe("deepfusion-later").head
 # The later variant's own, 0.075·√B, with our warm-up.
-LARS = dataclasses.replace(LATER.optim, warmup_epochs=None)
+LARS = recipe("small").optim
+# DeepNorm's weight of the input for ten blocks of two parts.
+DEEPNORM = (2 * 10) ** 0.25
 PRE = HeadConfig(name="transformer", depth=10, norm="pre")
-# DeepNorm's weight of the input for ten blocks of two parts: (2·10)^¼.
-SCALED = HeadConfig(name="transformer", depth=10, norm="post", residual=20**0.25)
+SCALED = HeadConfig(name="transformer", depth=10, norm="post", residual=DEEPNORM)
 
 
 def adamw(lr: float, warmup_epochs: float | None = None) -> OptimConfig:
@@ -78,13 +79,13 @@ SETTINGS = {
         dataclasses.replace(FIRST, residual=1.0), adamw(1e-3), 0.2
     ),
     "first commit, residual 2.1, AdamW 1e-3": Setting(
-        dataclasses.replace(FIRST, residual=20**0.25), adamw(1e-3), 0.2
+        dataclasses.replace(FIRST, residual=DEEPNORM), adamw(1e-3), 0.2
     ),
     "first commit, residual 2.1, AdamW 3e-4": Setting(
-        dataclasses.replace(FIRST, residual=20**0.25), adamw(3e-4), 0.2
+        dataclasses.replace(FIRST, residual=DEEPNORM), adamw(3e-4), 0.2
     ),
-    "later variant, AdamW 1e-3": Setting(LATER.head, adamw(1e-3), 0.1),
-    "later variant, LARS": Setting(LATER.head, LARS, 0.1),
+    "later variant, AdamW 1e-3": Setting(LATER, adamw(1e-3), 0.1),
+    "later variant, LARS": Setting(LATER, LARS, 0.1),
     "TransFusion, AdamW 1e-3": Setting(
         HeadConfig(name="transfusion"), adamw(1e-3), 0.2, "affinity"
     ),

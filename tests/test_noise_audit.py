@@ -39,15 +39,17 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_head(name):
     config = SHIPPED[name]
-    audit = noise_audit(config, **QUICK)
+    # A leak is whole only after more steps.
+    steps = 300 if heads.leaks(config) else QUICK["steps"]
+    audit = noise_audit(config, **(QUICK | {"steps": steps}))
     assert audit.blind != heads.leaks(config)
     if not heads.leaks(config):
         assert audit.verdict == "passes"
     # TransFusion averages over the batch without a norm, and is slow to find the leak.
     elif config.name == "transformer":
         assert audit.verdict == "leaks"
-        assert audit.accuracy.value > 0.3
-        assert audit.bits > 0.8
+        assert audit.accuracy.value > 0.5
+        assert audit.bits > 1
     else:
         assert audit.verdict in ("leaks", "may leak")
 
@@ -59,7 +61,7 @@ def test_halves_show_one_bit_over_the_whole_batch(norm):
     assert audit.verdict == "leaks"
     assert audit.accuracy.value == pytest.approx(1 / 15, rel=0.2)
     assert audit.across.value == pytest.approx(1 / 8, rel=0.2)
-    assert 0.3 < audit.bits < math.log2(31 / 15)
+    assert 0.6 < audit.bits < math.log2(31 / 15)
 
 
 def test_halves_get_two_lines():
@@ -103,12 +105,15 @@ def test_a_row_that_sees_its_twin_alone_is_caught(monkeypatch):
 
 
 def test_per_view_tells_its_view_and_no_more():
-    """Little, but a low temperature pays for it: over seeds of the weights 9 to 11 standard errors
-    above chance, where the verdict asks for 3."""
+    """Little, but a low temperature pays for it: over six seeds of the weights 9 to 11 standard
+    errors above chance, where the verdict asks for 3; within the other view at most 1.6 off it."""
     config = SHIPPED["transformer, per-view, pre"]
-    audit = noise_audit(config, images=4, p=16, steps=600, trials=1000, temperature=0.1)
+    audit = noise_audit(config, images=4, p=16, steps=600, trials=1000, temperature=0.1, seed=4)
     assert audit.verdict == "passes, tells its view"
+    assert audit.blind
     assert audit.accuracy.value > 1 / 7
+    low, high = audit.across.interval
+    assert low < 1 / 4 < high
 
 
 class LessTheMeanOfItsView(nn.Module):
