@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from headwise import augment, hardware, rng
+from headwise import augment, rng
 from headwise.augment import AugmentConfig
 from headwise.data.images import ResidentImages, resident_images
+from headwise.runtime import hardware
 from measure import alternate, in_turn, synchronise, table
 from peers import kornia_transform, lightly_transform, per_image_batches, torchvision_transform
 

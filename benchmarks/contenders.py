@@ -12,12 +12,15 @@ from typing import cast
 import torch
 from PIL import Image
 
-from headwise import hardware, pretraining, rng
+from headwise import rng
 from headwise.config import chosen
 from headwise.data import DataConfig, ResidentImages, Splits, open_images
 from headwise.data.images import resident_images
-from headwise.optim import build_optimizer
-from headwise.pretrain_config import PretrainConfig, build_model, resolve
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig, resolve
+from headwise.model.optim import build_optimizer
+from headwise.pretraining import loop as pretraining
+from headwise.runtime import hardware
 from measure import data, seconds
 from peers import lightly_step, lightly_transform, per_image_batches
 

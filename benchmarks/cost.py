@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from contenders import images_of, limit
 from headwise.augment import AugmentConfig
 from headwise.losses import nt_xent
-from headwise.pretrain_config import PretrainConfig, build_model, resolve
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig, resolve
 from measure import table, time_and_memory
 from step import case_of
 

@@ -8,15 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headwise import features, hardware, rng
+from headwise import rng
 from headwise.augment import AugmentConfig, whole_batches
 from headwise.data import ResidentImages
 from headwise.data.images import resident_images
-from headwise.encoders import EncoderConfig
-from headwise.evaluation.knn import knn_predict
-from headwise.evaluation.linear import linear_probe
-from headwise.evaluation.logistic import fit_logistic
-from headwise.pretrain_config import PretrainConfig, build_model, resolve
+from headwise.encoders.build import EncoderConfig
+from headwise.evaluation.probes.logistic import fit_logistic
+from headwise.evaluation.protocols.knn import knn_predict
+from headwise.evaluation.protocols.linear import linear_probe
+from headwise.features import extract as features
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig, resolve
+from headwise.runtime import hardware
 from measure import alternate, table, time_and_memory
 
 P, CLASSES = 512, 10

@@ -6,12 +6,13 @@ from functools import partial
 
 import torch
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.fusion.attention import measure_attention
 from headwise.fusion.batches import Batch
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import measure
 from headwise.heads import HeadConfig, build_head
+from headwise.runtime import hardware
 from measure import table, time_and_memory
 
 P, CLASSES, PERMUTATIONS = 512, 10, 200

@@ -6,8 +6,9 @@ from functools import partial
 
 import torch
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.heads import HeadConfig, build_head
+from headwise.runtime import hardware
 from measure import table, time_and_memory
 
 P = 512

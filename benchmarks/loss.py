@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.losses import nt_xent
+from headwise.runtime import hardware
 from measure import MIB, alternate, table, time_and_memory
 
 # Beyond it one is out of the question: its memory grows with n³ (17 GiB at 512).

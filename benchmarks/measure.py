@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from headwise import hardware, runs
+from headwise.runs import directory as runs
+from headwise.runtime import hardware
 
 MIB = 2**20
 

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 
 from contenders import Case, measured
-from headwise.pretrain_config import PretrainConfig
+from headwise.model.config import PretrainConfig
 from measure import in_turn, table
 from step import case_of
 

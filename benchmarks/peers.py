@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from headwise import hardware
 from headwise.augment import AugmentConfig
 from headwise.config import chosen
-from headwise.optim import build_optimizer
-from headwise.pretrain_config import PretrainConfig, build_model
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig
+from headwise.model.optim import build_optimizer
+from headwise.runtime import hardware
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from measure import alternate, data, table
 
-HEADWISE = [sys.executable, "-c", "from headwise.cli import main; main()"]
+HEADWISE = [sys.executable, "-c", "from headwise.cli.main import main; main()"]
 PYTHON = [sys.executable, "-c"]
 COMMANDS = {
     "`python -c pass`": [*PYTHON, "pass"],
@@ -29,11 +29,14 @@ PARTS = """
 import json, sys, time
 times = [("started", time.time())]
 def passed(part): times.append((part, time.time()))
-from headwise import augment, pretraining, recipes
-from headwise.checkpoint import TrainState
+from headwise import augment
+from headwise.pretraining import loop as pretraining
+from headwise.pretraining import recipes
+from headwise.model.checkpoint import TrainState
 from headwise.data import open_images
-from headwise.optim import build_optimizer
-from headwise.pretrain_config import build_model, resolve
+from headwise.model.optim import build_optimizer
+from headwise.model.build import build_model
+from headwise.model.config import resolve
 passed("imports")
 images = open_images(sys.argv[1]).train
 passed("opening the images")

@@ -10,10 +10,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 
 from contenders import CONTENDERS, Case, measured
-from headwise import hardware
 from headwise.augment import AugmentConfig
-from headwise.encoders import EncoderConfig
-from headwise.pretrain_config import PretrainConfig
+from headwise.encoders.build import EncoderConfig
+from headwise.model.config import PretrainConfig
+from headwise.runtime import hardware
 from measure import in_turn, table
 
 ENCODERS = {

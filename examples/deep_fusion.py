@@ -15,20 +15,21 @@ import numpy as np
 import torch
 
 from headwise.data import DataConfig, Splits, open_images
-from headwise.encoders import SMALL_RESNET, EncoderConfig
+from headwise.encoders.build import SMALL_RESNET, EncoderConfig
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.evaluate import evaluate
-from headwise.evaluation.statistics import paired_permutation_test
-from headwise.fusion.conclusion import conclusion, text_table
+from headwise.evaluation.statistics.tests import paired_permutation_test
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.lab import measure_fusion
 from headwise.fusion.verdict import estimate, judge
 from headwise.heads import HeadConfig
-from headwise.optim import OptimConfig
-from headwise.pretrain_config import PretrainConfig, load_config, load_model
-from headwise.pretraining import pretrain, resume
+from headwise.model.config import PretrainConfig
+from headwise.model.optim import OptimConfig
+from headwise.model.trained import load_config, load_model
+from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_run_report
-from headwise.runs import Run
+from headwise.report.prose.fusion import conclusion, text_table
+from headwise.runs.directory import Run
 
 HEADS = {
     "mlp": HeadConfig(name="mlp"),

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headwise.data import DataConfig, Splits, open_images
-from headwise.encoders import SMALL_RESNET, EncoderConfig
+from headwise.encoders.build import SMALL_RESNET, EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.evaluate import evaluate
 from headwise.heads import HeadConfig
-from headwise.objective import Objective
-from headwise.optim import OptimConfig
-from headwise.pretrain_config import PretrainConfig
-from headwise.pretraining import pretrain, resume
-from headwise.recipes import recipe
-from headwise.runs import Run
+from headwise.model.config import PretrainConfig
+from headwise.model.objective import Objective
+from headwise.model.optim import OptimConfig
+from headwise.pretraining.loop import pretrain, resume
+from headwise.pretraining.recipes import recipe
+from headwise.runs.directory import Run
 
 
 class Setting(NamedTuple):

@@ -12,18 +12,18 @@ from pathlib import Path
 import torch
 
 from headwise.data import DataConfig, Splits, open_images
-from headwise.encoders import SMALL_RESNET, EncoderConfig
+from headwise.encoders.build import SMALL_RESNET, EncoderConfig
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.evaluate import evaluate
-from headwise.evaluation.finetune import FinetuneConfig
-from headwise.evaluation.linear_sgd import LinearSgdConfig
-from headwise.evaluation.statistics import paired_permutation_test
-from headwise.evaluation.transfer import TransferConfig
+from headwise.evaluation.protocols.finetune import FinetuneConfig
+from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
+from headwise.evaluation.protocols.transfer import TransferConfig
+from headwise.evaluation.statistics.tests import paired_permutation_test
 from headwise.heads import HeadConfig
-from headwise.pretrain_config import PretrainConfig
-from headwise.pretraining import pretrain, resume
+from headwise.model.config import PretrainConfig
+from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_run_report
-from headwise.runs import Run
+from headwise.runs.directory import Run
 
 TRANSFORMATIONS = ("grey", "rotation", "noise", "sobel")
 

@@ -10,9 +10,9 @@ import torch
 
 from headwise.augment import AugmentConfig
 from headwise.data import DataConfig
-from headwise.encoders import EncoderConfig
+from headwise.encoders.build import EncoderConfig
 from headwise.heads import HeadConfig
-from headwise.pretrain_config import PretrainConfig
+from headwise.model.config import PretrainConfig
 
 torch.set_num_threads(1)
 
@@ -45,7 +45,7 @@ def headwise() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command in a process of its own."""
 
     def run(*words: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        code = "from headwise.cli import main; main()"
+        code = "from headwise.cli.main import main; main()"
         command = [sys.executable, "-c", code, *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from headwise.augment import AugmentConfig
 from headwise.config import from_dict, to_dict
 from headwise.data import DataConfig
-from headwise.encoders import EncoderConfig
+from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.heads import HeadConfig
-from headwise.optim import OptimConfig
-from headwise.pretrain_config import PretrainConfig
+from headwise.model.config import PretrainConfig
+from headwise.model.optim import OptimConfig
 
 
 def through_json(config):

@@ -9,15 +9,15 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
-from headwise import distributed
 from headwise.augment.batches import local_rows
-from headwise.checkpoint import TrainState
 from headwise.heads import HeadConfig, build_head
 from headwise.losses import orthonormal_anchors
-from headwise.model import ContrastiveModel, gather_views
-from headwise.objective import Anchored, Objective
-from headwise.pretrain_config import PretrainConfig
-from headwise.pretraining import train_step
+from headwise.model.checkpoint import TrainState
+from headwise.model.config import PretrainConfig
+from headwise.model.contrastive import ContrastiveModel, gather_views
+from headwise.model.objective import Anchored, Objective
+from headwise.pretraining.loop import train_step
+from headwise.runtime import distributed
 
 N, P = 12, 6
 WORLDS = (4, 2)
@@ -149,7 +149,7 @@ def ranks(tmp_path_factory) -> dict[int, list[dict]]:
     out = tmp_path_factory.mktemp("ranks")
     ports = {world: free_port() for world in WORLDS}
     # A server that has imported everything once forks the ranks.
-    mp.set_forkserver_preload(["headwise.pretraining"])
+    mp.set_forkserver_preload(["headwise.pretraining.loop"])
     mp.start_processes(work, (ports, out), nprocs=max(WORLDS), start_method="forkserver")
     return {
         world: [torch.load(out / f"{world}-{rank}.pt") for rank in range(world)] for world in WORLDS

@@ -13,23 +13,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from headwise import checkpoint
 from headwise.config import to_dict
 from headwise.data import open_images
 from headwise.errors import UserError
-from headwise.interrupts import Interrupted
-from headwise.pretrain_config import PretrainConfig
-from headwise.pretraining import pretrain, resume
+from headwise.model import checkpoint
+from headwise.model.config import PretrainConfig
+from headwise.pretraining.loop import pretrain, resume
+from headwise.runtime.interrupts import Interrupted
 
 # Starts or resumes a run in a process of its own, which prints a line at every checkpoint.
 CHILD = """
 import json, sys
 from pathlib import Path
-from headwise import checkpoint
+from headwise.model import checkpoint
 from headwise.config import from_dict
-from headwise.interrupts import Interrupted
-from headwise.pretrain_config import PretrainConfig
-from headwise.pretraining import pretrain, resume
+from headwise.runtime.interrupts import Interrupted
+from headwise.model.config import PretrainConfig
+from headwise.pretraining.loop import pretrain, resume
 import torch, time
 torch.set_num_threads(1)
 save = checkpoint.save

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from headwise import EvaluateConfig, cli, evaluate, load_encoder, open_images
+from headwise import EvaluateConfig, evaluate, load_encoder, open_images
+from headwise.cli import main as cli
 from headwise.data import DataConfig
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -7,40 +7,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headwise.comparison import CompareConfig, compare
+    from headwise.comparison.compare import CompareConfig, compare
     from headwise.data import DataConfig, open_images
-    from headwise.embedding import embed
-    from headwise.encoders import EncoderConfig
+    from headwise.encoders.build import EncoderConfig
     from headwise.evaluation.config import EvaluateConfig
     from headwise.evaluation.evaluate import evaluate
-    from headwise.export import load_encoder
+    from headwise.features.table import embed
     from headwise.fusion.config import FusionConfig
     from headwise.fusion.lab import measure_fusion
     from headwise.heads import HeadConfig, build_head
     from headwise.losses import nt_xent
-    from headwise.optim import OptimConfig
-    from headwise.pretrain_config import PretrainConfig
-    from headwise.pretraining import pretrain, resume
+    from headwise.model.config import PretrainConfig
+    from headwise.model.export import load_encoder
+    from headwise.model.optim import OptimConfig
+    from headwise.pretraining.loop import pretrain, resume
 
 _HOMES = {
-    "CompareConfig": "comparison",
+    "CompareConfig": "comparison.compare",
     "DataConfig": "data",
-    "EncoderConfig": "encoders",
+    "EncoderConfig": "encoders.build",
     "EvaluateConfig": "evaluation.config",
     "FusionConfig": "fusion.config",
     "HeadConfig": "heads",
-    "OptimConfig": "optim",
-    "PretrainConfig": "pretrain_config",
+    "OptimConfig": "model.optim",
+    "PretrainConfig": "model.config",
     "build_head": "heads",
-    "compare": "comparison",
-    "embed": "embedding",
+    "compare": "comparison.compare",
+    "embed": "features.table",
     "evaluate": "evaluation.evaluate",
-    "load_encoder": "export",
+    "load_encoder": "model.export",
     "measure_fusion": "fusion.lab",
     "nt_xent": "losses",
     "open_images": "data",
-    "pretrain": "pretraining",
-    "resume": "pretraining",
+    "pretrain": "pretraining.loop",
+    "resume": "pretraining.loop",
 }
 
 __all__ = [  # noqa: RUF022, the order of use

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from headwise import distributed
 from headwise.augment import (
     AugmentConfig,
     batch_index,
@@ -22,6 +21,7 @@ from headwise.augment import (
 )
 from headwise.data import DataConfig, ImageFiles, ResidentImages, open_images
 from headwise.errors import UserError
+from headwise.runtime import distributed
 
 # Every operation does something, but crops alone can be compared between the two ways of resizing.
 FULL = AugmentConfig(size=24, strength=1.0, blur=0.5, mean=(0.0,) * 3, std=(1.0,) * 3)

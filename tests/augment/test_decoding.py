@@ -145,7 +145,7 @@ def test_boxes_are_those_of_crop_boxes(height, width, seed, scale, ratio):
 
 def test_real_photographs(tmp_path):
     """Views at a size where many photographs are shrunk: like those that are not."""
-    beside = Path(__file__).parents[2] / "shared" / "data"
+    beside = Path(__file__).parents[3] / "shared" / "data"
     archive = Path(os.environ.get("HEADWISE_DATA") or beside) / "imagenet_sample_100_orig.zip"
     if not archive.exists():
         pytest.skip(f"{archive.name} not present")

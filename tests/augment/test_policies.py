@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from headwise import distributed
 from headwise.augment import AugmentConfig, policies, simclr, simclr_small
 from headwise.augment.batches import local_rows, place
 from headwise.augment.crop import crop_boxes
 from headwise.augment.policies import make_views, sample_views
 from headwise.data.images import image_files, resident_images
 from headwise.errors import UserError
+from headwise.runtime import distributed
 
 
 def pictures(n: int, height: int, width: int) -> torch.Tensor:

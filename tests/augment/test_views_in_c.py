@@ -8,11 +8,11 @@ import torch
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
-from headwise import hardware
 from headwise.augment import AugmentConfig, simclr
 from headwise.augment.crop import apply_crop, crop_boxes
 from headwise.augment.policies import finish_views, make_views, sample_views
 from headwise.augment.views_in_c import library
+from headwise.runtime import hardware
 
 compiled = pytest.mark.skipif(library() is None, reason="the C code is not compiled here")
 

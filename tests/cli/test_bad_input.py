@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headwise import cli
-from headwise.pretrain_config import PretrainConfig
-from headwise.pretraining import pretrain
+from headwise.cli import main as cli
+from headwise.model.config import PretrainConfig
+from headwise.pretraining.loop import pretrain
 
 DIGITS = ("--data", "builtin:digits", "--device", "cpu", "--quiet")
 

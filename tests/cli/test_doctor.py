@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from headwise import doctor
-from headwise.doctor import Check, diagnose, healthy, report
+from headwise.cli import doctor
+from headwise.cli.doctor import Check, diagnose, healthy, report
 
 DIAGNOSE = """
 import json, sys
-from headwise.doctor import diagnose, healthy, report
+from headwise.cli.doctor import diagnose, healthy, report
 early = [name for name in ("torch", "torchvision", "timm", "numpy") if name in sys.modules]
 checks = diagnose()
 report(checks)

@@ -7,24 +7,24 @@ import io
 import numpy as np
 import pytest
 
+from headwise.cli.theory import theory_command
 from headwise.data import DataConfig
 from headwise.errors import UserError
-from headwise.fusion.checks import LayerPath, PhasePoint, Phases, map_point
-from headwise.fusion.limits import LimitCheck
-from headwise.fusion.studies import batch_size_study, blocks_of, set_up, strength_study
-from headwise.fusion.theory import Batch, Cosines, Layer
-from headwise.fusion.trained import mean_block
 from headwise.heads import HeadConfig
-from headwise.pretraining import pretrain
-from headwise.report.drawing import Drawing, style
-from headwise.report.theory_figures import map_figure, path_figure, phase_figure
-from headwise.report.trained_figures import (
+from headwise.pretraining.loop import pretrain
+from headwise.report.plots.drawing import Drawing, style
+from headwise.theory.checks import LayerPath, PhasePoint, Phases, map_point
+from headwise.theory.figures import map_figure, path_figure, phase_figure
+from headwise.theory.limits import LimitCheck
+from headwise.theory.map import Batch, Cosines, Layer
+from headwise.theory.studies import batch_size_study, blocks_of, set_up, strength_study
+from headwise.theory.trained import mean_block
+from headwise.theory.trained_figures import (
     minimum_figure,
     share_figure,
     study_figure,
     trained_figure,
 )
-from headwise.theory_command import theory_command
 
 LAYER, BATCH = Layer(beta=4.0), Batch(classes=2, per_class=8, width=16)
 
@@ -82,8 +82,8 @@ def test_figures_have_their_numbers():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     from headwise.augment import AugmentConfig
-    from headwise.encoders import EncoderConfig
-    from headwise.pretrain_config import PretrainConfig
+    from headwise.encoders.build import EncoderConfig
+    from headwise.model.config import PretrainConfig
 
     path = tmp_path_factory.mktemp("runs") / "small"
     config = PretrainConfig(

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from headwise.augment import AugmentConfig
-from headwise.convolution import Conv2d, replace_convolutions, unfold
-from headwise.encoders import EncoderConfig
-from headwise.pretrain_config import PretrainConfig, build_model
+from headwise.encoders.build import EncoderConfig
+from headwise.encoders.convolution import Conv2d, replace_convolutions, unfold
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig
 
 # side of the kernel, stride, padding, channels in and out, side of the image: every route there is.
 CASES = [

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from headwise.encoders import EncoderConfig, build_encoder, representation_size, resolve, starves
+from headwise.encoders.build import (
+    EncoderConfig,
+    build_encoder,
+    representation_size,
+    resolve,
+    starves,
+)
 from headwise.errors import UserError
 
 SMALL = EncoderConfig(name="resnet-small")

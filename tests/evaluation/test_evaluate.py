@@ -10,20 +10,20 @@ import torch
 from headwise import EvaluateConfig, evaluate, pretrain
 from headwise.augment import AugmentConfig
 from headwise.data import DataConfig, Splits, open_images
-from headwise.encoders import EncoderConfig
+from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
-from headwise.evaluation import protocols
 from headwise.evaluation.config import PROTOCOLS
-from headwise.evaluation.finetune import FinetuneConfig
-from headwise.evaluation.linear_sgd import LinearSgdConfig
-from headwise.evaluation.semi import SemiConfig
+from headwise.evaluation.protocols import catalogue as protocols
+from headwise.evaluation.protocols.finetune import FinetuneConfig
+from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
+from headwise.evaluation.protocols.semi import SemiConfig
+from headwise.evaluation.protocols.transfer import TransferConfig
+from headwise.evaluation.protocols.transformations import TransformationsConfig
 from headwise.evaluation.subject import Subject
-from headwise.evaluation.transfer import TransferConfig
-from headwise.evaluation.transformations import TransformationsConfig
 from headwise.heads import HeadConfig
-from headwise.pretrain_config import PretrainConfig
+from headwise.model.config import PretrainConfig
 from headwise.report import write_run_report
-from headwise.runs import Run
+from headwise.runs.directory import Run
 
 CONFIG = PretrainConfig(
     data=DataConfig(spec="builtin:shapes", limit=120),

@@ -10,13 +10,13 @@ import timm
 import torch
 from PIL import Image
 
-from headwise import embedding
 from headwise.augment import AugmentConfig
 from headwise.data import DataConfig
-from headwise.embedding import embed
-from headwise.encoders import EncoderConfig, build_encoder, resolve
+from headwise.encoders.build import EncoderConfig, build_encoder, resolve
 from headwise.errors import UserError
-from headwise.export import load_encoder, save_encoder
+from headwise.features import table as embedding
+from headwise.features.table import embed
+from headwise.model.export import load_encoder, save_encoder
 
 SIZE = 16
 FAST = {"device": "cpu", "precision": "float32", "workers": 0, "quiet": True}

@@ -8,12 +8,19 @@ import torch
 from torch import nn
 
 from headwise.augment import AugmentConfig, whole_batches
-from headwise.convolution import replace_convolutions
 from headwise.data import ResidentImages
 from headwise.data.images import resident_images
-from headwise.encoders import EncoderConfig, build_encoder, stage_names
+from headwise.encoders.build import EncoderConfig, build_encoder, stage_names
+from headwise.encoders.convolution import replace_convolutions
 from headwise.errors import UserError
-from headwise.features import ExtractConfig, all_taps, at_taps, check_taps, extract, weights_hash
+from headwise.features.extract import (
+    ExtractConfig,
+    all_taps,
+    at_taps,
+    check_taps,
+    extract,
+    weights_hash,
+)
 from headwise.heads import HeadConfig, build_head
 
 PLAIN = AugmentConfig(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from planted_fusion import IMAGES, coded_batches, planted_head
 from sklearn.metrics import silhouette_samples
 
 from headwise.fusion.batches import Batch
@@ -19,7 +20,6 @@ from headwise.fusion.geometry import (
 )
 from headwise.fusion.pictures import among, path_taps, pictures, principal_path, shown_images
 from headwise.heads import HeadConfig, build_head
-from planted_fusion import IMAGES, coded_batches, planted_head
 
 
 def noisy(n: int = 24, classes: int = 3, width: int = 5) -> tuple[torch.Tensor, torch.Tensor]:

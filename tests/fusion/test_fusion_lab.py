@@ -8,27 +8,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from planted_fusion import CLASSES, IMAGES, coded_batches, planted
 from safetensors.torch import load_file, save_file
 from scipy import stats
 
 from headwise import augment, pretrain
 from headwise.augment import AugmentConfig
-from headwise.cli import main
+from headwise.cli.main import main
 from headwise.data import DataConfig, Splits, open_images
-from headwise.encoders import EncoderConfig
+from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
-from headwise.features import ExtractConfig
+from headwise.features.extract import ExtractConfig
 from headwise.fusion.batches import draw_batches, plan_batches
-from headwise.fusion.conclusion import conclusion, text_table
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_statistics
 from headwise.fusion.lab import main_results, measure_fusion
 from headwise.fusion.measuring import measure
 from headwise.fusion.verdict import Emergence, depth_slope, emergence, estimate, judge
 from headwise.heads import HeadConfig, build_head
-from headwise.pretrain_config import PretrainConfig
-from headwise.runs import Run
-from planted_fusion import CLASSES, IMAGES, coded_batches, planted
+from headwise.model.config import PretrainConfig
+from headwise.report.prose.fusion import conclusion, text_table
+from headwise.runs.directory import Run
 
 ROWS = 2 * IMAGES
 EACH = IMAGES // CLASSES

@@ -13,7 +13,7 @@ from torch import nn
 
 from headwise import heads
 from headwise.errors import UserError
-from headwise.fusion.audit import (
+from headwise.fusion.noise_audit import (
     Share,
     audit_table,
     noise_audit,

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from headwise import checkpoint
-from headwise.checkpoint import TrainState
 from headwise.heads import HeadConfig, build_head
-from headwise.optim import OptimConfig, build_optimizer
+from headwise.model import checkpoint
+from headwise.model.checkpoint import TrainState
+from headwise.model.optim import OptimConfig, build_optimizer
 
 
 def names(folder: Path) -> list[str]:

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from headwise.augment import AugmentConfig
-from headwise.encoders import EncoderConfig, build_encoder
+from headwise.encoders.build import EncoderConfig, build_encoder
 from headwise.errors import UserError
-from headwise.export import describe_encoder, load_encoder, save_encoder
+from headwise.model.export import describe_encoder, load_encoder, save_encoder
 
 SIZE = 32
 VIEWS = AugmentConfig(size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))

@@ -5,18 +5,19 @@ import dataclasses
 import pytest
 import torch
 
-from headwise import recipes
 from headwise.augment import batch_index
-from headwise.checkpoint import TrainState
 from headwise.data import DataConfig, open_images
-from headwise.encoders import EncoderConfig
+from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.heads import HeadConfig
 from headwise.losses import affinity_loss, nt_xent, nt_xent_and_accuracy
-from headwise.objective import AnchorsConfig, anchor_loss, anchored, contrastive
-from headwise.optim import build_optimizer
-from headwise.pretrain_config import PretrainConfig, build_model, resolve
-from headwise.pretraining import pretrain, train_step
+from headwise.model.build import build_model
+from headwise.model.checkpoint import TrainState
+from headwise.model.config import PretrainConfig, resolve
+from headwise.model.objective import AnchorsConfig, anchor_loss, anchored, contrastive
+from headwise.model.optim import build_optimizer
+from headwise.pretraining import recipes
+from headwise.pretraining.loop import pretrain, train_step
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

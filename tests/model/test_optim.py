@@ -13,10 +13,10 @@ from timm.optim import Lars
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from headwise import optim
 from headwise.config import from_dict, to_dict
 from headwise.errors import UserError
-from headwise.optim import LARS, OptimConfig, build_optimizer, learning_rate, parameter_groups
+from headwise.model import optim
+from headwise.model.optim import LARS, OptimConfig, build_optimizer, learning_rate, parameter_groups
 
 
 def small_model(seed: int = 0) -> nn.Module:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.runs import save_arrays
+from headwise.runs.directory import save_arrays
 
 CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCH_SIZE = 256

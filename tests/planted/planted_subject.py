@@ -8,12 +8,12 @@ from torch import nn
 from headwise.augment import AugmentConfig
 from headwise.data import Images, ResidentImages, Splits
 from headwise.data.images import resident_images
-from headwise.encoders import EncoderConfig
+from headwise.encoders.build import EncoderConfig
 from headwise.evaluation.subject import Subject
-from headwise.features import ExtractConfig
+from headwise.features.extract import ExtractConfig
 from headwise.heads import Head
-from headwise.model import ContrastiveModel
-from headwise.pretrain_config import PretrainConfig
+from headwise.model.config import PretrainConfig
+from headwise.model.contrastive import ContrastiveModel
 
 
 def keeping(size: int, *kept: int) -> Head:

@@ -8,11 +8,12 @@ from headwise import augment
 from headwise.augment import AugmentConfig
 from headwise.data import ResidentImages, Splits
 from headwise.data.images import resident_images
-from headwise.encoders import EncoderConfig
+from headwise.encoders.build import EncoderConfig
 from headwise.evaluation.subject import Subject
-from headwise.features import extract_config
+from headwise.features.extract import extract_config
 from headwise.heads import HeadConfig
-from headwise.pretrain_config import PretrainConfig, build_model, resolve
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig, resolve
 
 
 def coloured(n: int, seed: int, *, planted: bool = True, classes: int = 3) -> ResidentImages:

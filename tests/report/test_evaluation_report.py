@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_report import Page, missing, page_of
 
 from headwise.errors import UserError
-from headwise.evaluation.transformations import PAPER
-from headwise.evaluation.values import Result, mean_value, summarise
+from headwise.evaluation.protocols.transformations import PAPER
 from headwise.files import write_json
 from headwise.report import write_run_report
-from headwise.report.evaluation_grids import most_confused
-from headwise.report.evaluation_numbers import Number, is_share, read_evaluation
-from headwise.report.evaluation_table import label
-from headwise.report.evaluation_verdict import plain_evaluation
-from headwise.runs import Run
-from test_report import Page, missing, page_of
+from headwise.report.plots.grids import most_confused
+from headwise.report.prose.evaluation import plain_evaluation
+from headwise.report.reading.evaluation import Number, is_share, read_evaluation
+from headwise.report.tables.evaluation import label
+from headwise.runs.directory import Run
+from headwise.runs.results import Result, mean_value, summarise
 
 TAPS = ("f1", "f2", "f3", "f4", "h", "g1", "g2", "z")
 LINEAR = (0.41, 0.52, 0.633, 0.742, 0.813, 0.806, 0.772, 0.689)

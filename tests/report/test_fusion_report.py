@@ -9,16 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
 import test_evaluation_report as evaluated
-from headwise.files import write_json
-from headwise.fusion.lab import main_results
-from headwise.report import write_run_report
-from headwise.report.drawing import csv_text, style
-from headwise.report.fusion_maps import MASKED, head_grid
-from headwise.report.fusion_numbers import Fusion, batch_interval, read_fusion
-from headwise.runs import Run
+from PIL import Image
 from planted_fusion_arrays import (
     BATCH_SIZE,
     CLASSES,
@@ -28,6 +20,14 @@ from planted_fusion_arrays import (
     write_arrays,
 )
 from test_report import Page, missing, page_of
+
+from headwise.files import write_json
+from headwise.fusion.lab import main_results
+from headwise.report import write_run_report
+from headwise.report.plots.attention import MASKED, head_grid
+from headwise.report.plots.drawing import csv_text, style
+from headwise.report.reading.fusion import Fusion, batch_interval, read_fusion
+from headwise.runs.directory import Run
 
 ABOUT = {"seeds": [0], "protocol": "fusion", "version": 1, "data": "cifar10", "fingerprint": "f"}
 MAPS = [f"fusion-{what}-{how}" for what in ("heads", "blocks") for how in ("masked", "unmasked")]

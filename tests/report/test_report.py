@@ -13,9 +13,9 @@ from PIL import Image
 from scipy import stats
 
 from headwise.errors import UserError
+from headwise.evaluation.statistics.scores import Score, differs
 from headwise.report import plain_result, text_table, write_report
-from headwise.report.maps import THUMBNAIL_PX, thumbnail_canvas
-from headwise.report.scores import Score, differs
+from headwise.report.plots.maps import THUMBNAIL_PX, thumbnail_canvas
 
 HEADS = ("identity", "linear", "mlp", "ffn", "transformer")
 CLASSES = ["circle", "square", "triangle", "star", "ring", "cross", "moon", "heart", "arrow", "hex"]

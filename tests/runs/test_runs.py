@@ -10,7 +10,7 @@ import torch
 
 from headwise.errors import UserError
 from headwise.files import read_json
-from headwise.runs import Run
+from headwise.runs.directory import Run
 
 
 def names(folder: Path) -> list[str]:

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwise.fusion.overfusion import (
+from headwise.losses import nt_xent
+from headwise.report.plots.drawing import style
+from headwise.theory.overfusion import (
     descend,
     gradient,
     measured_spectrum,
@@ -20,9 +22,7 @@ from headwise.fusion.overfusion import (
     rank_one_spectrum,
     stuck,
 )
-from headwise.losses import nt_xent
-from headwise.report.drawing import style
-from headwise.report.overfusion_figures import curvature_figure, escape_figure
+from headwise.theory.overfusion_figures import curvature_figure, escape_figure
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

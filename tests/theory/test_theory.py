@@ -10,16 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.errors import UserError
-from headwise.fusion.checks import CLASSES, RESIDUALS, SHARES, WITHIN, map_point, start
-from headwise.fusion.limits import (
+from headwise.theory.checks import CLASSES, RESIDUALS, SHARES, WITHIN, map_point, start
+from headwise.theory.limits import (
     balance_per_class,
     kept,
     least_kept_share,
     minimum_per_class,
     simulated_minimum,
 )
-from headwise.fusion.simulation import attend, draw_tokens, mean_cosines, simulate
-from headwise.fusion.theory import (
+from headwise.theory.map import (
     Batch,
     Cosines,
     Layer,
@@ -33,6 +32,7 @@ from headwise.fusion.theory import (
     separation,
     trajectory,
 )
+from headwise.theory.simulation import attend, draw_tokens, mean_cosines, simulate
 
 BATCH = Batch(classes=10, per_class=64, width=256)
 
@@ -179,7 +179,7 @@ def test_a_layer_in_blocks_is_the_layer(monkeypatch):
     weights = (2.0 * x @ x.T).exp()
     y = 0.7 * x + weights / weights.sum(1, keepdim=True) @ x
     expected = y / y.norm(dim=1, keepdim=True)
-    monkeypatch.setattr("headwise.fusion.simulation.BLOCK_ROWS", 4)
+    monkeypatch.setattr("headwise.theory.simulation.BLOCK_ROWS", 4)
     torch.testing.assert_close(attend(x, Layer(beta=2.0, residual=0.7)), expected)
 
 

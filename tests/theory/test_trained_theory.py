@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from headwise.errors import UserError
-from headwise.fusion.simulation import draw_tokens
-from headwise.fusion.studies import StudyPoint, agreement
-from headwise.fusion.theory import Batch, Cosines
-from headwise.fusion.trained import log_attention_on_cosine, mean_block, trained_theory
 from headwise.heads import Head, HeadConfig, build_head
 from headwise.heads.blocks import Block
+from headwise.theory.map import Batch, Cosines
+from headwise.theory.simulation import draw_tokens
+from headwise.theory.studies import StudyPoint, agreement
+from headwise.theory.trained import log_attention_on_cosine, mean_block, trained_theory
 
 WIDTH = 256
 

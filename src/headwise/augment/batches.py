@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from headwise import distributed, rng
+from headwise import rng
 from headwise.augment.crop import apply_crop, crop_boxes
 from headwise.augment.decoding import Skipped, loader, read_crops, read_whole
 from headwise.augment.ops import normalise
@@ -21,6 +21,7 @@ from headwise.augment.policies import (
 )
 from headwise.config import chosen
 from headwise.data import Images, ResidentImages
+from headwise.runtime import distributed
 
 PART = 32
 """Images that a worker reads at a time."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.augment import ops
 from headwise.augment.crop import apply_crop, sample_crop
 from headwise.augment.ops import Blur, Jitter
@@ -16,6 +16,7 @@ from headwise.augment.views_in_c import library, views_in_c
 from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
+from headwise.runtime import hardware
 
 # Up to this side, images count as small: no blur, colour at half strength, small-image stem.
 SMALL_PX = 64

@@ -127,7 +127,7 @@ def _libraries() -> Iterator[Check]:
 def _device() -> Check:
     import torch
 
-    from headwise.hardware import cpu_flags, resolve_device, resolve_precision
+    from headwise.runtime.hardware import cpu_flags, resolve_device, resolve_precision
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -166,7 +166,7 @@ def _gpus() -> str:
 def _cores() -> Check:
     import torch
 
-    from headwise import hardware
+    from headwise.runtime import hardware
 
     cores, threads = hardware.usable_cores(), torch.get_num_threads()
     quota = _cgroup("cpu.max").split()

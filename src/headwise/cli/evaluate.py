@@ -6,16 +6,16 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from headwise.cli.flags import given, parse
 from headwise.data import DataConfig
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.evaluate import evaluate
-from headwise.evaluation.values import Result
-from headwise.parsing import given, parse
-from headwise.pretrain_config import load_config
+from headwise.model.trained import load_config
 from headwise.report import write_run_report
-from headwise.report.evaluation_numbers import read_evaluation
-from headwise.report.evaluation_verdict import plain_evaluation
-from headwise.runs import Run
+from headwise.report.prose.evaluation import plain_evaluation
+from headwise.report.reading.evaluation import read_evaluation
+from headwise.runs.directory import Run
+from headwise.runs.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,20 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from headwise.cli.flags import given, parse
 from headwise.config import chosen
 from headwise.data import DataConfig
-from headwise.encoders import representation_size
+from headwise.encoders.build import representation_size
 from headwise.errors import UserError
-from headwise.fusion.audit import Audit, audit_table, noise_audits, shipped_heads
-from headwise.fusion.conclusion import conclusion, text_table
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.lab import measure_fusion
-from headwise.parsing import given, parse
-from headwise.pretrain_config import build_model, load_config
-from headwise.progress import progress
+from headwise.fusion.noise_audit import Audit, audit_table, noise_audits, shipped_heads
+from headwise.model.build import build_model
+from headwise.model.trained import load_config
 from headwise.report import write_run_report
-from headwise.runs import FUSION_FILE, Run
+from headwise.report.prose.fusion import conclusion, text_table
+from headwise.runs.directory import FUSION_FILE, Run
+from headwise.runtime.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,12 +53,12 @@ def _main(argv: list[str]) -> int:
         if argv[0] not in COMMANDS:
             raise UserError(f"no command {argv[0]!r}: {nearest(argv[0], COMMANDS)}")
         if argv[0] == "doctor":
-            from headwise.doctor import diagnose, healthy, report
+            from headwise.cli.doctor import diagnose, healthy, report
 
             checks = diagnose()
             print(report(checks))
             return 0 if healthy(checks) else 1
-        from headwise import commands
+        from headwise.cli import commands
 
         return commands.run(argv[0], argv[1:])
     except UserError as error:

@@ -8,13 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from headwise import hardware
+from headwise.cli.flags import given, parse
 from headwise.data import DataConfig
 from headwise.errors import UserError
 from headwise.files import write_json
-from headwise.fusion import checks
-from headwise.fusion.overfusion import overfusion_demo
-from headwise.fusion.studies import (
+from headwise.report.pages.rendering import write_drawings
+from headwise.report.plots.drawing import Drawing, style
+from headwise.runs.directory import refuse_existing
+from headwise.runtime import hardware
+from headwise.theory import checks
+from headwise.theory.figures import map_figure, path_figure, phase_figure
+from headwise.theory.map import Cosines, separation
+from headwise.theory.overfusion import overfusion_demo
+from headwise.theory.overfusion_figures import curvature_figure, escape_figure
+from headwise.theory.studies import (
     Setup,
     agreement,
     batch_size_study,
@@ -22,20 +29,13 @@ from headwise.fusion.studies import (
     set_up,
     strength_study,
 )
-from headwise.fusion.theory import Cosines, separation
-from headwise.fusion.trained import BlockTheory, mean_block
-from headwise.parsing import given, parse
-from headwise.report.drawing import Drawing, style
-from headwise.report.overfusion_figures import curvature_figure, escape_figure
-from headwise.report.rendering import write_drawings
-from headwise.report.theory_figures import map_figure, path_figure, phase_figure
-from headwise.report.trained_figures import (
+from headwise.theory.trained import BlockTheory, mean_block
+from headwise.theory.trained_figures import (
     minimum_figure,
     share_figure,
     study_figure,
     trained_figure,
 )
-from headwise.runs import refuse_existing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,21 +10,23 @@ from typing import Any
 import torch
 
 from headwise import augment, heads
-from headwise.analysis import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, learned
+from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, learned
 from headwise.config import from_dict, to_dict
 from headwise.data import Splits, open_images
 from headwise.errors import UserError
-from headwise.evaluation.labels import labelled
-from headwise.evaluation.protocols import measure_table
-from headwise.evaluation.statistics import paired_permutation_test
+from headwise.evaluation.probes.labels import labelled
+from headwise.evaluation.protocols.catalogue import measure_table
+from headwise.evaluation.statistics.tests import paired_permutation_test
 from headwise.evaluation.subject import baseline_tables
-from headwise.features import extract_config
+from headwise.features.extract import extract_config
 from headwise.files import read_json, write_json
 from headwise.heads import COMPARED, HeadName
-from headwise.pretrain_config import PretrainConfig, build_model, load_config, resolve
-from headwise.pretraining import pretrain, resume
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig, resolve
+from headwise.model.trained import load_config
+from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_report
-from headwise.runs import Run, refuse_existing
+from headwise.runs.directory import Run, refuse_existing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.evaluation.config import EvaluateConfig, Protocol
 from headwise.evaluation.evaluate import measured, open_subject
-from headwise.evaluation.labels import labelled
-from headwise.features import ExtractConfig, Features
+from headwise.evaluation.probes.labels import labelled
+from headwise.features.extract import ExtractConfig, Features
 from headwise.files import write_atomically
-from headwise.pretrain_config import load_config
-from headwise.runs import Run, save_arrays
+from headwise.model.trained import load_config
+from headwise.runs.directory import Run, save_arrays
 
 TAPS = ("h", "z")
 PROTOCOLS: tuple[Protocol, ...] = ("knn", "knn_weighted", "linear")

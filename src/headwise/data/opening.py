@@ -9,7 +9,6 @@ import numpy as np
 import PIL.Image
 import torch
 
-from headwise import distributed, hardware
 from headwise.data.archive import list_zip
 from headwise.data.arrays import open_npz
 from headwise.data.builtin import open_builtin
@@ -22,6 +21,7 @@ from headwise.data.resident import Residence, settle
 from headwise.data.split import limited, stratified_split
 from headwise.data.torchvision_sets import open_torchvision
 from headwise.errors import UserError, nearest
+from headwise.runtime import distributed, hardware
 
 FORMS = (
     "builtin:shapes",

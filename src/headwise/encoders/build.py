@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headwise import rng
 from headwise.augment import SMALL_PX
-from headwise.convolution import Conv2d
+from headwise.encoders.convolution import Conv2d
 from headwise.errors import UserError, nearest
 
 # A ResNet of four basic blocks, for trials on a CPU: timm's resnet18 with these settings.

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from headwise.errors import UserError
-from headwise.evaluation.finetune import FinetuneConfig
-from headwise.evaluation.linear_sgd import LinearSgdConfig
-from headwise.evaluation.robustness import RobustnessConfig
-from headwise.evaluation.semi import SemiConfig
-from headwise.evaluation.transfer import TransferConfig
-from headwise.evaluation.transformations import TransformationsConfig
-from headwise.hardware import Device
+from headwise.evaluation.protocols.finetune import FinetuneConfig
+from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
+from headwise.evaluation.protocols.robustness import RobustnessConfig
+from headwise.evaluation.protocols.semi import SemiConfig
+from headwise.evaluation.protocols.transfer import TransferConfig
+from headwise.evaluation.protocols.transformations import TransformationsConfig
+from headwise.runtime.hardware import Device
 
 Protocol = Literal[
     "knn",

@@ -6,23 +6,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise import hardware
 from headwise.data import DataConfig, Splits, open_images
-from headwise.evaluation.against import check_other, differences, same_geometry
 from headwise.evaluation.config import EvaluateConfig, Protocol
-from headwise.evaluation.protocols import (
+from headwise.evaluation.paired_runs import check_other, differences, same_geometry
+from headwise.evaluation.protocols.catalogue import (
     ON_TABLES,
     VERSION,
     WITHOUT_SEED,
     chosen_protocols,
     measure,
 )
+from headwise.evaluation.protocols.transfer import open_targets
 from headwise.evaluation.subject import Subject, baseline_tables, tables
-from headwise.evaluation.transfer import open_targets
-from headwise.evaluation.values import Result, Value, summarise
-from headwise.features import all_taps, check_taps, extract_config, weights_hash
-from headwise.pretrain_config import load_model
-from headwise.runs import Run
+from headwise.features.extract import all_taps, check_taps, extract_config, weights_hash
+from headwise.model.trained import load_model
+from headwise.runs.directory import Run
+from headwise.runs.results import Result, Value, summarise
+from headwise.runtime import hardware
 
 
 def evaluate(

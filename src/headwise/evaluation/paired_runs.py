@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from headwise.errors import UserError
-from headwise.evaluation.geometry import cka_between
-from headwise.evaluation.metrics import compare_values
-from headwise.evaluation.statistics import PairedTest, paired_permutation_test, verdict
+from headwise.evaluation.protocols.geometry import cka_between
+from headwise.evaluation.statistics.metrics import compare_values
+from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test, verdict
 from headwise.evaluation.subject import Subject
-from headwise.evaluation.values import Result
-from headwise.features import extract
-from headwise.pretrain_config import load_model
-from headwise.runs import Run
+from headwise.features.extract import extract
+from headwise.model.trained import load_model
+from headwise.runs.directory import Run
+from headwise.runs.results import Result
 
 log = logging.getLogger("headwise")
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from headwise.augment import unnormalised, whole_batches
 from headwise.config import chosen
 from headwise.data import Images, Splits
-from headwise.encoders import build_encoder
-from headwise.evaluation.targets import Target
-from headwise.features import ExtractConfig, Features, collected, extract
-from headwise.model import ContrastiveModel
-from headwise.pretrain_config import PretrainConfig
+from headwise.encoders.build import build_encoder
+from headwise.evaluation.protocols.targets import Target
+from headwise.features.extract import ExtractConfig, Features, collected, extract
+from headwise.model.config import PretrainConfig
+from headwise.model.contrastive import ContrastiveModel
 
 # Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
 _PIXELS_PX = 32

@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.augment import AugmentConfig, whole_batches
 from headwise.data import Images, ResidentImages
 from headwise.data.images import fingerprint
-from headwise.encoders import stage_names, watched_stages
+from headwise.encoders.build import stage_names, watched_stages
 from headwise.errors import UserError
-from headwise.hardware import Device
 from headwise.heads import Head
-from headwise.pretrain_config import PretrainConfig
+from headwise.model.config import PretrainConfig
+from headwise.runtime import hardware
+from headwise.runtime.hardware import Device
 
 
 class Features(NamedTuple):

@@ -23,16 +23,16 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from headwise import hardware
 from headwise.augment import AugmentConfig, whole_batches
 from headwise.data import DataConfig, ImageFiles, Images, open_images, write_skipped
 from headwise.data.images import fingerprint
 from headwise.errors import UserError
-from headwise.export import ENCODER_FILE, describe_encoder, load_encoder
-from headwise.features import ExtractConfig
+from headwise.features.extract import ExtractConfig
 from headwise.files import read_json, write_atomically, write_json
-from headwise.hardware import Device, Precision
-from headwise.progress import progress
+from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
+from headwise.runtime import hardware
+from headwise.runtime.hardware import Device, Precision
+from headwise.runtime.progress import progress
 
 if TYPE_CHECKING:
     import pyarrow as pa

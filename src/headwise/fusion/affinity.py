@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from headwise import rng
-from headwise.evaluation.cluster import contingency, graph_axes, k_means, nmi
-from headwise.hardware import on_threads
+from headwise.evaluation.protocols.cluster import contingency, graph_axes, k_means, nmi
 from headwise.heads.layers import Layout
+from headwise.runtime.hardware import on_threads
 
 LEAST_MASS = 1e-6
 """Where images give each other less than this on average, there is nothing to weigh."""

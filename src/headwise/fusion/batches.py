@@ -11,8 +11,8 @@ from headwise import rng
 from headwise.augment import batch_index, view_batches
 from headwise.data import Images, Splits
 from headwise.errors import UserError
-from headwise.evaluation.labels import check_classes
-from headwise.features import ExtractConfig, at_taps, finite
+from headwise.evaluation.probes.labels import check_classes
+from headwise.features.extract import ExtractConfig, at_taps, finite
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 
 log = logging.getLogger("headwise")

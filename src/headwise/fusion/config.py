@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from headwise.errors import UserError
-from headwise.hardware import Device
+from headwise.runtime.hardware import Device
 
 SMALLEST_BATCH = 4
 """Images: fewer cannot hold two of one class beside two of another."""

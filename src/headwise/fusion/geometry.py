@@ -10,11 +10,16 @@ from jaxtyping import Float, Int64, Shaped
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-from headwise.evaluation.cluster import assign, contingency, k_means
-from headwise.evaluation.knn import nearest_rows
+from headwise.evaluation.protocols.cluster import assign, contingency, k_means
+from headwise.evaluation.protocols.knn import nearest_rows
+from headwise.evaluation.statistics.geometry import (
+    alignment,
+    class_separation,
+    effective_rank,
+    uniformity,
+)
 from headwise.fusion.affinity import relabelled
 from headwise.fusion.batches import Batch
-from headwise.geometry import alignment, class_separation, effective_rank, uniformity
 from headwise.heads import Head
 
 MEASURES = (

@@ -5,18 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from headwise import hardware
 from headwise.data import DataConfig, Splits, open_images
-from headwise.evaluation.values import Result
-from headwise.features import extract_config, weights_hash
+from headwise.features.extract import extract_config, weights_hash
 from headwise.fusion.batches import draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure
 from headwise.fusion.training import measure_training
 from headwise.fusion.verdict import Estimate, estimate, judge
-from headwise.pretrain_config import load_model
-from headwise.runs import Run
+from headwise.model.trained import load_model
+from headwise.runs.directory import Run
+from headwise.runs.results import Result
+from headwise.runtime import hardware
 
 VERSION = 1
 """Of the measures: rises when the same run, images and seed give another value."""

@@ -13,7 +13,7 @@ from headwise.fusion.controls import Heads
 from headwise.fusion.geometry import MEASURES, head_geometry, permuted_nn1, tap_names
 from headwise.fusion.pictures import pictures
 from headwise.heads import Head
-from headwise.progress import progress
+from headwise.runtime.progress import progress
 
 Arrays = dict[str, np.ndarray]
 

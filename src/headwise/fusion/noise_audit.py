@@ -21,7 +21,7 @@ from headwise.errors import UserError
 from headwise.heads import Context, Head, HeadConfig
 from headwise.heads.config import Norm
 from headwise.losses import contrastive_logits
-from headwise.objective import contrastive
+from headwise.model.objective import contrastive
 
 # Of AdamW: it finds the whole leak of twin-masked within 300 steps under every norm; at three times
 # this rate not under LayerNorm or BatchNorm after the sum.

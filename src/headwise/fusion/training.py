@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from headwise.features import ExtractConfig
+from headwise.features.extract import ExtractConfig
 from headwise.fusion.attention import measure_attention
 from headwise.fusion.batches import Batch, Plan, draw_batches
 from headwise.fusion.geometry import nearest, right_neighbours
-from headwise.model import ContrastiveModel
-from headwise.pretrain_config import PretrainConfig, build_model
-from headwise.progress import progress
-from headwise.runs import Run
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig
+from headwise.model.contrastive import ContrastiveModel
+from headwise.runs.directory import Run
+from headwise.runtime.progress import progress
 
 
 def measure_training(

@@ -1,25 +1,23 @@
-"""The config of a pretraining run, and the model that it describes."""
+"""The config of a pretraining run, and how its open settings are resolved."""
 
 import dataclasses
 import logging
 from dataclasses import dataclass, field
 
-from safetensors.torch import load_file
-
-from headwise import augment, checkpoint, encoders, hardware, heads, optim
+from headwise import augment, heads
 from headwise.augment import AugmentConfig
-from headwise.config import chosen, from_dict
-from headwise.convolution import replace_convolutions
+from headwise.config import chosen
 from headwise.data import DataConfig, ImageFiles, Images
-from headwise.encoders import EncoderConfig
+from headwise.encoders import build as encoders
+from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
-from headwise.hardware import Device, Precision
 from headwise.heads import HeadConfig
 from headwise.losses import Method
-from headwise.model import ContrastiveModel
-from headwise.objective import AnchorsConfig, Objective
-from headwise.optim import OptimConfig
-from headwise.runs import Run
+from headwise.model import optim
+from headwise.model.objective import AnchorsConfig, Objective
+from headwise.model.optim import OptimConfig
+from headwise.runtime import hardware
+from headwise.runtime.hardware import Device, Precision
 
 log = logging.getLogger("headwise")
 
@@ -124,40 +122,3 @@ def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
         workers=workers,
         compiled=device == "cuda" if config.compiled is None else config.compiled,
     )
-
-
-def build_model(config: PretrainConfig) -> tuple[PretrainConfig, ContrastiveModel]:
-    """The model of a resolved config, with new weights, on the CPU; and the config with the head's
-    settings chosen too, for the encoder's `p`."""
-    size = chosen(config.augment.size)
-    encoder = encoders.build_encoder(config.encoder, size, config.seed)
-    p = encoders.representation_size(encoder, config.encoder, size)
-    reduced = config.device == "cpu" and config.precision == "bfloat16"
-    if reduced and config.unfolded_convolutions:
-        replace_convolutions(encoder)
-    if reduced and encoders.starves(encoder, size):
-        log.warning(
-            "images of %d px are down to one pixel before the encoder's last strided convolution, "
-            "whose bfloat16 gradient is not reliable on CPUs: using float32; try a larger "
-            "--augment.size",
-            size,
-        )
-        config = dataclasses.replace(config, precision="float32")
-    head = heads.resolve(config.head, p)
-    model = ContrastiveModel(encoder, heads.build_head(head, p, config.seed))
-    return dataclasses.replace(config, head=head), model
-
-
-def load_config(run: Run) -> PretrainConfig:
-    """The run's config.json. Raises `UserError` for unknown keys or wrong values."""
-    return from_dict(PretrainConfig, run.config, str(run.path / "config.json"))
-
-
-def load_model(run: Run) -> tuple[PretrainConfig, ContrastiveModel]:
-    """Encoder and head of a run with the weights of its last checkpoint, on the CPU."""
-    config, model = build_model(load_config(run))
-    path = checkpoint.latest(run.path / "checkpoints")
-    if path is None:
-        raise UserError(f"run {run.path} must have a checkpoint; found none; pretrain it again")
-    model.load_state_dict(load_file(path / "model.safetensors"))
-    return config, model

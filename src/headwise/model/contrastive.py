@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headwise import distributed
 from headwise.heads import Head
+from headwise.runtime import distributed
 
 
 class Outputs(NamedTuple):

@@ -10,7 +10,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from headwise.augment import AugmentConfig
-from headwise.encoders import EncoderConfig, resolve, small_stem, timm_arguments
+from headwise.encoders.build import EncoderConfig, resolve, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import write_atomically
 

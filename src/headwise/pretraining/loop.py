@@ -9,28 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwise import (
-    augment,
-    checkpoint,
-    distributed,
-    encoders,
-    export,
-    hardware,
-    heads,
-    monitoring,
-    rng,
-)
-from headwise.checkpoint import TrainState
+from headwise import augment, heads, rng
 from headwise.config import chosen, to_dict
 from headwise.data import Images, Splits, open_images
+from headwise.encoders import build as encoders
 from headwise.errors import UserError
-from headwise.interrupts import Interrupted, stop_requests
-from headwise.model import Outputs
-from headwise.objective import Anchored, anchor_loss, anchored, contrastive
-from headwise.optim import build_optimizer, learning_rate, peak_learning_rate
-from headwise.pretrain_config import PretrainConfig, build_model, load_config, resolve
-from headwise.progress import progress
-from headwise.runs import Run, refuse_existing
+from headwise.model import checkpoint, export
+from headwise.model.build import build_model
+from headwise.model.checkpoint import TrainState
+from headwise.model.config import PretrainConfig, resolve
+from headwise.model.contrastive import Outputs
+from headwise.model.objective import Anchored, anchor_loss, anchored, contrastive
+from headwise.model.optim import build_optimizer, learning_rate, peak_learning_rate
+from headwise.model.trained import load_config
+from headwise.pretraining import monitoring
+from headwise.runs.directory import Run, refuse_existing
+from headwise.runtime import distributed, hardware
+from headwise.runtime.interrupts import Interrupted, stop_requests
+from headwise.runtime.progress import progress
 
 log = logging.getLogger("headwise")
 

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwise import geometry, rng
+from headwise import rng
 from headwise.augment.views_in_c import library
-from headwise.checkpoint import TrainState
 from headwise.data import Images, ResidentImages, write_skipped
 from headwise.errors import UserError
-from headwise.evaluation.knn import knn_accuracy
-from headwise.features import extract, extract_config
+from headwise.evaluation.protocols.knn import knn_accuracy
+from headwise.evaluation.statistics import geometry
+from headwise.features.extract import extract, extract_config
 from headwise.losses import chosen_method
-from headwise.model import Outputs
-from headwise.pretrain_config import PretrainConfig
-from headwise.runs import Run
+from headwise.model.checkpoint import TrainState
+from headwise.model.config import PretrainConfig
+from headwise.model.contrastive import Outputs
+from headwise.runs.directory import Run
 
 log = logging.getLogger("headwise")
 

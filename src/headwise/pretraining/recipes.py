@@ -4,11 +4,11 @@ import dataclasses
 
 from headwise.augment import AugmentConfig, simclr, simclr_small
 from headwise.data import DataConfig
-from headwise.encoders import SMALL_RESNET, EncoderConfig
+from headwise.encoders.build import SMALL_RESNET, EncoderConfig
 from headwise.errors import UserError, nearest
 from headwise.heads import HeadConfig
-from headwise.optim import OptimConfig
-from headwise.pretrain_config import PretrainConfig
+from headwise.model.config import PretrainConfig
+from headwise.model.optim import OptimConfig
 
 RECIPES = (
     "default",

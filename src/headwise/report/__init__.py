@@ -3,9 +3,9 @@
 Everything here reads only the directory that `headwise compare` or `headwise evaluate` wrote.
 """
 
-from headwise.report.evaluation_page import write_run_report
-from headwise.report.page import write_report
-from headwise.report.table import text_table
-from headwise.report.verdict import plain_result
+from headwise.report.pages.comparison import write_report
+from headwise.report.pages.run import write_run_report
+from headwise.report.prose.comparison import plain_result
+from headwise.report.tables.comparison import text_table
 
 __all__ = ["plain_result", "text_table", "write_report", "write_run_report"]

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from headwise.fusion.limits import LimitCheck, simulated_minimum, simulated_share
-from headwise.fusion.simulation import map_error, simulate
-from headwise.fusion.theory import (
+from headwise.theory.limits import LimitCheck, simulated_minimum, simulated_share
+from headwise.theory.map import (
     Batch,
     Cosines,
     Layer,
@@ -18,6 +17,7 @@ from headwise.fusion.theory import (
     outcome,
     trajectory,
 )
+from headwise.theory.simulation import map_error, simulate
 
 OUTCOMES: tuple[Outcome, ...] = ("no fusion", "fusion", "over-fusion")
 

@@ -11,9 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from headwise.fusion.checks import OUTCOMES, LayerPath, MapPoint, Phases
-from headwise.fusion.theory import Cosines
-from headwise.report.drawing import (
+from headwise.report.plots.drawing import (
     COLOURS,
     INK,
     MUTED,
@@ -23,6 +21,8 @@ from headwise.report.drawing import (
     csv_text,
     finish,
 )
+from headwise.theory.checks import OUTCOMES, LayerPath, MapPoint, Phases
+from headwise.theory.map import Cosines
 
 _REGIONS = ("#e4e6e9", "#8fc9b4", "#f0b48c")
 """Of no fusion, fusion and over-fusion."""

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from headwise.fusion.simulation import simulate
-from headwise.fusion.theory import FUSED, Batch, Cosines, Layer, outcome, trajectory
+from headwise.theory.map import FUSED, Batch, Cosines, Layer, outcome, trajectory
+from headwise.theory.simulation import simulate
 
 _MOST_PER_CLASS = 2.0**20
 _STEPS = 40

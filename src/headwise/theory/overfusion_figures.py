@@ -9,8 +9,8 @@ import torch
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from headwise.fusion.overfusion import Descent, OverfusionDemo, Spectrum
-from headwise.report.drawing import (
+from headwise.report.plots.comparison import power_of_ten
+from headwise.report.plots.drawing import (
     COLOURS,
     DASHES,
     INK,
@@ -20,7 +20,7 @@ from headwise.report.drawing import (
     finish,
     new_axes,
 )
-from headwise.report.figures import power_of_ten
+from headwise.theory.overfusion import Descent, OverfusionDemo, Spectrum
 
 _PRECISIONS: dict[torch.dtype, tuple[str, str, Any]] = {
     torch.float64: ("float64", COLOURS[0], "-"),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.errors import UserError
-from headwise.fusion.theory import Batch, Cosines, Layer
+from headwise.theory.map import Batch, Cosines, Layer
 
 BLOCK_ROWS = 2048
 """Rows of the attention matrix that are held at once."""

@@ -12,20 +12,20 @@ import numpy as np
 from headwise.config import chosen
 from headwise.data import DataConfig, Splits, open_images
 from headwise.errors import UserError
-from headwise.features import ExtractConfig, extract_config
+from headwise.features.extract import ExtractConfig, extract_config
 from headwise.fusion.batches import Plan, draw_batches, plan_batches
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
-from headwise.fusion.theory import Batch, Cosines, fusion_gain, mixed
-from headwise.fusion.trained import (
+from headwise.model.contrastive import ContrastiveModel
+from headwise.model.trained import load_model
+from headwise.runs.directory import Run
+from headwise.theory.map import Batch, Cosines, fusion_gain, mixed
+from headwise.theory.trained import (
     BlockTheory,
     check_head,
     mean_block,
     predicted_weights,
     trained_theory,
 )
-from headwise.model import ContrastiveModel
-from headwise.pretrain_config import load_model
-from headwise.runs import Run
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0)
 """Of colour jitter. (SimCLR on CIFAR: 0.5.)"""

@@ -22,8 +22,10 @@ from headwise.fusion.affinity import (
     masses,
     relabelled,
 )
-from headwise.fusion.simulation import mean_cosines
-from headwise.fusion.theory import (
+from headwise.heads import Head
+from headwise.heads.blocks import Block
+from headwise.heads.layers import Layout, layout
+from headwise.theory.map import (
     Batch,
     Cosines,
     Layer,
@@ -32,9 +34,7 @@ from headwise.fusion.theory import (
     fusion_gain,
     mixed,
 )
-from headwise.heads import Head
-from headwise.heads.blocks import Block
-from headwise.heads.layers import Layout, layout
+from headwise.theory.simulation import mean_cosines
 
 
 class BlockTheory(NamedTuple):

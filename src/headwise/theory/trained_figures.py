@@ -8,11 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from headwise.fusion.limits import LimitCheck, balance_per_class
-from headwise.fusion.studies import StudyPoint
-from headwise.fusion.theory import separation
-from headwise.fusion.trained import BlockTheory
-from headwise.report.drawing import (
+from headwise.report.plots.comparison import line_style
+from headwise.report.plots.drawing import (
     COLOURS,
     MUTED,
     WIDE_INCHES,
@@ -21,8 +18,11 @@ from headwise.report.drawing import (
     finish,
     new_axes,
 )
-from headwise.report.figures import line_style
-from headwise.report.theory_figures import by_place, diagonal
+from headwise.theory.figures import by_place, diagonal
+from headwise.theory.limits import LimitCheck, balance_per_class
+from headwise.theory.map import separation
+from headwise.theory.studies import StudyPoint
+from headwise.theory.trained import BlockTheory
 
 _LIMIT_COLUMNS = (
     "beta", "residual", "a", "b", "classes", "per_class", "width", "predicted", "simulated",

@@ -6,8 +6,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from headwise.errors import UserError
-from headwise.evaluation.metrics import score
-from headwise.evaluation.multilabel import memberships, multilabel_probe
+from headwise.evaluation.probes.multilabel import memberships, multilabel_probe
+from headwise.evaluation.statistics.metrics import score
 
 SETS = ("", "car", "car+person", "dog", "dog+person")
 FEW = (10.0, 1e-2, 1e-4)

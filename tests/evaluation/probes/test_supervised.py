@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch import nn
+from training_subject import coloured, make_subject, same, weights
 
 from headwise.augment import AugmentConfig, resolve, view_batches
 from headwise.data import DataConfig, Splits, open_images
 from headwise.errors import UserError
-from headwise.evaluation.supervised import (
+from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
     accuracies,
@@ -24,9 +25,8 @@ from headwise.evaluation.supervised import (
     train_classifier,
     training_labels,
 )
-from headwise.features import ExtractConfig, Features
+from headwise.features.extract import ExtractConfig, Features
 from headwise.heads import HeadConfig
-from training_subject import coloured, make_subject, same, weights
 
 SHORT = SupervisedConfig(epochs=8, batch_size=16, lr=1.0)
 

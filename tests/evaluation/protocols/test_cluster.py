@@ -12,9 +12,16 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.neighbors import kneighbors_graph
 
 from headwise.errors import UserError
-from headwise.evaluation import cluster as module
-from headwise.evaluation.cluster import ari, assign, cluster, contingency, nmi, spectral_axes
-from headwise.features import Features
+from headwise.evaluation.protocols import cluster as module
+from headwise.evaluation.protocols.cluster import (
+    ari,
+    assign,
+    cluster,
+    contingency,
+    nmi,
+    spectral_axes,
+)
+from headwise.features.extract import Features
 
 NAMES = [
     f"{protocol}{metric}/h"

@@ -7,8 +7,8 @@ from sklearn.metrics import r2_score
 
 from headwise.data.images import Splits, resident_images
 from headwise.errors import UserError
-from headwise.evaluation.factors import factors, ridge_readings
-from headwise.features import Features
+from headwise.evaluation.protocols.factors import factors, ridge_readings
+from headwise.features.extract import Features
 
 
 def images(n: int, seed: int, **more: torch.Tensor):
@@ -101,7 +101,7 @@ def test_r2_is_scikit_learns_but_for_the_mean_which_is_the_training_rows():
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says():
-    from headwise.evaluation.factors import reading_values
+    from headwise.evaluation.protocols.factors import reading_values
 
     x, y = noisy(3000, 0)
     covered = 0

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from training_subject import coloured, make_subject, same, weights
 
 from headwise.data import Splits
 from headwise.errors import UserError
-from headwise.evaluation.finetune import FinetuneConfig, default_taps, finetune
+from headwise.evaluation.protocols.finetune import FinetuneConfig, default_taps, finetune
 from headwise.heads import HeadConfig, build_head
-from training_subject import coloured, make_subject, same, weights
 
 SHORT = FinetuneConfig(epochs=6, scratch_epochs=8, batch_size=16, lrs=(1.0,))
 

@@ -9,15 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from headwise import geometry as measures
 from headwise.augment import AugmentConfig
 from headwise.data import Splits
 from headwise.data.images import resident_images
 from headwise.errors import UserError
-from headwise.evaluation.geometry import between_taps, between_twins, cka_between, geometry
-from headwise.evaluation.subject import Subject, Table
-from headwise.features import ExtractConfig, Features
-from headwise.geometry import (
+from headwise.evaluation.protocols.geometry import (
+    between_taps,
+    between_twins,
+    cka_between,
+    geometry,
+)
+from headwise.evaluation.statistics import geometry as measures
+from headwise.evaluation.statistics.geometry import (
     alignment,
     class_separation,
     effective_rank,
@@ -28,8 +31,10 @@ from headwise.geometry import (
     twin_distances,
     uniformity,
 )
+from headwise.evaluation.subject import Subject, Table
+from headwise.features.extract import ExtractConfig, Features
 from headwise.heads import Head
-from headwise.model import ContrastiveModel
+from headwise.model.contrastive import ContrastiveModel
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -232,8 +237,8 @@ def test_the_protocol_measures_the_test_features_with_intervals():
 
 def test_large_tables_are_measured_on_rows_of_all_parts(monkeypatch):
     """The first rows of a sorted test set would be of a few classes."""
-    monkeypatch.setattr("headwise.evaluation.geometry._ROWS", 100)
-    monkeypatch.setattr("headwise.evaluation.geometry._PAIR_ROWS", 50)
+    monkeypatch.setattr("headwise.evaluation.protocols.geometry._ROWS", 100)
+    monkeypatch.setattr("headwise.evaluation.protocols.geometry._PAIR_ROWS", 50)
     labels = torch.arange(1000) // 100
     x = F.one_hot(labels).float()
     values = found("h", features(x, labels))

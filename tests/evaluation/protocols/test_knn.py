@@ -5,8 +5,8 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch.overrides import TorchFunctionMode
 
 from headwise.errors import UserError
-from headwise.evaluation import knn
-from headwise.features import Features
+from headwise.evaluation.protocols import knn
+from headwise.features.extract import Features
 
 
 def tables(seed: int = 0, n: int = 300, m: int = 120, p: int = 16, classes: int = 5):

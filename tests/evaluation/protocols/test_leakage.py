@@ -8,13 +8,14 @@ from torch import nn
 
 from headwise.data import Splits
 from headwise.data.images import resident_images
-from headwise.evaluation.leakage import leakage, projected
+from headwise.evaluation.protocols.leakage import leakage, projected
 from headwise.evaluation.subject import Subject, Table
-from headwise.evaluation.values import Value
-from headwise.features import Features, extract, extract_config, weights_hash
+from headwise.features.extract import Features, extract, extract_config, weights_hash
 from headwise.heads import Head, HeadConfig, build_head
-from headwise.model import ContrastiveModel
-from headwise.pretrain_config import build_model, resolve
+from headwise.model.build import build_model
+from headwise.model.config import resolve
+from headwise.model.contrastive import ContrastiveModel
+from headwise.runs.results import Value
 
 CLASSES = ("a", "b", "c", "d")
 

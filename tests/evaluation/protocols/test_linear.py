@@ -11,9 +11,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
-from headwise.evaluation.linear import PENALTIES, linear, linear_probe
-from headwise.evaluation.logistic import fit_logistic
-from headwise.features import Features
+from headwise.evaluation.probes.logistic import fit_logistic
+from headwise.evaluation.protocols.linear import PENALTIES, linear, linear_probe
+from headwise.features.extract import Features
 
 FEW = (100.0, 1.0, 1e-2, 1e-4)
 

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from training_subject import coloured, make_subject, same, weights
 
 from headwise.data import Splits
 from headwise.errors import UserError
-from headwise.evaluation.linear_sgd import LinearSgdConfig, linear_sgd
-from training_subject import coloured, make_subject, same, weights
+from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig, linear_sgd
 
 SHORT = LinearSgdConfig(epochs=10, batch_size=16, lr=1.0)
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from planted_subject import in_memory, keeping, planted_subject
 from torch import nn
 
 from headwise.errors import UserError
-from headwise.evaluation.robustness import RobustnessConfig, robustness
-from headwise.features import extract
-from planted_subject import in_memory, keeping, planted_subject
+from headwise.evaluation.protocols.robustness import RobustnessConfig, robustness
+from headwise.features.extract import extract
 
 SIDE = 12
 # Equally light, so that nothing is left of them in a grey image.

@@ -6,14 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training_subject import coloured, make_subject, same, weights
 
 from headwise.data.names import as_names
 from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
-from headwise.evaluation import semi as module
-from headwise.evaluation.semi import SemiConfig, labelled_subset, semi
-from headwise.evaluation.supervised import SupervisedConfig, TapModel, train_classifier
-from training_subject import coloured, make_subject, same, weights
+from headwise.evaluation.probes.supervised import SupervisedConfig, TapModel, train_classifier
+from headwise.evaluation.protocols import semi as module
+from headwise.evaluation.protocols.semi import SemiConfig, labelled_subset, semi
 
 SHORT = SemiConfig(fractions=(0.1, 0.5), epochs=(1, 2), min_steps=20, batch_size=16, lr=1.0)
 

@@ -12,8 +12,8 @@ from scipy.io import savemat
 from headwise.data import ImageFiles, open_images
 from headwise.data.torchvision_files import CALTECH_TRAIN
 from headwise.errors import UserError
-from headwise.evaluation.multilabel import memberships
-from headwise.evaluation.targets import PRESETS, open_target
+from headwise.evaluation.probes.multilabel import memberships
+from headwise.evaluation.protocols.targets import PRESETS, open_target
 
 SIDES = ((10, 8), (8, 10))  # unlike sizes in turn, so that the images stay files
 turns = itertools.cycle(SIDES)

@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from training_subject import coloured, make_subject, same, weights
 
 from headwise.errors import UserError
-from headwise.evaluation.metrics import compare_values, score
-from headwise.evaluation.multilabel import memberships
-from headwise.evaluation.statistics import verdict
-from headwise.evaluation.supervised import SupervisedConfig, TapModel, train_classifier
-from headwise.evaluation.transfer import TransferConfig, open_targets, transfer
-from headwise.model import ContrastiveModel
-from training_subject import coloured, make_subject, same, weights
+from headwise.evaluation.probes.multilabel import memberships
+from headwise.evaluation.probes.supervised import SupervisedConfig, TapModel, train_classifier
+from headwise.evaluation.protocols.transfer import TransferConfig, open_targets, transfer
+from headwise.evaluation.statistics.metrics import compare_values, score
+from headwise.evaluation.statistics.tests import verdict
+from headwise.model.contrastive import ContrastiveModel
 
 LINEAR = {"finetune": False}
 SHORT = {"steps": 40, "batch_size": 32, "lrs": (1.0,)}
@@ -24,7 +24,7 @@ SHORT = {"steps": 40, "batch_size": 32, "lrs": (1.0,)}
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr("headwise.evaluation.statistics.RESAMPLES", 50)
+    monkeypatch.setattr("headwise.evaluation.statistics.tests.RESAMPLES", 50)
 
 
 class Brightness(nn.Module):

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from planted_subject import in_memory, keeping, planted_subject
 from torch import nn
 
 from headwise.data import open_images
 from headwise.errors import UserError
-from headwise.evaluation.altered import altered_features, at_most
-from headwise.evaluation.transformations import PAPER, TASKS, TransformationsConfig, transformations
-from headwise.features import extract
+from headwise.evaluation.protocols.altered import altered_features, at_most
+from headwise.evaluation.protocols.transformations import (
+    PAPER,
+    TASKS,
+    TransformationsConfig,
+    transformations,
+)
+from headwise.features.extract import extract
 from headwise.heads import Head
-from planted_subject import in_memory, keeping, planted_subject
 
 SIDE = 16
 
@@ -64,7 +69,7 @@ def measured(subject, seed=0, **settings):
 @pytest.fixture
 def hasty(monkeypatch):
     """For tests in which it does not matter how well is read."""
-    monkeypatch.setattr("headwise.evaluation.transformations._PATIENCE", 5)
+    monkeypatch.setattr("headwise.evaluation.protocols.transformations._PATIENCE", 5)
 
 
 @pytest.fixture(scope="module")

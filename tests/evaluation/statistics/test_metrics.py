@@ -14,7 +14,7 @@ from sklearn.metrics import (
 )
 
 from headwise.errors import UserError
-from headwise.evaluation.metrics import (
+from headwise.evaluation.statistics.metrics import (
     answers_name,
     average_precision_11,
     compare_values,
@@ -112,8 +112,10 @@ def answers(metric: str, seed: int, *, noise: float, scale: float = 1.0) -> dict
 
 @pytest.mark.parametrize("metric", ["per_class", "map11"])
 def test_systems_that_differ_are_told_apart_and_equal_ones_are_not(metric, monkeypatch):
-    monkeypatch.setattr("headwise.evaluation.statistics.RESAMPLES", 100)
-    monkeypatch.setattr("headwise.evaluation.metrics.paired_score_test", fewer_permutations)
+    monkeypatch.setattr("headwise.evaluation.statistics.tests.RESAMPLES", 100)
+    monkeypatch.setattr(
+        "headwise.evaluation.statistics.metrics.paired_score_test", fewer_permutations
+    )
     good, bad = (
         answers(metric, 0, noise=0.2),
         answers(metric, 1, noise=0.6 if metric != "map11" else 2),
@@ -138,7 +140,7 @@ def test_systems_that_differ_are_told_apart_and_equal_ones_are_not(metric, monke
 
 
 def fewer_permutations(*inputs, seed):
-    from headwise.evaluation.statistics import paired_score_test
+    from headwise.evaluation.statistics.tests import paired_score_test
 
     return paired_score_test(*inputs, seed=seed, permutations=99)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, kstest, permutation_test
 
 from headwise.errors import UserError
-from headwise.evaluation.statistics import (
+from headwise.evaluation.statistics.tests import (
     PairedTest,
     bootstrap,
     paired_permutation_test,
@@ -69,14 +69,14 @@ def test_the_smallest_p_value_counts_the_observed_signs():
 
 
 def test_permutations_in_blocks_are_as_many_as_asked_for(monkeypatch):
-    monkeypatch.setattr("headwise.evaluation.statistics._BLOCK_ELEMENTS", 200)
+    monkeypatch.setattr("headwise.evaluation.statistics.tests._BLOCK_ELEMENTS", 200)
     a = torch.linspace(1, 2, 30)
     test = paired_permutation_test(a, torch.zeros(30), seed=0, permutations=99)
     assert test.p_value == 1 / 100
 
 
 def test_on_null_data_p_values_are_uniform_and_few_differences_are_found(monkeypatch):
-    monkeypatch.setattr("headwise.evaluation.values.RESAMPLES", 10)  # the intervals are not read
+    monkeypatch.setattr("headwise.runs.results.RESAMPLES", 10)  # the intervals are not read
     found = []
     for seed in range(300):
         generator = torch.Generator().manual_seed(seed)
@@ -138,7 +138,7 @@ def test_a_score_that_is_a_mean_gets_the_same_test():
 
 
 def test_a_score_test_is_calibrated_on_null_data(monkeypatch):
-    monkeypatch.setattr("headwise.evaluation.statistics.RESAMPLES", 10)
+    monkeypatch.setattr("headwise.evaluation.statistics.tests.RESAMPLES", 10)
     truth = torch.ones(80).double()
     p_values = [
         paired_score_test(agreement, *pair(80, seed), truth, seed=seed, permutations=99).p_value

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize
 from torch import Tensor
 
-from headwise import hardware
+from headwise.runtime import hardware
 
 # Rows are passed over in blocks that stay in a core's cache between the two products of a step:
 # 1 MiB of float32. On a GPU all at once.

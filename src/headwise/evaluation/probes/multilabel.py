@@ -13,10 +13,10 @@ from torch import Tensor
 
 from headwise.data.split import stratified_split
 from headwise.errors import UserError
-from headwise.evaluation.linear import PENALTIES
-from headwise.evaluation.logistic import fit_logistic, scores
-from headwise.evaluation.metrics import score
-from headwise.features import check_tables
+from headwise.evaluation.probes.logistic import fit_logistic, scores
+from headwise.evaluation.protocols.linear import PENALTIES
+from headwise.evaluation.statistics.metrics import score
+from headwise.features.extract import check_tables
 
 JOINT = "+"
 

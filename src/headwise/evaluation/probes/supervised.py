@@ -11,24 +11,26 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.augment import AugmentConfig, batch_index, view_batches
 from headwise.augment.decoding import Skipped
 from headwise.data import Images
 from headwise.errors import UserError, nearest
-from headwise.evaluation.labels import check_classes, check_seen
-from headwise.evaluation.metrics import accuracy_values
-from headwise.evaluation.values import Value
-from headwise.features import ExtractConfig, Features, extract
+from headwise.evaluation.probes.labels import check_classes, check_seen
+from headwise.evaluation.statistics.metrics import accuracy_values
+from headwise.features.extract import ExtractConfig, Features, extract
 from headwise.heads import Head
-from headwise.model import ContrastiveModel
-from headwise.optim import (
+from headwise.model.build import build_model
+from headwise.model.config import PretrainConfig
+from headwise.model.contrastive import ContrastiveModel
+from headwise.model.optim import (
     OptimConfig,
     build_optimizer,
     learning_rate,
     peak_learning_rate,
 )
-from headwise.pretrain_config import PretrainConfig, build_model
+from headwise.runs.results import Value
+from headwise.runtime import hardware
 
 IGNORED = -100
 """The label of a row that `cross_entropy` leaves out."""

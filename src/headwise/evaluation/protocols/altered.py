@@ -10,8 +10,8 @@ from headwise import rng
 from headwise.augment import normalised, unnormalised, whole_batches
 from headwise.config import chosen
 from headwise.data import Images
-from headwise.features import ExtractConfig, Features, at_taps, collected, finite
-from headwise.model import ContrastiveModel
+from headwise.features.extract import ExtractConfig, Features, at_taps, collected, finite
+from headwise.model.contrastive import ContrastiveModel
 
 Change = Callable[[Float[Tensor, "n 3 s s"], Int64[Tensor, " n"]], Float[Tensor, "n 3 s s"]]
 """From whole images in [0, 1], and their positions among all, to changed ones."""

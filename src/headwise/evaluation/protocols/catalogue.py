@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 from headwise.data import Splits
 from headwise.errors import UserError, nearest
-from headwise.evaluation.cluster import cluster
 from headwise.evaluation.config import PROTOCOLS, EvaluateConfig, Protocol
-from headwise.evaluation.factors import factors
-from headwise.evaluation.finetune import finetune
-from headwise.evaluation.geometry import between_taps, between_twins, geometry
-from headwise.evaluation.knn import knn, knn_self, knn_weighted
-from headwise.evaluation.labels import labelled
-from headwise.evaluation.leakage import leakage
-from headwise.evaluation.linear import linear
-from headwise.evaluation.linear_sgd import linear_sgd
-from headwise.evaluation.robustness import robustness
-from headwise.evaluation.semi import semi
+from headwise.evaluation.probes.labels import labelled
+from headwise.evaluation.protocols.cluster import cluster
+from headwise.evaluation.protocols.factors import factors
+from headwise.evaluation.protocols.finetune import finetune
+from headwise.evaluation.protocols.geometry import between_taps, between_twins, geometry
+from headwise.evaluation.protocols.knn import knn, knn_self, knn_weighted
+from headwise.evaluation.protocols.leakage import leakage
+from headwise.evaluation.protocols.linear import linear
+from headwise.evaluation.protocols.linear_sgd import linear_sgd
+from headwise.evaluation.protocols.robustness import robustness
+from headwise.evaluation.protocols.semi import semi
+from headwise.evaluation.protocols.transfer import transfer
+from headwise.evaluation.protocols.transformations import transformations
 from headwise.evaluation.subject import Subject, Table
-from headwise.evaluation.transfer import transfer
-from headwise.evaluation.transformations import transformations
-from headwise.evaluation.values import Value
+from headwise.runs.results import Value
 
 log = logging.getLogger("headwise")
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.errors import UserError
-from headwise.evaluation.knn import nearest_rows
-from headwise.evaluation.labels import check_classes
-from headwise.evaluation.values import RESAMPLES, Value, mean_value
-from headwise.features import Features, finite
+from headwise.evaluation.probes.labels import check_classes
+from headwise.evaluation.protocols.knn import nearest_rows
+from headwise.features.extract import Features, finite
+from headwise.runs.results import RESAMPLES, Value, mean_value
 
 SPECTRAL_ROWS = 3000
 """The spectral protocol decomposes a dense matrix of so many rows at most."""

@@ -13,10 +13,10 @@ from torch import Tensor
 from headwise import rng
 from headwise.data import Splits
 from headwise.errors import UserError
-from headwise.evaluation.linear import linear_probe
+from headwise.evaluation.protocols.linear import linear_probe
 from headwise.evaluation.subject import shown
-from headwise.evaluation.values import RESAMPLES, Value
-from headwise.features import Features, check_tables
+from headwise.features.extract import Features, check_tables
+from headwise.runs.results import RESAMPLES, Value
 
 _PENALTIES = np.logspace(-2, 5, 15)
 

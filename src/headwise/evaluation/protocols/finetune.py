@@ -11,8 +11,7 @@ from headwise.config import chosen
 from headwise.data import Images
 from headwise.data.split import stratified_split
 from headwise.errors import UserError
-from headwise.evaluation.subject import Subject
-from headwise.evaluation.supervised import (
+from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
     accuracies,
@@ -23,10 +22,11 @@ from headwise.evaluation.supervised import (
     train_classifier,
     training_labels,
 )
-from headwise.evaluation.values import Value
-from headwise.features import ExtractConfig
+from headwise.evaluation.subject import Subject
+from headwise.features.extract import ExtractConfig
 from headwise.heads import Head
-from headwise.model import ContrastiveModel
+from headwise.model.contrastive import ContrastiveModel
+from headwise.runs.results import Value
 
 
 @dataclass(frozen=True, kw_only=True)

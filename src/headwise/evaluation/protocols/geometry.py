@@ -16,11 +16,8 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment import batch_index, view_batches
 from headwise.errors import UserError
-from headwise.evaluation.labels import check_classes
-from headwise.evaluation.subject import Subject
-from headwise.evaluation.values import Value, mean_value
-from headwise.features import Features, all_taps, at_taps, finite
-from headwise.geometry import (
+from headwise.evaluation.probes.labels import check_classes
+from headwise.evaluation.statistics.geometry import (
     class_separation,
     effective_rank,
     feature_std,
@@ -30,6 +27,9 @@ from headwise.geometry import (
     twin_distances,
     uniformity,
 )
+from headwise.evaluation.subject import Subject
+from headwise.features.extract import Features, all_taps, at_taps, finite
+from headwise.runs.results import Value, mean_value
 
 # Of larger test sets, so many rows. Effective rank depends on their number: one for all runs.
 _ROWS = 4096

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor
 
 from headwise.errors import UserError
-from headwise.evaluation.labels import chance, check_classes, check_seen
-from headwise.evaluation.values import Value, mean_value
-from headwise.features import Features, check_tables, finite
+from headwise.evaluation.probes.labels import chance, check_classes, check_seen
+from headwise.features.extract import Features, check_tables, finite
+from headwise.runs.results import Value, mean_value
 
 # Similarities held at once: 64 MiB of float32, whatever the sizes of the tables. A block spans a
 # part of a long training table, so that it has enough test rows to keep the arithmetic busy.

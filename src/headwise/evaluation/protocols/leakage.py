@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from headwise import hardware, rng
-from headwise.evaluation.knn import knn, knn_self
+from headwise import rng
+from headwise.evaluation.protocols.knn import knn, knn_self
 from headwise.evaluation.subject import Subject, Table, tables
-from headwise.evaluation.values import RESAMPLES, Value
-from headwise.features import ExtractConfig, Features
+from headwise.features.extract import ExtractConfig, Features
 from headwise.heads import Head
+from headwise.runs.results import RESAMPLES, Value
+from headwise.runtime import hardware
 
 Order = Literal["shuffled", "sorted", "singleton"]
 """Which images share a batch: any, those of one class, none."""

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from headwise.data.split import balanced_fraction, stratified_split
 from headwise.errors import UserError
-from headwise.evaluation.labels import check_classes, check_seen
-from headwise.evaluation.logistic import fit_logistic, scores
-from headwise.evaluation.metrics import accuracy_values
-from headwise.evaluation.values import Value
-from headwise.features import Features, check_tables
+from headwise.evaluation.probes.labels import check_classes, check_seen
+from headwise.evaluation.probes.logistic import fit_logistic, scores
+from headwise.evaluation.statistics.metrics import accuracy_values
+from headwise.features.extract import Features, check_tables
+from headwise.runs.results import Value
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(5, -6, 45))
 """λ, from large to small."""

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headwise.config import chosen
-from headwise.evaluation.subject import Subject
-from headwise.evaluation.supervised import (
+from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
     accuracies,
@@ -18,7 +17,8 @@ from headwise.evaluation.supervised import (
     predict,
     train_classifier,
 )
-from headwise.evaluation.values import Value
+from headwise.evaluation.subject import Subject
+from headwise.runs.results import Value
 
 
 @dataclass(frozen=True, kw_only=True)

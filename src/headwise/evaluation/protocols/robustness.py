@@ -13,12 +13,12 @@ from headwise import rng
 from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.errors import UserError
-from headwise.evaluation.altered import altered_features, at_most
-from headwise.evaluation.labels import chance, labelled
-from headwise.evaluation.linear import linear_probe
+from headwise.evaluation.probes.labels import chance, labelled
+from headwise.evaluation.protocols.altered import altered_features, at_most
+from headwise.evaluation.protocols.linear import linear_probe
 from headwise.evaluation.subject import Subject
-from headwise.evaluation.values import Value, mean_value
-from headwise.features import Features, extract
+from headwise.features.extract import Features, extract
+from headwise.runs.results import Value, mean_value
 
 Graded = Literal["crop", "colour", "grey", "blur", "noise", "sobel", "cutout"]
 Whole = Literal["flip", "rotation_90", "rotation_180", "rotation_270"]

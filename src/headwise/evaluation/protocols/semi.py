@@ -18,8 +18,7 @@ from headwise.data import Images
 from headwise.data.images import fingerprint
 from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
-from headwise.evaluation.subject import Subject
-from headwise.evaluation.supervised import (
+from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
     accuracies,
@@ -29,8 +28,9 @@ from headwise.evaluation.supervised import (
     train_classifier,
     training_labels,
 )
-from headwise.evaluation.values import Value
+from headwise.evaluation.subject import Subject
 from headwise.files import write_text
+from headwise.runs.results import Value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from headwise.data import DataConfig, Splits, open_images
 from headwise.data.torchvision_sets import data_root
 from headwise.errors import UserError, nearest
-from headwise.evaluation.labels import labelled
-from headwise.evaluation.metrics import METRICS, Metric
+from headwise.evaluation.probes.labels import labelled
+from headwise.evaluation.statistics.metrics import METRICS, Metric
 
 
 class Preset(NamedTuple):

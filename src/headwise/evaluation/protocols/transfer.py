@@ -12,19 +12,14 @@ from typing import Any
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from headwise import hardware
 from headwise.config import chosen
 from headwise.data import ImageFiles, Images
 from headwise.data.split import stratified_split
-from headwise.encoders import build_encoder
+from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
-from headwise.evaluation.labels import chance
-from headwise.evaluation.linear import linear_probe
-from headwise.evaluation.metrics import Metric, answers_name, score
-from headwise.evaluation.multilabel import memberships, multilabel_probe
-from headwise.evaluation.statistics import bootstrap
-from headwise.evaluation.subject import Subject
-from headwise.evaluation.supervised import (
+from headwise.evaluation.probes.labels import chance
+from headwise.evaluation.probes.multilabel import memberships, multilabel_probe
+from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
     check_splits,
@@ -32,9 +27,14 @@ from headwise.evaluation.supervised import (
     train_classifier,
     training_labels,
 )
-from headwise.evaluation.targets import Target, open_target
-from headwise.evaluation.values import Value, mean_value
-from headwise.features import ExtractConfig, Features, extract
+from headwise.evaluation.protocols.linear import linear_probe
+from headwise.evaluation.protocols.targets import Target, open_target
+from headwise.evaluation.statistics.metrics import Metric, answers_name, score
+from headwise.evaluation.statistics.tests import bootstrap
+from headwise.evaluation.subject import Subject
+from headwise.features.extract import ExtractConfig, Features, extract
+from headwise.runs.results import Value, mean_value
+from headwise.runtime import hardware
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,21 +15,22 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from headwise import hardware, rng
+from headwise import rng
 from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.config import chosen
 from headwise.data import Images, Splits
-from headwise.encoders import build_encoder
+from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
-from headwise.evaluation.altered import Change, altered_features, at_most
-from headwise.evaluation.factors import reading_values, ridge_readings
-from headwise.evaluation.labels import chance
+from headwise.evaluation.probes.labels import chance
+from headwise.evaluation.protocols.altered import Change, altered_features, at_most
+from headwise.evaluation.protocols.factors import reading_values, ridge_readings
 from headwise.evaluation.subject import Subject
-from headwise.evaluation.values import Value, mean_value
-from headwise.features import Features
+from headwise.features.extract import Features
 from headwise.heads import Head
-from headwise.model import ContrastiveModel
+from headwise.model.contrastive import ContrastiveModel
+from headwise.runs.results import Value, mean_value
+from headwise.runtime import hardware
 
 Task = Literal["grey", "rotation", "noise", "sobel"]
 TASKS: tuple[Task, ...] = get_args(Task)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.errors import UserError
-from headwise.evaluation.labels import chance
-from headwise.evaluation.statistics import PairedTest, paired_score_test
-from headwise.evaluation.values import RESAMPLES, Value, mean_value
+from headwise.evaluation.probes.labels import chance
+from headwise.evaluation.statistics.tests import PairedTest, paired_score_test
+from headwise.runs.results import RESAMPLES, Value, mean_value
 
 Metric = Literal["top1", "per_class", "map11"]
 METRICS: tuple[Metric, ...] = ("top1", "per_class", "map11")

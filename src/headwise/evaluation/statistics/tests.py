@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.errors import UserError
-from headwise.evaluation.values import RESAMPLES, bootstrap_mean
+from headwise.runs.results import RESAMPLES, bootstrap_mean
 
 Score = Callable[[Tensor, Tensor], float]
 """From the answers to n images and the truth about them, image by image, to one number."""

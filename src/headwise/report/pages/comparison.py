@@ -7,14 +7,22 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from headwise.report.comparison import Comparison, Run, read_comparison
-from headwise.report.drawing import Drawing, style
-from headwise.report.figures import accuracy_bars, curves, factor_heatmap, spectra
-from headwise.report.maps import class_map
-from headwise.report.rendering import render, settings, word, write_page
-from headwise.report.scores import finite, head_scores
-from headwise.report.table import ACCURACY, COST, GEOMETRY, TRAINING, Measure, measured, rows
-from headwise.report.verdict import plain_result
+from headwise.evaluation.statistics.scores import finite, head_scores
+from headwise.report.pages.rendering import render, settings, word, write_page
+from headwise.report.plots.comparison import accuracy_bars, curves, factor_heatmap, spectra
+from headwise.report.plots.drawing import Drawing, style
+from headwise.report.plots.maps import class_map
+from headwise.report.prose.comparison import plain_result
+from headwise.report.reading.comparison import Comparison, Run, read_comparison
+from headwise.report.tables.comparison import (
+    ACCURACY,
+    COST,
+    GEOMETRY,
+    TRAINING,
+    Measure,
+    measured,
+    rows,
+)
 
 Figures = dict[str, list[Drawing]]
 
@@ -30,7 +38,7 @@ def write_report(out: Path) -> Path:
     comparison = read_comparison(out)
     figures = _draw(comparison)
     drawings = [drawing for group in figures.values() for drawing in group]
-    return write_page(out, render("page.html", _values(comparison, figures)), drawings)
+    return write_page(out, render("comparison.html", _values(comparison, figures)), drawings)
 
 
 def _draw(comparison: Comparison) -> Figures:

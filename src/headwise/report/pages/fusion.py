@@ -1,19 +1,19 @@
 """What `headwise fusion` found, as sections of the run's report."""
 
-from headwise.fusion.conclusion import conclusion
 from headwise.heads import HeadConfig
-from headwise.report.drawing import Drawing
-from headwise.report.evaluation_numbers import Evaluation
-from headwise.report.evaluation_table import fusion_table
-from headwise.report.fusion_figures import (
+from headwise.report.pages.section import Section
+from headwise.report.plots.attention import WIDE_HEADS, block_grid, head_grid, token_path
+from headwise.report.plots.drawing import Drawing
+from headwise.report.plots.fusion import (
     gain_by_depth,
     geometry_by_tap,
     mass_by_depth,
     over_training,
 )
-from headwise.report.fusion_maps import WIDE_HEADS, block_grid, head_grid, token_path
-from headwise.report.fusion_numbers import Fusion
-from headwise.report.section import Section
+from headwise.report.prose.fusion import conclusion
+from headwise.report.reading.evaluation import Evaluation
+from headwise.report.reading.fusion import Fusion
+from headwise.report.tables.evaluation import fusion_table
 
 _GAIN_NOTE = (
     "Gain: attention to other images of one’s own class over what a choice at random gives; 1 is "

@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from headwise.evaluation.values import Result
 from headwise.files import write_atomically, write_text
-from headwise.report.drawing import Drawing
+from headwise.report.plots.drawing import Drawing
+from headwise.runs.results import Result
 
 OF_ALL = {
     "value",

@@ -7,18 +7,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from headwise.pretrain_config import load_config
-from headwise.report import evaluation_figures as figures
-from headwise.report.drawing import Drawing, style
-from headwise.report.evaluation_grids import (
+from headwise.model.trained import load_config
+from headwise.report.pages.fusion import fusion_sections
+from headwise.report.pages.rendering import render, settings, word, write_page
+from headwise.report.pages.section import Section
+from headwise.report.plots import evaluation as figures
+from headwise.report.plots.drawing import Drawing, style
+from headwise.report.plots.grids import (
     WIDE_CLASSES,
     confusion_matrix,
     factor_grid,
     most_confused,
     parameter_grid,
 )
-from headwise.report.evaluation_numbers import Evaluation, Number, read_evaluation
-from headwise.report.evaluation_table import (
+from headwise.report.prose.evaluation import leakage_sentence, plain_evaluation
+from headwise.report.reading.evaluation import Evaluation, Number, read_evaluation
+from headwise.report.reading.fusion import read_fusion
+from headwise.report.tables.evaluation import (
     Table,
     differences,
     measures_by_what,
@@ -26,12 +31,7 @@ from headwise.report.evaluation_table import (
     robustness_table,
     transfer_table,
 )
-from headwise.report.evaluation_verdict import leakage_sentence, plain_evaluation
-from headwise.report.fusion_numbers import read_fusion
-from headwise.report.fusion_section import fusion_sections
-from headwise.report.rendering import render, settings, word, write_page
-from headwise.report.section import Section
-from headwise.runs import Run
+from headwise.runs.directory import Run
 
 OTHERS = r"(?!fusion_).*"
 """Measures that are not the fusion lab's, whose sections need its arrays."""
@@ -117,7 +117,7 @@ def write_run_report(run_path: Path) -> Path:
             head = load_config(Run(run_path)).head
             sections += fusion_sections(fusion, head, evaluation)
     drawings = [drawing for section in sections for drawing in section.drawings + section.wide]
-    html = render("evaluation.html", _values(evaluation, sections))
+    html = render("run.html", _values(evaluation, sections))
     return write_page(run_path, html, drawings)
 
 

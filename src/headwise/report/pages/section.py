@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from headwise.report.drawing import Drawing
-from headwise.report.evaluation_table import Table
+from headwise.report.plots.drawing import Drawing
+from headwise.report.tables.evaluation import Table
 
 
 @dataclass(frozen=True, kw_only=True)

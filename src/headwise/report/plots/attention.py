@@ -13,9 +13,16 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 
-from headwise.report.drawing import MUTED, WIDE_INCHES, WIDTH_INCHES, Drawing, csv_text, finish
-from headwise.report.fusion_numbers import Fusion
-from headwise.report.maps import LEGEND_CLASSES, class_handle, class_style
+from headwise.report.plots.drawing import (
+    MUTED,
+    WIDE_INCHES,
+    WIDTH_INCHES,
+    Drawing,
+    csv_text,
+    finish,
+)
+from headwise.report.plots.maps import LEGEND_CLASSES, class_handle, class_style
+from headwise.report.reading.fusion import Fusion
 
 WIDE_HEADS = 8
 """With more attention heads than this their grid takes the width of the page."""

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from headwise.report.comparison import Comparison, Run
-from headwise.report.drawing import COLOURS, DASHES, INK, MUTED, Drawing, finish, new_axes
-from headwise.report.scores import finite, head_scores, score
+from headwise.evaluation.statistics.scores import finite, head_scores, score
+from headwise.report.plots.drawing import COLOURS, DASHES, INK, MUTED, Drawing, finish, new_axes
+from headwise.report.reading.comparison import Comparison, Run
 
 BINS = 60
 """Points of a training curve at most; each is the mean of the steps it stands for."""

@@ -8,10 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from headwise.evaluation.transformations import PAPER, TASKS
-from headwise.report.drawing import COLOURS, INK, MUTED, WIDTH_INCHES, Drawing, finish, new_axes
-from headwise.report.evaluation_numbers import Evaluation, Number
-from headwise.report.figures import line_style, spectrum_figure
+from headwise.evaluation.protocols.transformations import PAPER, TASKS
+from headwise.report.plots.comparison import line_style, spectrum_figure
+from headwise.report.plots.drawing import (
+    COLOURS,
+    INK,
+    MUTED,
+    WIDTH_INCHES,
+    Drawing,
+    finish,
+    new_axes,
+)
+from headwise.report.reading.evaluation import Evaluation, Number
 
 _PROBES = {"linear": ("linear probe", COLOURS[0], "o"), "knn": ("kNN", COLOURS[1], "s")}
 _BASELINES: dict[str, tuple[str, Any]] = {

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from headwise.report.drawing import (
+from headwise.report.plots.drawing import (
     COLOURS,
     DASHES,
     INK,
@@ -24,7 +24,7 @@ from headwise.report.drawing import (
     finish,
     new_axes,
 )
-from headwise.report.fusion_numbers import Fusion, Interval, batch_interval
+from headwise.report.reading.fusion import Fusion, Interval, batch_interval
 
 GEOMETRY = {
     "nn1": ("1-NN, % correct", 100.0),

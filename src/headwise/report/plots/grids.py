@@ -5,11 +5,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from headwise.evaluation.transformations import TASKS
-from headwise.report.drawing import WIDE_INCHES, WIDTH_INCHES, Drawing, finish
-from headwise.report.evaluation_numbers import Evaluation
-from headwise.report.evaluation_table import label
-from headwise.report.figures import heatmap
+from headwise.evaluation.protocols.transformations import TASKS
+from headwise.report.plots.comparison import heatmap
+from headwise.report.plots.drawing import WIDE_INCHES, WIDTH_INCHES, Drawing, finish
+from headwise.report.reading.evaluation import Evaluation
+from headwise.report.tables.evaluation import label
 
 WIDE_CLASSES = 30
 """With more classes the matrix takes the width of the page, so that their names can be read."""

@@ -6,8 +6,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from headwise.report.comparison import Run
-from headwise.report.drawing import COLOURS, MUTED, PAPER, Drawing, finish, new_axes
+from headwise.report.plots.drawing import COLOURS, MUTED, PAPER, Drawing, finish, new_axes
+from headwise.report.reading.comparison import Run
 
 CANVAS_PX = 720
 THUMBNAIL_PX = 38

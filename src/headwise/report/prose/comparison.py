@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from headwise.report.scores import Score, best_and_tied, differs, head_scores, score
+from headwise.evaluation.statistics.scores import Score, best_and_tied, differs, head_scores, score
 
 
 def plain_result(summary: dict[str, Any]) -> list[str]:

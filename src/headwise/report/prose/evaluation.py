@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from headwise.evaluation.statistics import verdict
-from headwise.report.evaluation_numbers import Evaluation, Number
-from headwise.report.verdict import percent
+from headwise.evaluation.statistics.tests import verdict
+from headwise.report.prose.comparison import percent
+from headwise.report.reading.evaluation import Evaluation, Number
 
 ALPHA = 0.05
 """Of all comparisons that a sentence makes together."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from headwise.errors import UserError
-from headwise.evaluation.statistics import PairedTest, paired_permutation_test
-from headwise.evaluation.values import Result
+from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test
 from headwise.files import read_json
-from headwise.runs import Run
+from headwise.runs.directory import Run
+from headwise.runs.results import Result
 
 # Of these a value is a share of test images; other measures have scales of their own.
 _SHARES = re.compile(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headwise.fusion.verdict import estimate
-from headwise.runs import Run
+from headwise.runs.directory import Run
 
 
 class Interval(NamedTuple):

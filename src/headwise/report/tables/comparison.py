@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from headwise.report.scores import best_and_tied, head_scores, is_accuracy, score
+from headwise.evaluation.statistics.scores import best_and_tied, head_scores, is_accuracy, score
 
 Mark = Literal["", "best", "tied"]
 

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from headwise.report.evaluation_numbers import Evaluation, Number, is_share, number_text
-from headwise.report.table import Cell
+from headwise.report.reading.evaluation import Evaluation, Number, is_share, number_text
+from headwise.report.tables.comparison import Cell
 
 _LABELS = {
     "knn": "kNN",

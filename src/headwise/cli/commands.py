@@ -10,16 +10,16 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from headwise.cli.flags import given, long_flags, parse
 from headwise.config import from_dict
 from headwise.data import DataConfig
 from headwise.errors import UserError
 from headwise.files import read_json
-from headwise.hardware import Device, Precision
 from headwise.heads import COMPARED, HeadName
-from headwise.interrupts import Interrupted
-from headwise.parsing import given, long_flags, parse
-from headwise.pretrain_config import PretrainConfig
-from headwise.recipes import recipe
+from headwise.model.config import PretrainConfig
+from headwise.pretraining.recipes import recipe
+from headwise.runtime.hardware import Device, Precision
+from headwise.runtime.interrupts import Interrupted
 
 Flat = arg(name="")  # the fields of a nested config without its name before them
 
@@ -97,15 +97,15 @@ def run(name: str, words: Sequence[str]) -> int:
             case "compare":
                 _compare(words)
             case "evaluate":
-                from headwise.evaluate_command import evaluate_command
+                from headwise.cli.evaluate import evaluate_command
 
                 evaluate_command(words)
             case "fusion":
-                from headwise.fusion_command import fusion_command
+                from headwise.cli.fusion import fusion_command
 
                 fusion_command(words)
             case "theory":
-                from headwise.theory_command import theory_command
+                from headwise.cli.theory import theory_command
 
                 theory_command(words)
             case "embed":
@@ -117,7 +117,7 @@ def run(name: str, words: Sequence[str]) -> int:
 
 
 def _pretrain(words: list[str]) -> None:
-    from headwise.pretraining import pretrain, resume
+    from headwise.pretraining.loop import pretrain, resume
 
     if given(words, "--resume") is not None:
         command = parse("pretrain", Pretrain(), _only_resume(words))
@@ -132,7 +132,7 @@ def _pretrain(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
-    from headwise.comparison import CompareConfig, compare, resume_comparison
+    from headwise.comparison.compare import CompareConfig, compare, resume_comparison
     from headwise.report import plain_result, text_table
 
     if given(words, "--resume") is not None:
@@ -152,7 +152,7 @@ def _compare(words: list[str]) -> None:
 
 
 def _embed(words: list[str]) -> None:
-    from headwise.embedding import embed
+    from headwise.features.table import embed
 
     command = parse("embed", Embed, words)
     rows = embed(

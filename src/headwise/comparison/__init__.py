@@ -1,0 +1,1 @@
+"""Comparing heads: the same encoder, images and draws under each."""

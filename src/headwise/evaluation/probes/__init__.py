@@ -1,0 +1,1 @@
+"""Classifiers on frozen features, and training for the protocols that move the encoder."""

@@ -1,0 +1,1 @@
+"""Pretraining: the loop, what is watched while it runs, and the recipes."""

@@ -1,0 +1,1 @@
+"""The machine: hardware, processes, signals, progress."""

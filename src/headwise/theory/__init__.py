@@ -1,0 +1,1 @@
+"""Attention over a batch as a map: prediction, simulation, limits, trained heads."""
