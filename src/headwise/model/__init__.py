@@ -1,1 +1,1 @@
-"""What is trained: its config, the model, the optimizer, checkpoints, and the encoder that is kept."""
+"""The model: its config, optimizer, checkpoints, and the encoder that is kept."""
