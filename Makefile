@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo bench test check format lock clean
+.PHONY: setup demo bench test check format dist lock clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,12 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Builds, then installs both into fresh environments and trains there; see the script.
+dist: $(STAMP)
+	rm -rf build dist
+	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/python tests/installed.py dist
 
 # Names and versions only: where they come from is the machine's own setting.
 lock:

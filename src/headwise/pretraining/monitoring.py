@@ -127,11 +127,13 @@ def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
     """The run in one line: what the automatic choices came to."""
     model: Any = state.model
     encoder, head = model.encoder, model.head
+    in_c = config.device == "cpu" and config.augment.in_c and library() is not None
     return (
         f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
         f"({config.encoder.stem} stem, p = {encoder.num_features}, {_count(encoder)} parameters); "
         f"head {config.head.name} ({_count(head)} parameters); "
         f"{config.device}, {config.precision}, {torch.get_num_threads()} threads; "
+        f"augmentation in {'C' if in_c else 'torch'}; "
         f"fast: {', '.join(_fast_parts(config, images)) or 'nothing'}"
     )
 
@@ -142,7 +144,6 @@ def _fast_parts(config: PretrainConfig, images: Images) -> list[str]:
     method = chosen_method(config.loss, config.batch_size, config.device)
     parts = {
         "images in memory": isinstance(images, ResidentImages),
-        "augmentation in C": on_cpu and config.augment.in_c and library() is not None,
         "unfolded convolutions": on_cpu
         and config.precision == "bfloat16"
         and config.unfolded_convolutions,
