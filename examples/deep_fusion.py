@@ -119,7 +119,8 @@ def worth(runs: Runs) -> str:
         "|---|" + "---:|" * (2 + len(MEASURES)),
     ]
     for head, found in runs.items():
-        size = sum(p.numel() for p in load_model(found[0])[1].head.parameters())
+        parameters = load_model(found[0])[1].head.parameters()
+        size = sum(p.numel() for p in parameters if p.requires_grad)
         cells = [
             _mean_and_spread([run.results[name]["value"] for run in found]) for name in MEASURES
         ]
