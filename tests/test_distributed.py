@@ -11,11 +11,11 @@ from torch import nn
 
 from headwise.augment.batches import local_rows
 from headwise.heads import HeadConfig, build_head
-from headwise.losses import orthonormal_anchors
+from headwise.losses import orthonormal_directions
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig
 from headwise.model.contrastive import ContrastiveModel, gather_views
-from headwise.model.objective import Anchored, Objective
+from headwise.model.objective import ClassTargets, Objective
 from headwise.pretraining.loop import train_step
 from headwise.runtime import distributed
 
@@ -50,10 +50,10 @@ HEADS = {
     "batch-norm": transformer("joint", "batch"),
     "ffn-matched": HeadConfig(name="ffn-matched", depth=2, width=8, output_size=5),
     "transfusion": HeadConfig(name="transfusion", depth=2, width=32, output_size=5),
-    "anchors": HeadConfig(name="mlp", width=8, output_size=5),
+    "class directions": HeadConfig(name="mlp", width=8, output_size=5),
 }
 OBJECTIVES: dict[str, Objective] = {"transfusion": "affinity"}
-ANCHORED = Anchored(torch.arange(N) % 4 - 1, orthonormal_anchors(3, 5, seed=0), 0.5)
+TARGETS = ClassTargets(torch.arange(N) % 4 - 1, orthonormal_directions(3, 5, seed=0), 0.5)
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -73,7 +73,7 @@ def made(head: HeadConfig) -> TrainState:
 
 def train(name: str) -> dict[str, object]:
     """Three steps on this rank's share of the batches, and what the first of them saw."""
-    head, target = HEADS[name], ANCHORED if name == "anchors" else None
+    head, target = HEADS[name], TARGETS if name == "class directions" else None
     config = PretrainConfig(
         device="cpu",
         precision="float32",

@@ -14,7 +14,12 @@ from headwise.losses import affinity_loss, nt_xent, nt_xent_and_accuracy
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig, resolve
-from headwise.model.objective import AnchorsConfig, anchor_loss, anchored, contrastive
+from headwise.model.objective import (
+    ClassDirectionsConfig,
+    class_direction_loss,
+    class_targets,
+    contrastive,
+)
 from headwise.model.optim import build_optimizer
 from headwise.pretraining import recipes
 from headwise.pretraining.loop import pretrain, train_step
@@ -70,26 +75,28 @@ def images():
     return open_images(DataConfig(spec="builtin:shapes", limit=64))
 
 
-def test_anchors_use_the_asked_share_of_the_labels_of_every_class(images):
-    target = anchored(AnchorsConfig(fraction=0.5, weight=2.0), images.train, 16, seed=0)
+def test_class_directions_use_the_asked_share_of_the_labels_of_every_class(images):
+    target = class_targets(
+        ClassDirectionsConfig(fraction=0.5, weight=2.0), images.train, 16, seed=0
+    )
     known = target.labels >= 0
     assert torch.equal(target.labels[known], images.train.labels[known])
     counts = target.labels[known].bincount(minlength=len(images.train.classes))
     assert counts.sum() == pytest.approx(len(images.train) / 2, abs=len(counts))
     assert counts.max() - counts.min() <= 1
-    assert anchored(AnchorsConfig(), images.train, 16, seed=0) is None
-    # On its anchor every known image costs −1, the least there is, times the weight.
+    assert class_targets(ClassDirectionsConfig(), images.train, 16, seed=0) is None
+    # On the direction of its class every known image costs −1 times the weight, the least.
     index = torch.arange(8)
-    z = target.anchors[images.train.labels[index]].repeat(2, 1)
+    z = target.directions[images.train.labels[index]].repeat(2, 1)
     expected = -2.0 if known[:8].any() else 0.0
-    assert anchor_loss(target, z, index).item() == pytest.approx(expected, abs=1e-5)
+    assert class_direction_loss(target, z, index).item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_step_adds_the_anchors_of_its_own_images(images):
-    config = small(images.train, anchors=AnchorsConfig(fraction=1.0, weight=0.5))
+def test_a_step_adds_the_class_directions_of_its_own_images(images):
+    config = small(images.train, class_directions=ClassDirectionsConfig(fraction=1.0, weight=0.5))
     config, model = build_model(config)
     state = TrainState(model, build_optimizer(config.optim, model))
-    target = anchored(config.anchors, images.train, 128, config.seed)
+    target = class_targets(config.class_directions, images.train, 128, config.seed)
     views = normal(32, 3, 32, 32).float()
     again = build_model(config)[1]
     with torch.no_grad():
@@ -98,27 +105,27 @@ def test_a_step_adds_the_anchors_of_its_own_images(images):
         index = batch_index(len(images.train), 16, 0, config.seed)
         own = images.train.labels[index].repeat(2)
         unit = torch.nn.functional.normalize(z)
-        anchors = -0.5 * (unit * target.anchors[own]).sum(1).mean()
+        pull = -0.5 * (unit * target.directions[own]).sum(1).mean()
     loss = train_step(config, state, views, 1e-3, target)[1]
-    assert loss.item() == pytest.approx((plain + anchors).item(), rel=1e-5)
+    assert loss.item() == pytest.approx((plain + pull).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"fraction": 1.5}, "anchors.fraction must be from 0 to 1; got 1.5"),
-        ({"fraction": 0.5, "weight": 0.0}, "anchors.weight must be positive; got 0.0"),
+        ({"fraction": 1.5}, "class-directions.fraction must be from 0 to 1; got 1.5"),
+        ({"fraction": 0.5, "weight": 0.0}, "class-directions.weight must be positive; got 0.0"),
     ],
 )
-def test_wrong_anchors(values, message):
+def test_wrong_class_directions(values, message):
     with pytest.raises(UserError, match=message):
-        AnchorsConfig(**values)
+        ClassDirectionsConfig(**values)
 
 
-def test_anchors_need_labels(images):
+def test_class_directions_need_labels(images):
     unlabelled = dataclasses.replace(images.train, labels=None, classes=())
     with pytest.raises(UserError, match="needs labelled training images"):
-        anchored(AnchorsConfig(fraction=0.1), unlabelled, 16, seed=0)
+        class_targets(ClassDirectionsConfig(fraction=0.1), unlabelled, 16, seed=0)
 
 
 def test_halves_need_two_images_each():

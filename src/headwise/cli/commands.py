@@ -11,12 +11,11 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from headwise.cli.flags import given, long_flags, parse
-from headwise.config import from_dict
 from headwise.data import DataConfig
 from headwise.errors import UserError
-from headwise.files import read_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.config import PretrainConfig
+from headwise.model.config_file import read_config
 from headwise.pretraining.recipes import recipe
 from headwise.runtime.hardware import Device, Precision
 from headwise.runtime.interrupts import Interrupted
@@ -178,12 +177,7 @@ def _start(name: str, words: list[str], default: str) -> PretrainConfig:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"--config must be a file; {path} does not exist")
-    try:
-        return from_dict(PretrainConfig, read_json(path), str(path))
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"--config {path} must be JSON; {error}") from None
+    return read_config(PretrainConfig, path)
 
 
 def _only_resume(words: list[str]) -> list[str]:

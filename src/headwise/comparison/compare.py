@@ -11,7 +11,6 @@ import torch
 
 from headwise import augment, heads
 from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, learned
-from headwise.config import from_dict, to_dict
 from headwise.data import Splits, open_images
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import labelled
@@ -23,6 +22,7 @@ from headwise.files import read_json, write_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
+from headwise.model.config_file import config_json, read_config
 from headwise.model.trained import load_config
 from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_report
@@ -59,7 +59,7 @@ def compare(
     images = images or open_images(config.pretrain.data)
     for name in config.heads:
         build_model(resolve(_run_config(config, name, config.pretrain.seed), images.train))
-    write_json(out / "config.json", to_dict(config))
+    write_json(out / "config.json", config_json(config))
     views = augment.resolve(config.pretrain.augment, images.train)
     augment.write_sheet(images.train, views, out / "views.png", config.pretrain.seed)
     return _compare(config, out, images, quiet)
@@ -70,7 +70,7 @@ def resume_comparison(out: str | Path, *, quiet: bool = False) -> dict[str, Any]
     path = Path(out) / "config.json"
     if not path.is_file():
         raise UserError(f"--resume must be a comparison's directory; {out} has no config.json")
-    config = from_dict(CompareConfig, read_json(path), str(path))
+    config = read_config(CompareConfig, path)
     return _compare(config, Path(out), open_images(config.pretrain.data), quiet)
 
 

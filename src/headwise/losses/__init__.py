@@ -1,7 +1,7 @@
 """Losses: pure functions of the projections of a whole batch, in float32 whatever the autocast."""
 
 from headwise.losses.affinity import affinity, affinity_loss, js_divergence, target_affinity
-from headwise.losses.anchors import anchor_regression, orthonormal_anchors
+from headwise.losses.class_directions import direction_regression, orthonormal_directions
 from headwise.losses.dense import contrastive_accuracy, contrastive_logits
 from headwise.losses.ntxent import Method, NtXent, chosen_method, nt_xent, nt_xent_and_accuracy
 
@@ -10,13 +10,13 @@ __all__ = [
     "NtXent",
     "affinity",
     "affinity_loss",
-    "anchor_regression",
     "chosen_method",
     "contrastive_accuracy",
     "contrastive_logits",
+    "direction_regression",
     "js_divergence",
     "nt_xent",
     "nt_xent_and_accuracy",
-    "orthonormal_anchors",
+    "orthonormal_directions",
     "target_affinity",
 ]

@@ -14,7 +14,7 @@ from headwise.errors import UserError
 from headwise.heads import HeadConfig
 from headwise.losses import Method
 from headwise.model import optim
-from headwise.model.objective import AnchorsConfig, Objective
+from headwise.model.objective import ClassDirectionsConfig, Objective
 from headwise.model.optim import OptimConfig
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device, Precision
@@ -40,7 +40,7 @@ class PretrainConfig:
     objective: Objective = "nt-xent"
     """The contrastive loss: nt-xent, or affinity (TransFusion's: Jensen-Shannon divergence of the
     squared cosines from the twins; no temperature)."""
-    anchors: AnchorsConfig = field(default_factory=AnchorsConfig)
+    class_directions: ClassDirectionsConfig = field(default_factory=ClassDirectionsConfig)
     loss: Method = "auto"
     """How NT-Xent is computed; the value is the same."""
     seed: int = 0

@@ -1,5 +1,5 @@
-"""What a step minimises: a contrastive loss over the batch, and anchors for the images whose labels
-are known."""
+"""What a step minimises: a contrastive loss over the batch, and a pull towards class directions for
+the images whose labels are known."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -16,50 +16,52 @@ from headwise.losses import (
     Method,
     NtXent,
     affinity_loss,
-    anchor_regression,
     contrastive_accuracy,
     contrastive_logits,
+    direction_regression,
     nt_xent_and_accuracy,
-    orthonormal_anchors,
+    orthonormal_directions,
 )
 
 Objective = Literal["nt-xent", "affinity"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnchorsConfig:
-    """Orthonormal Anchor Regression (arXiv 2403.18699): draws z of images with known labels to
-    their class's anchor, one of as many orthonormal directions as there are classes."""
+class ClassDirectionsConfig:
+    """Orthonormal Anchor Regression (arXiv 2403.18699): pulls the z of images with known labels
+    towards the direction of their class. The directions are orthonormal, one for each class."""
 
     fraction: float = 0.0
-    """Of the training images, of every class alike: those whose labels are used. 0: none."""
+    """Fraction of each class of the training images whose labels are used. 0: none."""
     weight: float = 1.0
-    """Of the anchors beside the contrastive loss."""
+    """Weight of this term; the contrastive loss has weight 1."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction <= 1:
-            raise UserError(f"--anchors.fraction must be from 0 to 1; got {self.fraction}")
+            raise UserError(f"--class-directions.fraction must be from 0 to 1; got {self.fraction}")
         if not 0 < self.weight < float("inf"):
-            raise UserError(f"--anchors.weight must be positive; got {self.weight}")
+            raise UserError(f"--class-directions.weight must be positive; got {self.weight}")
 
 
-class Anchored(NamedTuple):
-    """The labels that the loss may use, and where it draws their images."""
+class ClassTargets(NamedTuple):
+    """The labels that the loss may use, and the direction of each class."""
 
     labels: Int64[Tensor, " n"]
     """Of all training images; -1 where unknown."""
-    anchors: Float[Tensor, "classes d"]
+    directions: Float[Tensor, "classes d"]
     weight: float
 
 
-def anchored(config: AnchorsConfig, images: Images, d: int, seed: int) -> Anchored | None:
-    """The anchors for these images; None where none are asked for. Raises `UserError` for images
-    without labels and for more classes than `d`."""
+def class_targets(
+    config: ClassDirectionsConfig, images: Images, d: int, seed: int
+) -> ClassTargets | None:
+    """The targets for these images; None if the config asks for none. Raises `UserError` for
+    images without labels and for more classes than `d`."""
     if config.fraction == 0:
         return None
     if images.labels is None:
         raise UserError(
-            "--anchors.fraction above 0 needs labelled training images; these have none"
+            "--class-directions.fraction above 0 needs labelled training images; these have none"
         )
     labels = images.labels.cpu()
     kept = labels
@@ -67,7 +69,7 @@ def anchored(config: AnchorsConfig, images: Images, d: int, seed: int) -> Anchor
         known = balanced_fraction(labels, config.fraction, rng.seed_at(seed, "anchored"))
         kept = torch.full_like(labels, -1)
         kept[known] = labels[known]
-    return Anchored(kept, orthonormal_anchors(len(images.classes), d, seed), config.weight)
+    return ClassTargets(kept, orthonormal_directions(len(images.classes), d, seed), config.weight)
 
 
 def contrastive(
@@ -95,9 +97,9 @@ def contrastive(
             return NtXent(affinity_loss(z0, z1), accuracy)
 
 
-def anchor_loss(
-    target: Anchored, z: Float[Tensor, "m d"], index: Int64[Tensor, " n"]
+def class_direction_loss(
+    target: ClassTargets, z: Float[Tensor, "m d"], index: Int64[Tensor, " n"]
 ) -> Float[Tensor, ""]:
-    """The anchors' part of the loss, for the two views of the images at `index`."""
+    """The class directions' part of the loss, for the two views of the images at `index`."""
     labels = target.labels[index].repeat(2).to(z.device)
-    return target.weight * anchor_regression(z, labels, target.anchors.to(z))
+    return target.weight * direction_regression(z, labels, target.directions.to(z))

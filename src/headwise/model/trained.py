@@ -2,18 +2,18 @@
 
 from safetensors.torch import load_file
 
-from headwise.config import from_dict
 from headwise.errors import UserError
 from headwise.model import checkpoint
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig
+from headwise.model.config_file import read_config
 from headwise.model.contrastive import ContrastiveModel
 from headwise.runs.directory import Run
 
 
 def load_config(run: Run) -> PretrainConfig:
     """The run's config.json. Raises `UserError` for unknown keys or wrong values."""
-    return from_dict(PretrainConfig, run.config, str(run.path / "config.json"))
+    return read_config(PretrainConfig, run.path / "config.json")
 
 
 def load_model(run: Run) -> tuple[PretrainConfig, ContrastiveModel]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwise import augment, heads, rng
-from headwise.config import chosen, to_dict
+from headwise.config import chosen
 from headwise.data import Images, Splits, open_images
 from headwise.encoders import build as encoders
 from headwise.errors import UserError
@@ -18,8 +18,9 @@ from headwise.model import checkpoint, export
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig, resolve
+from headwise.model.config_file import config_json
 from headwise.model.contrastive import Outputs
-from headwise.model.objective import Anchored, anchor_loss, anchored, contrastive
+from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
 from headwise.model.optim import build_optimizer, learning_rate, peak_learning_rate
 from headwise.model.trained import load_config
 from headwise.pretraining import monitoring
@@ -48,7 +49,7 @@ def pretrain(
     with distributed.process_group(hardware.resolve_device(config.device)):
         config, state, train, target = _prepare(config, images)
         if distributed.rank() == 0:
-            Run.create(out, to_dict(config), config.device)
+            Run.create(out, config_json(config), config.device)
             seed = rng.seed_at(config.seed, "sheet")
             augment.write_sheet(train, config.augment, out / "views.png", seed)
         distributed.barrier()
@@ -78,7 +79,7 @@ def resume(out: str | Path, images: Splits | None = None, *, quiet: bool = False
 
 def _prepare(
     config: PretrainConfig, images: Splits | None
-) -> tuple[PretrainConfig, TrainState, Images, Anchored | None]:
+) -> tuple[PretrainConfig, TrainState, Images, ClassTargets | None]:
     if config.keep_freed_memory:
         hardware.keep_freed_memory()
     train = (images or open_images(config.data)).train
@@ -100,7 +101,9 @@ def _prepare(
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
     size = chosen(config.augment.size)
     p = encoders.representation_size(model.encoder, config.encoder, size)
-    target = anchored(config.anchors, train, config.head.output_size or p, config.seed)
+    target = class_targets(
+        config.class_directions, train, config.head.output_size or p, config.seed
+    )
     model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compiled:
         model.compile_encoder()
@@ -113,7 +116,7 @@ def train_step(
     state: TrainState,
     views: Float[Tensor, "m 3 s s"],
     rate: float,
-    target: Anchored | None = None,
+    target: ClassTargets | None = None,
 ) -> tuple[Outputs, Float[Tensor, ""], Float[Tensor, ""]]:
     """One step of the optimizer on two views of a batch: the outputs, the loss and the contrastive
     accuracy. Loss, gradient and weights are those of the whole batch over all ranks."""
@@ -130,7 +133,7 @@ def train_step(
     )
     if target is not None:
         index = augment.batch_index(len(target.labels), config.batch_size, state.step, config.seed)
-        loss = loss + anchor_loss(target, z, index)
+        loss = loss + class_direction_loss(target, z, index)
     state.optimizer.zero_grad()
     loss.backward()
     distributed.average_gradients(state.model.parameters())
@@ -146,7 +149,7 @@ def _loop(
     run: Run,
     images: Images,
     state: TrainState,
-    target: Anchored | None,
+    target: ClassTargets | None,
     *,
     quiet: bool,
 ) -> None:

@@ -1,0 +1,48 @@
+"""config.json: configs as files, with a version, and older layouts lifted to today's."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headwise.config import from_dict, to_dict
+from headwise.errors import UserError
+from headwise.files import read_json
+
+CONFIG_VERSION = 2
+"""The layout of config.json. Headwise 0.1 wrote no version: that is layout 1."""
+
+Config = TypeVar("Config")
+
+
+def config_json(config: Any) -> dict[str, Any]:
+    """A config as config.json holds it: with the version of the layout."""
+    return {"version": CONFIG_VERSION, **to_dict(config)}
+
+
+def read_config(kind: type[Config], path: Path) -> Config:
+    """The config in a file of today's layout or of an older one.
+
+    Raises `UserError` for a file that is not JSON, for unknown keys and for wrong values.
+    """
+    try:
+        values = read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} must be JSON; {error}") from None
+    return from_dict(kind, lifted(values, path), str(path))
+
+
+def lifted(values: Any, path: Path) -> Any:
+    """The settings of a config.json in today's layout, without the version."""
+    if not isinstance(values, dict):
+        return values
+    version = values.get("version", 1)
+    if version not in (1, CONFIG_VERSION):
+        raise UserError(
+            f"{path} must have version {CONFIG_VERSION} or an older one; got {version!r}; "
+            "it needs a newer headwise"
+        )
+    values = {key: value for key, value in values.items() if key != "version"}
+    if version == 1:
+        for tree in (values, values.get("pretrain")):  # a comparison's runs are under `pretrain`
+            if isinstance(tree, dict) and "anchors" in tree:
+                tree["class_directions"] = tree.pop("anchors")
+    return values
