@@ -1,4 +1,4 @@
-"""Random views: ours, torchvision v2, PIL as lightly uses it, and kornia, with one policy."""
+"""Random views by Headwise, torchvision v2, PIL as lightly uses it, and kornia, with one policy."""
 
 import argparse
 import statistics
@@ -21,7 +21,7 @@ from peers import kornia_transform, lightly_transform, per_image_batches, torchv
 CASES = ((32, 32, 256), (96, 96, 128), (224, 224, 64), (224, 256, 64))
 
 Batches = Iterator[int]
-"""Makes a batch of views at each turn, and says how many."""
+"""Makes a batch of views at each step, and gives their number."""
 
 
 def ours(images: ResidentImages, config: AugmentConfig, batch: int) -> Batches:
@@ -67,7 +67,7 @@ CONTENDERS = {"ours": ours, "torchvision v2": torchvision, "PIL": pil, "kornia":
 
 
 def views_per_second(batches: Batches, at_least_seconds: float) -> float:
-    """Without the first batch."""
+    """The rate after the first batch."""
     with closing(batches):
         next(batches)
         synchronise()
@@ -79,7 +79,7 @@ def views_per_second(batches: Batches, at_least_seconds: float) -> float:
 
 
 def bandwidth(device: str) -> float:
-    """Bytes a second, read and written, of a copy of a tensor larger than any cache."""
+    """Bytes read and written per second while a tensor larger than any cache is copied."""
     source = torch.ones(2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = alternate({"copy": lambda: target.copy_(source)})
@@ -114,12 +114,13 @@ def main() -> None:
         rows.append([f"{size} of {image_px}", *medians, *ratios, medians[0] * ideal_bytes / copied])
     print("## Augmentation\n")
     print(
-        "Views a second, normalised floats from images in memory, with SimCLR's policy: colour at "
-        "half strength and no blur at 32 px, full strength and blur above. Ours and kornia: a "
-        f"batch at a time on the {device}. torchvision v2 (on tensors) and PIL (lightly's "
-        "transform): an image at a time, in a worker process a core. Last column: what ours would "
-        "move if it read each image once (uint8) and wrote each view once (float32), over the "
-        f"{copied / 1e9:.1f} GB/s of a plain copy.\n"
+        "Views a second: normalised floats made from images in memory, with SimCLR's policy. At "
+        "32 px the policy has colour at half strength and no blur; at larger sizes it has full "
+        f"strength and blur. Ours and kornia process a batch at a time, on the {device}. "
+        "torchvision v2 (on tensors) and PIL (lightly's transform) process an image at a time, in "
+        "one worker process per core. The last column counts the bytes that ours would move if it "
+        "read each image once (uint8) and wrote each view once (float32), and divides their rate "
+        f"by the {copied / 1e9:.1f} GB/s of a plain copy.\n"
     )
     others = list(CONTENDERS)[1:]
     ratio_names = [f"ours / {name}" for name in others]

@@ -1,5 +1,5 @@
-"""Who takes part in `step.py`: each prepares itself for a case and returns a function that measures
-images a second."""
+"""The contenders of `step.py`: each is a function that prepares a case, and returns a function that
+measures images a second."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ from peers import lightly_step, lightly_transform, per_image_batches
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, on images of which side, and for how many timed steps."""
+    """What is trained, the side of the images, and the number of timed steps."""
 
     config: PretrainConfig
     image_px: int
@@ -36,7 +36,7 @@ class Case:
 
 
 def images_of(case: Case) -> ResidentImages:
-    """As many as the timed steps take: of CIFAR-10 where it is there and fits, else noise."""
+    """As many images as the timed steps take: of CIFAR-10 if it is there and fits, else noise."""
     n, px = case.steps * case.config.batch_size, case.image_px
     path = data("cifar10")
     if path and px == 32:
@@ -46,7 +46,7 @@ def images_of(case: Case) -> ResidentImages:
 
 
 def ours(case: Case) -> Callable[[], float]:
-    """`pretrain` itself, two epochs of it, by the records at the end of each."""
+    """Two epochs of `pretrain` itself, timed by the records at the end of each epoch."""
     images = Splits(images_of(case), None)
     config = dataclasses.replace(
         case.config, epochs=2, knn_every=0, checkpoint_every=2, log_every=10**9
@@ -69,7 +69,7 @@ def lightly(case: Case, *, reduced: bool = False) -> Callable[[], float]:
     pictures = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in images.pixels]
 
     def measured() -> float:
-        # More batches than are timed, so that the workers have work until the end.
+        # More batches than are timed, so that the workers are busy until the end.
         count = case.lightly_steps + 1 + 4 * hardware.usable_cores()
         batches = iter(per_image_batches(pictures, transform, config.batch_size, count))
         step(next(batches))
@@ -79,8 +79,8 @@ def lightly(case: Case, *, reduced: bool = False) -> Callable[[], float]:
 
 
 def limit(case: Case) -> Callable[[], float]:
-    """The encoder's forward, backward and optimizer step on views that are there already, in the
-    precision, layout and memory settings of ours."""
+    """Forward pass, backward pass and optimizer step of the encoder, on views that are in memory
+    already, with the precision, layout and memory settings of ours."""
     hardware.keep_freed_memory()
     config, model = build_model(resolve(case.config, images_of(case)))
     model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -97,7 +97,7 @@ def limit(case: Case) -> Callable[[], float]:
         optimizer.step()
 
     def measured() -> float:
-        rate(step, case.steps, config.batch_size)  # as the first epoch of ours: memory settles
+        rate(step, case.steps, config.batch_size)  # a warm-up, like the first epoch of ours
         return rate(step, case.steps, config.batch_size)
 
     return measured

@@ -1,5 +1,5 @@
-"""The cost model of docs/performance.md against measurements: one size sets the rate, the others
-are predicted from it."""
+"""The cost model of docs/performance.md against measurements: one size sets the rate, and the other
+sizes are predicted from it."""
 
 import argparse
 import dataclasses
@@ -17,13 +17,13 @@ from headwise.model.config import PretrainConfig, resolve
 from measure import table, time_and_memory
 from step import case_of
 
-# Image side and batch size; the first sets the rate.
+# Image side in pixels and batch size; the first pair sets the rate.
 ENCODER = ((32, 256), (32, 64), (32, 512), (48, 128), (64, 64))
 IMAGES, D = (2048, 512, 4096, 8192), 128
 
 
 def encoder_rows() -> list[list[object]]:
-    """Images a second of the encoder's step: 3 × the forward's operations, for two views."""
+    """Images a second of the encoder's step: 3 × the operations of the forward pass, two views."""
     rows: list[list[object]] = []
     rate = 0.0
     for px, batch in ENCODER:
@@ -51,7 +51,7 @@ def loss(n: int) -> Callable[[], None]:
 
 
 def loss_rows() -> list[list[object]]:
-    """Three matrix products of 2·(2n)²·d operations; one tile, and four tables of [2n d]."""
+    """Three matrix products of 2·(2n)²·d operations; memory of one tile and four tables [2n d]."""
     rows: list[list[object]] = []
     rate = 0.0
     for n in IMAGES:
@@ -70,8 +70,10 @@ def main() -> None:
     rows = loss_rows() + encoder_rows()
     print("## The cost model\n")
     print(
-        "Predictions of docs/performance.md from the rate of the first size of each kind, and "
-        "what was measured.\n"
+        "Predictions of the cost model in [performance.md](performance.md#what-training-costs), "
+        "and measurements. The first size of each kind sets the rate of the predictions. The rows "
+        "of NT-Xent measure the tiled loss of the section *NT-Xent* once more, in processes of "
+        "their own and without turns.\n"
     )
     print(table(["", "predicted", "measured", "measured / predicted"], rows))
 

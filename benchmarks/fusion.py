@@ -37,7 +37,7 @@ def prepare(images: int, *, whole: bool) -> Callable[[], None]:
                 pass
 
     few = torch.cat([h[:32], h[images : images + 32]])
-    work(Batch(few, labels[:32]))  # libraries set themselves up
+    work(Batch(few, labels[:32]))  # libraries initialise at the first call
     return partial(work, Batch(h, labels))
 
 
@@ -57,11 +57,11 @@ def main() -> None:
     ]
     print("## Fusion\n")
     print(
-        f"One batch on the {hardware.resolve_device('auto')}: 10 blocks of 16 attention heads, "
-        f"width 256, joint, float32, {CLASSES} classes, {PERMUTATIONS} permutations of the labels. "
-        "Two views of every image. The whole analysis has the controls (untrained, uniform, h), "
-        "geometry at every tap and the pictures' data too. MiB: the most at any time beyond the "
-        "head and h.\n"
+        f"One batch on the {hardware.resolve_device('auto')}, with two views of every image: 10 "
+        f"blocks of 16 attention heads, width 256, context joint, float32, {CLASSES} classes, "
+        f"{PERMUTATIONS} permutations of the labels. The whole analysis also includes the controls "
+        "(untrained, uniform, h), the geometry at every tap and the data of the pictures. MiB: "
+        f"peak memory beyond the head and h. Rounds: {flags.rounds}.\n"
     )
     print(table(["", "images", "seconds", "MiB"], rows))
 

@@ -1,4 +1,4 @@
-"""The Transformer head over a batch: time and memory of forward and backward against its tokens."""
+"""The Transformer head over a batch: time and memory of a forward and backward pass by tokens."""
 
 import argparse
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def prepare(name: str, tokens: int) -> Callable[[], None]:
             z = head(h)
         z.float().square().mean().backward()
 
-    work(h[:64])  # libraries set themselves up at the first call
+    work(h[:64])  # libraries initialise at the first call
     return work
 
 
@@ -56,11 +56,12 @@ def main() -> None:
         rows.append(row)
     print("## The Transformer head\n")
     print(
-        f"Forward and backward on the {device}, "
-        f"{hardware.resolve_precision('auto', device)}, p = {P}, every token attending to all; a "
-        "token is a view. Default: 4 blocks, pre-norm. As published: 10 blocks, post-norm. MiB: "
-        "the most at any time beyond the weights and h. Left out: what would take more than "
-        f"{flags.seconds:.0f} s.\n"
+        f"Forward and backward pass on the {device}, in "
+        f"{hardware.resolve_precision('auto', device)}, with p = {P}. A token is a view, and every "
+        "token attends to all tokens. Default: 4 pre-norm blocks. As published: 10 post-norm "
+        "blocks, but with queries, keys and values projected once. MiB: peak memory beyond the "
+        f"weights and h. Rounds: {flags.rounds}. Sizes that would take more than "
+        f"{flags.seconds:.0f} s are left out.\n"
     )
     columns = [f"{name}, {unit}" for name in CONFIGS for unit in ("s", "MiB")]
     print(table(["tokens", *columns], rows))

@@ -1,4 +1,4 @@
-"""Image files: JPEGs decoded and cut to two random views of 224 px, and long folders listed."""
+"""Image files: decode JPEGs and cut two random views of 224 px; list folders with many paths."""
 
 import argparse
 import functools
@@ -33,7 +33,7 @@ CONFIG = AugmentConfig(
 
 
 def photographs(n: int) -> list[bytes]:
-    """JPEG files: ImageNet's where they are, else smooth noise of their usual size."""
+    """JPEG files of ImageNet if they are there, otherwise smooth noise of their usual size."""
     path = data("imagenet_sample_100_orig.zip")
     if path:
         with zipfile.ZipFile(path) as file:
@@ -69,7 +69,7 @@ def by_torchvision(files: list[bytes]) -> None:
 
 
 class TwoViews:
-    """As its users make two views with torchvision: one decoded image, cut twice."""
+    """The usual way to make two views with torchvision: decode an image once, cut it twice."""
 
     def __init__(self) -> None:
         self.view = Compose([RandomResizedCrop(SIZE), PILToTensor()])
@@ -174,8 +174,8 @@ def listings(folder: Path, counts: list[int]) -> str:
 
 
 def listing(folder: Path, n: int, each: int = 1000) -> list[float]:
-    """Seconds of the first opening and of the next, each in a process of its own, and by how many
-    MiB its peak of memory grows. The files are links to one small JPEG a folder."""
+    """Seconds of the first opening and of the next, each in its own process, and the growth of peak
+    memory in MiB. The files are hard links: each folder holds one small JPEG under many names."""
     image = Image.linear_gradient("L").resize((160, 160)).convert("RGB")
     for start in range(0, n, each):
         inside = folder / f"class-{start // each:04}"
@@ -183,7 +183,7 @@ def listing(folder: Path, n: int, each: int = 1000) -> list[float]:
         image.save(inside / "000.jpg")
         for i in range(1, min(each, n - start)):
             os.link(inside / "000.jpg", inside / f"{i:03}.jpg")
-    time.sleep(2.5)  # what changed this moment is not kept
+    time.sleep(2.5)  # a folder that has just changed is not kept in the cache
     prepare = functools.partial(
         functools.partial, open_images, DataConfig(spec=str(folder), resident_mib=0)
     )
@@ -200,6 +200,13 @@ def main() -> None:
     torch.set_num_threads(1)
     counts = [*flags.paths, *([1_000_000] if flags.million else [])]
     print("## Loading\n", flush=True)
+    print(
+        f"JPEG files are decoded and cut to random views of {SIZE} px. First table: one core. "
+        "Second table: whole loaders with worker processes. Third table: a folder with many paths "
+        "is opened for the first time and then again, in a new process each, measured once; MiB "
+        "is the growth of peak memory.\n",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as name:
         os.environ["HEADWISE_CACHE"] = str(Path(name) / "cache")
         files = photographs(flags.images)

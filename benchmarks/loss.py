@@ -1,4 +1,4 @@
-"""NT-Xent, forward and backward: time and memory against n, ours and others'."""
+"""NT-Xent, forward and backward pass: time and memory against n, ours and those of others."""
 
 import argparse
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from headwise.losses import nt_xent
 from headwise.runtime import hardware
 from measure import MIB, alternate, table, time_and_memory
 
-# Beyond it one is out of the question: its memory grows with n³ (17 GiB at 512).
+# The largest n at which a contender is measured: its memory grows with n³ (17 GiB at 512).
 LARGEST = {"pytorch-metric-learning": 128}
 D = 128
 TEMPERATURE = 0.5
@@ -30,7 +30,7 @@ def autocast_dense(z0: Tensor, z1: Tensor) -> Tensor:
 
 
 def names(device: str) -> list[str]:
-    """Ours that `auto` takes for large n comes first."""
+    """The contenders; the first is the method that `auto` takes for large n."""
     fused = ["fused", "fused, bfloat16 z"] if device == "cuda" else []
     dense = ["dense, autocast"] if device == "cuda" else []
     return [*fused, "tiled", "dense", *dense, "lightly", "pytorch-metric-learning"]
@@ -64,7 +64,7 @@ def prepare(name: str, n: int, device: str) -> Callable[[], None]:
             leaf.grad = None
         loss(leaves[0][:size], leaves[1][:size]).backward()
 
-    work(16)  # libraries set themselves up at the first call
+    work(16)  # libraries initialise at the first call
     return work
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     times, memory = dict.fromkeys(fits, 0.0), dict.fromkeys(fits, 0.0)
     rows, before = [], 1
     for n in sorted(flags.sizes):
-        growth = (n / before) ** 2  # at most
+        growth = (n / before) ** 2  # an upper bound
         limit = 0.8 * available_mib(device)
         fits = [
             name
@@ -108,9 +108,11 @@ def main() -> None:
         before = n
     print("## NT-Xent\n")
     print(
-        f"Forward and backward on the {device}, float32, d = {D}, τ = {TEMPERATURE}, n images (2n "
-        "projections). MiB: the most at any time beyond the projections. Left out: what would "
-        f"take more than {flags.seconds:.0f} s, or the memory there is.\n"
+        f"Forward and backward pass on the {device}, in float32, with d = {D}, τ = {TEMPERATURE} "
+        "and n images (2n projections). MiB: peak memory beyond the projections, measured once. "
+        f"Rows that would take more than {flags.seconds:.0f} s, or more memory than there is, are "
+        "left out. pytorch-metric-learning is measured at n = 128 only, because its memory grows "
+        "with n³.\n"
     )
     print(table(["n", "", "ms", f"/ {ours}", "MiB"], rows))
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in alternation, peak memory, tables, the machine in words."""
+"""Tools of the benchmarks: alternating timing, peak memory, tables, the machine in words."""
 
 import multiprocessing
 import os
@@ -18,8 +18,8 @@ MIB = 2**20
 
 
 def data(name: str) -> Path | None:
-    """A set of real images in $HEADWISE_DATA, or in ../shared/data beside the checkout; None where
-    it is not there."""
+    """A set of real images in $HEADWISE_DATA, or in ../shared/data beside the checkout; None if it
+    is not there."""
     beside = Path(__file__).parents[2] / "shared" / "data"
     path = Path(os.environ.get("HEADWISE_DATA") or beside) / name
     return path if path.exists() else None
@@ -27,7 +27,7 @@ def data(name: str) -> Path | None:
 
 def alternate(functions: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
     """Median seconds of each function: a warm-up call each, then `rounds` calls in alternation, so
-    that what else the machine does meets all of them alike."""
+    that other work on the machine affects all functions equally."""
 
     def timed(function: Callable[[], object]) -> Callable[[], float]:
         return lambda: seconds(function)
@@ -39,7 +39,7 @@ def alternate(functions: dict[str, Callable[[], object]], rounds: int = 5) -> di
 
 
 def in_turn(functions: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each function returned in each round; every round starts with another of them."""
+    """The values that each function returned, by round; each round starts with another function."""
     names = list(functions)
     values: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
@@ -50,7 +50,7 @@ def in_turn(functions: dict[str, Callable[[], float]], rounds: int) -> dict[str,
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Of one call, work queued on a GPU included."""
+    """Seconds of one call, including work queued on a GPU."""
     synchronise()
     start = time.perf_counter()
     function()
@@ -66,11 +66,11 @@ def synchronise() -> None:
 def time_and_memory(
     prepare: Callable[[], Callable[[], object]], rounds: int = 3
 ) -> tuple[float, float]:
-    """Median seconds of the work that `prepare()` returns, and the MiB that it needs at its peak
-    beyond what was there before (on the GPU, where one is in use).
+    """Median seconds of the work that `prepare()` returns, and its peak memory in MiB beyond the
+    memory in use before (on the GPU if one is in use).
 
-    All of it happens in a fresh process, so `prepare` must be picklable (a `partial` of a module's
-    function). Raises `BrokenProcessPool` where the system ends that process for want of memory.
+    Everything happens in a new process, so `prepare` must be picklable (a `partial` of a module's
+    function). Raises `BrokenProcessPool` if the system ends that process because memory runs out.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_time_and_memory, prepare, rounds).result()
@@ -86,7 +86,7 @@ def _time_and_memory(
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
-        # Linux counts the peak anew once this is written.
+        # Writing this resets the peak that Linux records.
         Path("/proc/self/clear_refs").write_text("5")
         before = _resident("VmRSS")
     taken = statistics.median(seconds(work) for _ in range(rounds))
@@ -100,7 +100,7 @@ def _resident(name: str) -> int:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A markdown table; numbers with three digits that count, thousands apart, to the right."""
+    """A Markdown table. Numbers have three significant digits and are aligned to the right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
@@ -112,7 +112,7 @@ def _cell(value: object) -> str:
 
 
 def machine() -> str:
-    """Hardware, versions and commit, in a sentence each."""
+    """Hardware, versions and commit, in words."""
     found = runs.environment("cpu")
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"

@@ -1,4 +1,4 @@
-"""The peers as their documentation has them, with the policy, encoder and optimizer of ours."""
+"""Other libraries, used as their documentation says, with our policy, encoder and optimizer."""
 
 import dataclasses
 import multiprocessing
@@ -35,7 +35,7 @@ class Transformed(Dataset):
 def per_image_batches(
     images: Sequence[Any], transform: Callable[[Any], list[Tensor]], batch_size: int, batches: int
 ) -> DataLoader:
-    """Both views of so many batches, made an image at a time by one worker process a core."""
+    """Both views of `batches` batches, made one image at a time by one worker process per core."""
     return DataLoader(
         Transformed(images, transform),
         batch_size,
@@ -58,7 +58,7 @@ def lightly_transform(config: AugmentConfig) -> Callable[[Any], list[Tensor]]:
 
 
 def torchvision_transform(config: AugmentConfig) -> Callable[[Tensor], list[Tensor]]:
-    """torchvision's v2 transforms on a uint8 tensor; floats come last, as its guide advises."""
+    """torchvision's v2 transforms on a uint8 tensor; conversion to float comes last, as advised."""
     from torchvision.transforms import v2
 
     size = chosen(config.size)
@@ -96,12 +96,12 @@ def kornia_transform(config: AugmentConfig) -> nn.Module:
 
 
 def lightly_step(config: PretrainConfig, *, reduced: bool) -> Callable[[list[Tensor]], None]:
-    """The training step of lightly's SimCLR example. `reduced`: its forward under bfloat16
-    autocast, which the example has not."""
+    """The training step of lightly's SimCLR example. `reduced`: the forward pass under bfloat16
+    autocast, which the example does not have."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
 
-    # The library's own convolutions, also under bfloat16: ours are no part of the peer.
+    # torch's own convolutions, also under bfloat16: ours do not belong to the other library.
     plain = dataclasses.replace(config, unfolded_convolutions=False)
     encoder: Any = build_model(plain)[1].encoder
     p = encoder.num_features

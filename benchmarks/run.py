@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, into one page (`make bench`)."""
+"""Run all benchmarks, one after the other, and write one page (`make bench`)."""
 
 import argparse
 import subprocess
@@ -9,7 +9,7 @@ from headwise.files import write_text
 from measure import machine
 
 HERE = Path(__file__).parent
-# Each script, and what it is called with for a short run.
+# Each script, with its arguments for a short run.
 SCRIPTS = {
     "step": ("--encoders", "resnet-small", "resnet18", "--rounds", "2"),
     "parts": ("--rounds", "2"),
@@ -24,7 +24,12 @@ SCRIPTS = {
 }
 HEAD = """# Benchmarks
 
-Written by `make bench`. Medians of rounds in which the contenders take turns.
+`make bench` writes this page. Each section is the output of one script. Its command, machine, \
+versions and commit stand below it.
+
+Most numbers are medians of several rounds, in which the contenders take turns. Sections that \
+measure in another way say so. Compare numbers within one table only: two sections that measure \
+the same thing were run at different times, and their numbers differ.
 """
 
 
@@ -48,7 +53,7 @@ def main() -> None:
             continue
         title, _, text = done.stdout.strip().partition("\n")
         sections[title] = f"{text.strip()}\n\n`{' '.join(command)}` · {about}"
-        # After every script: those that are done stay, whatever happens to the rest.
+        # Written after every script, so that finished sections are kept if a later one fails.
         page = [HEAD, *(f"{title}\n\n{text}\n" for title, text in sections.items())]
         write_text(flags.out, "\n".join(page))
     if failed:
@@ -56,7 +61,7 @@ def main() -> None:
 
 
 def kept(path: Path) -> dict[str, str]:
-    """The page's sections by title, those of scripts that do not run now among them."""
+    """The sections of the page by title, including those of scripts that do not run now."""
     if not path.exists():
         return {}
     _, *parts = path.read_text(encoding="utf-8").split("\n## ")

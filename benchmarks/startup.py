@@ -1,4 +1,4 @@
-"""Start-up: fresh processes, from their start to their end or to the first step of pretraining."""
+"""Start-up: new processes, timed to their end or to the first step of pretraining."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ COMMANDS = {
     "`headwise doctor`": [*HEADWISE, "doctor"],
 }
 
-# What pretraining does until its first step is over, with the time after each part.
+# The work of pretraining up to the end of its first step, with the time after each part.
 PARTS = """
 import json, sys, time
 times = [("started", time.time())]
@@ -58,7 +58,7 @@ def quietly(command: list[str]) -> Callable[[], object]:
 
 
 def first_step(images: str) -> None:
-    """`headwise pretrain` until its first line in metrics.jsonl, which needs a step's loss."""
+    """Run `headwise pretrain` until it writes its first line of metrics.jsonl, after one step."""
     folder = Path(tempfile.mkdtemp())
     words = ["pretrain", "--recipe", "small", "--data.spec", images, "--out", str(folder / "run")]
     command = [*HEADWISE, *words, "--log-every", "1", "--quiet"]
@@ -96,9 +96,10 @@ def main() -> None:
     split = {f"- {name}": taken for name, taken in parts(flags.data, flags.rounds).items()}
     print("## Start-up\n")
     print(
-        "Seconds of a fresh process. First step: the recipe `small` on "
-        f"{Path(flags.data).name}, decoded and cached before, until the first record is written; "
-        "below it, its larger parts, measured apart.\n"
+        "Seconds from the start of a new process. First step: until `headwise pretrain` with the "
+        f"recipe `small` on {Path(flags.data).name} writes its first record; the images were "
+        "decoded and cached before. Below it stand its larger parts. They are measured separately, "
+        "so they do not add up to it exactly.\n"
     )
     print(table(["", "seconds"], [*whole.items(), *split.items()]))
 

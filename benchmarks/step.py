@@ -1,6 +1,7 @@
-"""A whole pretraining step, from images in memory to new weights: ours, lightly, and the limit.
+"""A whole pretraining step, from images in memory to new weights: ours, lightly's, and the limit.
 
-Every contender has a process of its own, with its own memory settings, idle while another is timed.
+Each contender runs in its own process, with its own memory settings. It is idle while another
+contender is timed.
 """
 
 import argparse
@@ -21,8 +22,8 @@ ENCODERS = {
     "resnet18": EncoderConfig(name="resnet18", stem="small"),
     "resnet50": EncoderConfig(name="resnet50", stem="standard"),
 }
-# Of each encoder: view and image side, then on a CPU and on a GPU batch size, timed steps, and
-# timed steps of lightly.
+# For each encoder: the sides of views and images in pixels; then, for a CPU and for a GPU, the
+# batch size, the timed steps, and the timed steps of lightly.
 SIZES = {
     "resnet-small": (32, 32, (256, 30, 8), (256, 150, 30)),
     "resnet18": (32, 32, (128, 8, 3), (512, 95, 20)),
@@ -60,10 +61,11 @@ def main() -> None:
             rows.append([encoder, case.config.batch_size, *medians, *ratios])
     print("## A pretraining step\n")
     print(
-        "Images a second, two views each. Ours: `pretrain`, from images in memory to new weights. "
-        "lightly: its SimCLR example (float32) with the same encoder, optimizer and policy, and a "
-        "worker a core; once more under bfloat16 autocast. Limit: the encoder's forward, backward "
-        "and optimizer step alone, on views that are there already.\n"
+        "Images a second; each image gives two views. Ours: `pretrain`, from images in memory to "
+        "new weights. lightly: its SimCLR example (float32), with the same encoder, optimizer and "
+        "policy, and one worker process per core. lightly, bfloat16: the same under bfloat16 "
+        "autocast. Limit: the forward pass, backward pass and optimizer step of the encoder alone, "
+        "on views that are in memory already.\n"
     )
     ratio_names = [f"ours / {name}" for name in list(CONTENDERS)[1:]]
     print(table(["encoder", "batch", *CONTENDERS, *ratio_names], rows))
