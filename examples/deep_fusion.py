@@ -1,10 +1,11 @@
-"""What a Transformer head over the batch is worth: the same encoder under it in every context and
-under its controls, several seeds, equal steps; does its attention bring classes together? Tables as
-Markdown, and a report in every run with attention.
+"""Is a Transformer head over the batch worth it, and does its attention bring classes together?
+Pretrain the same encoder under this head in every context, and under its control heads, with
+several seeds and equal steps. Print Markdown tables, and write a report into every run with
+attention.
 
     python examples/deep_fusion.py --data IMAGES --out runs/deep-fusion
 
-What is there already is not made again: a call that was cut short goes on.
+Finished runs are kept: call it again to continue after an interruption.
 """
 
 import argparse
@@ -43,10 +44,10 @@ HEADS = {
     "halves": HeadConfig(name="transformer", context="halves"),
 }
 FOLLOWED = ("joint", "per-view")
-"""The heads whose fusion is followed over training, for the first seed."""
+"""The heads whose fusion is measured over training, for the first seed."""
 MEASURES = ("linear/h", "knn/h", "linear/z", "knn/z")
 
-# What a difference between two heads is a difference of: all else is equal but for what is named.
+# What differs between two heads. Everything else is equal.
 QUESTIONS = {
     "exchange between samples": ("joint", "self"),
     "exchange within a view": ("per-view", "self"),
@@ -62,7 +63,7 @@ QUESTIONS = {
 }
 
 Runs = dict[str, list[Run]]
-"""By head, a run for each seed."""
+"""By head: one run for each seed."""
 
 
 def main() -> None:
@@ -103,7 +104,7 @@ def pretrained(head: str, seed: int, images: Splits, flags: argparse.Namespace) 
 
 
 def measure(run: Run, seed: int, images: Splits, *, over_training: bool) -> None:
-    """Probes of h and z, and the lab where the head attends; what is missing of them."""
+    """Probe h and z, and run the lab if the head attends. What was measured before is kept."""
     if "knn/h" not in run.results:
         asked = EvaluateConfig(protocols=("linear", "knn"), taps=("h", "z"), baselines=seed == 0)
         evaluate(run.path, config=asked, images=images)
@@ -113,7 +114,7 @@ def measure(run: Run, seed: int, images: Splits, *, over_training: bool) -> None
 
 
 def worth(runs: Runs) -> str:
-    """A line for every head: means over seeds in percent, with standard deviations."""
+    """One row for each head: means over seeds in per cent, with standard deviations."""
     lines = [
         f"| head | parameters | {' | '.join(MEASURES)} | contrastive accuracy |",
         "|---|" + "---:|" * (2 + len(MEASURES)),
@@ -134,8 +135,8 @@ def worth(runs: Runs) -> str:
 
 
 def answers(runs: Runs) -> str:
-    """Paired differences of h in points: the t-interval over seeds, and a permutation test over
-    test images of their means over seeds. A difference is shown where both say so."""
+    """Paired differences of h in points: a t-interval over seeds, and a permutation test over test
+    images, on their means over seeds. A difference is shown if both agree."""
     lines = ["| question | heads | linear/h | knn/h |", "|---|---|---|---|"]
     for question, (a, b) in QUESTIONS.items():
         if a in runs and b in runs:
@@ -159,8 +160,8 @@ def _difference(a: list[Run], b: list[Run], name: str) -> str:
 
 
 def gains(runs: Runs) -> str:
-    """A line for every head that attends: the layer's fusion gain by block, mean over seeds, and at
-    how many blocks of how many seeds fusion is shown."""
+    """One row for each head that attends: the fusion gain by block, mean over seeds, and at how
+    many blocks fusion is shown, for each seed."""
     lines = []
     for head, found in attending(runs).items():
         arrays = [run.fusion_arrays for run in found]
@@ -183,7 +184,7 @@ def gains(runs: Runs) -> str:
 
 
 def said(run: Run) -> str:
-    """The lab's own words on a run."""
+    """The conclusion of the lab about a run, and its table."""
     arrays = run.fusion_arrays
     lines = conclusion(arrays, load_config(run).head)
     return "\n".join([f"{run.path.name}:", *lines, "", "```", text_table(arrays), "```"])

@@ -1,9 +1,9 @@
-"""Which deep heads train, with which optimizer, learning rate, temperature and residual weight: a
-short pretraining of each setting, and a Markdown table of where it ended.
+"""Which deep heads train, with which optimizer, learning rate, temperature and residual weight?
+Pretrain briefly in each setting, and print a Markdown table of the last loss and accuracy.
 
     python examples/head_stability.py --data IMAGES --out runs/head-stability
 
-What is there already is not made again.
+Finished runs are kept: call it again to continue after an interruption.
 """
 
 import argparse
@@ -36,9 +36,9 @@ class Setting(NamedTuple):
 PUBLISHED = recipe("deepfusion")
 FIRST = recipe("deepfusion-first").head
 LATER = recipe("deepfusion-later").head
-# The later variant's own, 0.075·√B, with our warm-up.
+# The optimizer of the later variant, 0.075·√B, with our warm-up.
 LARS = recipe("small").optim
-# DeepNorm's weight of the input for ten blocks of two parts.
+# DeepNorm's weight of a part's input, for ten blocks of two parts.
 DEEPNORM = (2 * 10) ** 0.25
 PRE = HeadConfig(name="transformer", depth=10, norm="pre")
 SCALED = HeadConfig(name="transformer", depth=10, norm="post", residual=DEEPNORM)
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def _ended(name: str, setting: Setting, images: Splits, flags: argparse.Namespace) -> str:
-    """The cells of a setting's line."""
+    """The cells of one row of the table."""
     path = flags.out / "".join(c if c.isalnum() or c in ".-" else "-" for c in name)
     if not (path / "results.json").exists():
         config = PretrainConfig(

@@ -1,9 +1,9 @@
-"""Every protocol on the same encoder pretrained under several heads: tables as Markdown, what the
-papers' claims look like in them, and a report in every run directory.
+"""Run every protocol on the same encoder, pretrained under several heads. Print Markdown tables and
+tests of the papers' claims, and write a report into every run directory.
 
     python examples/protocols.py --data IMAGES --out runs/protocols
 
-What is there already is not made again: a call that was cut short goes on.
+Finished runs are kept: call it again to continue after an interruption.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def pretrained(head: str, images: Splits, flags: argparse.Namespace) -> Run:
 
 
 def settings(flags: argparse.Namespace) -> EvaluateConfig:
-    """All protocols. Those that train take fewer steps than in the papers, for two cores."""
+    """All protocols. Those that train take fewer steps than in the papers, to suit two cores."""
     return EvaluateConfig(
         protocols=("all",),
         taps=("all",),
@@ -75,7 +75,7 @@ def settings(flags: argparse.Namespace) -> EvaluateConfig:
 
 
 def table(runs: dict[str, Run]) -> str:
-    """A line for every value, a column for every head."""
+    """One row for each value, one column for each head."""
     results = {head: run.results for head, run in runs.items()}
     names = list(dict.fromkeys(name for found in results.values() for name in found))
     lines = [
@@ -104,7 +104,7 @@ def _cell(result: dict | None) -> str:
 
 
 def claims(runs: dict[str, Run]) -> list[str]:
-    """The papers' claims, each held against a paired test on the test images."""
+    """The papers' claims, each with a paired test on the test images."""
     said = []
     for head, run in runs.items():
         if head != "identity":
