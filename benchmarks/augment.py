@@ -3,7 +3,7 @@
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 
 import torch
@@ -20,7 +20,7 @@ from peers import kornia_transform, lightly_transform, per_image_batches, torchv
 # View side, image side, images a batch.
 CASES = ((32, 32, 256), (96, 96, 128), (224, 224, 64), (224, 256, 64))
 
-Batches = Iterator[int]
+Batches = Generator[int]
 """Makes a batch of views at each step, and gives their number."""
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         noise = torch.randint(256, shape, generator=rng.generator(0), dtype=torch.uint8)
         images = resident_images(noise, None, (), [str(i) for i in range(len(noise))]).to(device)
         config = augment.resolve(AugmentConfig(size=size), images)
-        functions = {
+        functions: dict[str, Callable[[], float]] = {
             name: lambda make=make, images=images, config=config, batch=batch: views_per_second(
                 make(images, config, batch), flags.seconds
             )

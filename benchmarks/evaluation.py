@@ -91,7 +91,7 @@ def extraction(n: int) -> dict[str, Callable[[], object]]:
     encoder = EncoderConfig(name="resnet-small", stem="small-strided")
     config = PretrainConfig(encoder=encoder, augment=AugmentConfig(size=32))
     config, model = build_model(resolve(config, images))
-    model.to(config.device, memory_format=torch.channels_last).eval()
+    model.to(config.device).to(memory_format=torch.channels_last).eval()
     how = features.extract_config(config)
     batches = [
         batch.contiguous(memory_format=torch.channels_last)

@@ -50,8 +50,10 @@ def contender(name: str) -> Callable[[Tensor, Tensor], Tensor]:
             return autocast_dense
         case "fused, bfloat16 z":
             return lambda z0, z1: nt_xent(z0.bfloat16(), z1.bfloat16(), TEMPERATURE, "fused")
-        case _:
+        case "fused" | "tiled" | "dense":
             return partial(nt_xent, temperature=TEMPERATURE, method=name)
+        case _:
+            raise ValueError(f"no contender {name!r}")
 
 
 def prepare(name: str, n: int, device: str) -> Callable[[], None]:

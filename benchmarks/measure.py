@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ def data(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def alternate(functions: dict[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
+def alternate(functions: Mapping[str, Callable[[], object]], rounds: int = 5) -> dict[str, float]:
     """Median seconds of each function: a warm-up call each, then `rounds` calls in alternation, so
     that other work on the machine affects all functions equally."""
 
@@ -38,7 +38,7 @@ def alternate(functions: dict[str, Callable[[], object]], rounds: int = 5) -> di
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def in_turn(functions: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def in_turn(functions: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """The values that each function returned, by round; each round starts with another function."""
     names = list(functions)
     values: dict[str, list[float]] = {name: [] for name in names}

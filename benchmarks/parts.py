@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import multiprocessing
 import statistics
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 
@@ -33,7 +34,7 @@ def main() -> None:
     case = case_of("resnet-small", "cpu")
     with ExitStack() as stack:
         spawn = multiprocessing.get_context("spawn")
-        functions = {}
+        functions: dict[str, Callable[[], float]] = {}
         for name, config in variants(case.config).items():
             # One process each, because memory settings cannot be changed back.
             pool = stack.enter_context(ProcessPoolExecutor(1, spawn))

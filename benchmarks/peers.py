@@ -49,12 +49,13 @@ def lightly_transform(config: AugmentConfig) -> Callable[[Any], list[Tensor]]:
     """lightly's SimCLR policy on PIL images."""
     from lightly.transforms import SimCLRTransform
 
-    return SimCLRTransform(
+    transform: Any = SimCLRTransform(  # lightly's type also allows images as the views
         input_size=chosen(config.size),
         cj_strength=chosen(config.strength),
         gaussian_blur=chosen(config.blur),
         normalize={"mean": list(chosen(config.mean)), "std": list(chosen(config.std))},
     )
+    return transform
 
 
 def torchvision_transform(config: AugmentConfig) -> Callable[[Tensor], list[Tensor]]:

@@ -7,6 +7,7 @@ contender is timed.
 import argparse
 import multiprocessing
 import statistics
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 
@@ -51,7 +52,7 @@ def main() -> None:
         pools = {n: stack.enter_context(ProcessPoolExecutor(1, spawn)) for n in CONTENDERS}
         for encoder in flags.encoders:
             case = case_of(encoder, hardware.resolve_device("auto"))
-            functions = {
+            functions: dict[str, Callable[[], float]] = {
                 name: lambda name=name, case=case: pools[name].submit(measured, name, case).result()
                 for name in CONTENDERS
             }

@@ -19,7 +19,7 @@ from headwise.evaluation.protocols.finetune import FinetuneConfig
 from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
 from headwise.evaluation.protocols.transfer import TransferConfig
 from headwise.evaluation.statistics.tests import paired_permutation_test
-from headwise.heads import HeadConfig
+from headwise.heads import HeadConfig, HeadName
 from headwise.model.config import PretrainConfig
 from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_run_report
@@ -48,7 +48,7 @@ def main() -> None:
     print("\n\n".join([table(runs), "\n".join(f"- {claim}" for claim in claims(runs))]))
 
 
-def pretrained(head: str, images: Splits, flags: argparse.Namespace) -> Run:
+def pretrained(head: HeadName, images: Splits, flags: argparse.Namespace) -> Run:
     path = flags.out / head
     if path.exists():
         return resume(path, images)

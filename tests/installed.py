@@ -69,7 +69,7 @@ def try_install(archive: Path, version: str, environment: dict[str, str], path: 
         assert run(headwise, "--version").strip() == version
         assert run(python, "-m", "headwise", "--version").strip() == version
         run(headwise, "doctor")
-        data = ("--data", "builtin:digits", "--limit", "200")
+        data = ("--data", "builtin:digits", "--limit", "200", "--batch-size", "100")
         said = run(headwise, "pretrain", *data, "--epochs", "1", "--out", folder / "run")
         assert (folder / "run" / "DONE").exists()
         assert f"augmentation in {path};" in said, said

@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from headwise.augment.batches import local_rows
-from headwise.heads import HeadConfig, build_head
+from headwise.heads import Context, HeadConfig, build_head
+from headwise.heads.config import Norm
 from headwise.losses import orthonormal_directions
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig
@@ -23,7 +25,7 @@ N, P = 12, 6
 WORLDS = (4, 2)
 
 
-def transformer(context: str, norm: str) -> HeadConfig:
+def transformer(context: Context, norm: Norm) -> HeadConfig:
     return HeadConfig(
         name="transformer",
         depth=2,
@@ -67,11 +69,12 @@ def made(head: HeadConfig) -> TrainState:
         nn.Conv2d(3, P, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
     model = ContrastiveModel(encoder, build_head(head, P, seed=0)).double()
-    encoder[0].weight.data, encoder[0].bias.data = normal(P, 3, 3, 3, seed=1), normal(P, seed=2)
+    encoder.get_parameter("0.weight").data = normal(P, 3, 3, 3, seed=1)
+    encoder.get_parameter("0.bias").data = normal(P, seed=2)
     return TrainState(model, torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9))
 
 
-def train(name: str) -> dict[str, object]:
+def train(name: str) -> dict[str, Any]:
     """Three steps on this rank's share of the batches, and what the first of them saw."""
     head, target = HEADS[name], TARGETS if name == "class directions" else None
     config = PretrainConfig(
@@ -96,7 +99,7 @@ def train(name: str) -> dict[str, object]:
     return {**seen, "last_loss": loss, "weights": state.model.state_dict()}
 
 
-def collect() -> dict[str, object]:
+def collect() -> dict[str, Any]:
     """Every collective by itself, with inputs that tell the ranks apart."""
     rank = distributed.rank()
     rows = (10.0 * rank + torch.arange(4.0).reshape(2, 2)).double().requires_grad_()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def same_ends(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
-def test_killed_and_resumed(tmp_path: Path, tiny: PretrainConfig, optimizer: str) -> None:
+def test_killed_and_resumed(tmp_path: Path, tiny: PretrainConfig, optimizer: Any) -> None:
     """SIGKILL after the first checkpoint, and again later: the end is the same."""
     optim = dataclasses.replace(tiny.optim, name=optimizer, lr=0.01)
     tiny = dataclasses.replace(tiny, optim=optim)

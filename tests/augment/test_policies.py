@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from narrow import present
 from scipy.stats import binomtest
 
 from headwise.augment import AugmentConfig, policies, simclr, simclr_small
@@ -45,7 +46,8 @@ def test_every_view_of_a_batch_has_parameters_of_its_own():
 def views_of(config: AugmentConfig, images: torch.Tensor, drawn) -> torch.Tensor:
     """Views in [0, 1]."""
     plain = dataclasses.replace(config, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    boxes = crop_boxes(drawn.crop, *images.shape[2:], config.crop_ratio)
+    height, width = images.shape[2:]
+    boxes = crop_boxes(drawn.crop, height, width, config.crop_ratio)
     return make_views(plain, images, boxes, drawn)
 
 
@@ -168,12 +170,11 @@ def test_resolve_measures_the_channels():
     pixels = pictures(7, 13, 11)
     pixels[:, 2] = 51
     resolved = policies.resolve(AugmentConfig(), resident(pixels))
+    mean, std = present(resolved.mean), present(resolved.std)
     plain = pixels.double() / 255
-    assert resolved.mean == pytest.approx(plain.mean((0, 2, 3)).tolist(), abs=1e-6)
-    assert resolved.std[:2] == pytest.approx(
-        plain.std((0, 2, 3), correction=0).tolist()[:2], abs=1e-6
-    )
-    assert (resolved.mean[2], resolved.std[2]) == (0.2, 1.0)  # a flat channel is not divided by 0
+    assert mean == pytest.approx(plain.mean((0, 2, 3)).tolist(), abs=1e-6)
+    assert std[:2] == pytest.approx(plain.std((0, 2, 3), correction=0).tolist()[:2], abs=1e-6)
+    assert (mean[2], std[2]) == (0.2, 1.0)  # a flat channel is not divided by 0
 
 
 def test_resolve_for_files_is_imagenets():

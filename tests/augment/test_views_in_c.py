@@ -2,9 +2,11 @@
 torchvision's."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from narrow import present
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
@@ -59,7 +61,7 @@ def both_ways(
             [height - 3, 0, 3, width],
         ]
     )
-    exact = apply_crop(images.double() / 255, boxes, config.size).float()
+    exact = apply_crop(images.double() / 255, boxes, present(config.size)).float()
     return make_views(config, images, boxes, drawn), finish_views(config, exact, drawn)
 
 
@@ -87,7 +89,7 @@ def test_c_is_torch(height, width, size):
 @compiled
 @pytest.mark.parametrize("operation", ONE_ALONE)
 def test_c_is_torch_operation_by_operation(operation):
-    nothing = dict.fromkeys(("flip", "jitter", "grey", "blur"), 0.0)
+    nothing: dict[str, Any] = dict.fromkeys(("flip", "jitter", "grey", "blur"), 0.0)
     config = dataclasses.replace(EVERYTHING, size=33, **(nothing | ONE_ALONE[operation]))
     ours, in_torch = both_ways(config, 40, 33)
     torch.testing.assert_close(ours, in_torch, rtol=0, atol=3e-5)

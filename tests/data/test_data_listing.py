@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, reject
 from hypothesis import strategies as st
+from narrow import present
 
-from headwise.data import DataConfig, listing, open_images
+from headwise.data import DataConfig, ImageFiles, listing, open_images
 from headwise.data.folder import FolderSource
 from headwise.data.layout import arrange
 from headwise.data.listing import kept_listing, list_folder
@@ -143,8 +144,9 @@ def test_names_that_are_not_utf8(image_folder):
     os.rename(os.fsencode(root / "a.png"), os.fsencode(root) + b"/\xff.png")
     settle(root)
     listed = list_folder(root, keep=True)
-    kept = kept_listing(root)
+    kept = present(kept_listing(root))
     the_same(kept, listed)
+    assert isinstance(kept.train, ImageFiles)
     assert kept.train.read(1).size == SIZE
     assert os.fsencode(kept.train.ids[1]) == b"\xff.png"
 

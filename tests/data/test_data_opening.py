@@ -8,10 +8,12 @@ import pickle
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import labels_of, pixels_of
 from PIL import Image
 
 from headwise.data import (
@@ -85,10 +87,10 @@ def test_class_folders_are_labels_and_are_split(image_folder):
     train, test = open_images(DataConfig(spec=str(root), test_fraction=0.4))
     assert test is not None
     assert train.classes == test.classes == ("cat", "dog")
-    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert test.labels.tolist() == [0, 0, 1, 1]
+    assert labels_of(train).tolist() == [0, 0, 0, 1, 1, 1]
+    assert labels_of(test).tolist() == [0, 0, 1, 1]
     assert sorted([*train.ids, *test.ids]) == sorted(CLASSES)
-    for pixels, name in zip(test.pixels, test.ids, strict=True):
+    for pixels, name in zip(pixels_of(test), test.ids, strict=True):
         assert torch.equal(pixels, expected_pixels(root / name))
 
 
@@ -101,16 +103,18 @@ def test_no_split_where_none_is_wanted(image_folder):
 def test_own_split(image_folder, name):
     root = image_folder({path.replace("val/", f"{name}/"): size for path, size in SPLIT.items()})
     train, test = open_images(str(root))
+    assert test is not None
     assert (len(train), len(test)) == (8, 4)
     assert test.ids[0] == f"{name}/cat/0.png"
-    assert test.labels.tolist() == [0, 0, 1, 1]
+    assert labels_of(test).tolist() == [0, 0, 1, 1]
 
 
 def test_test_labels_are_indices_into_the_classes_of_train(image_folder):
     files = {path: size for path, size in SPLIT.items() if not path.startswith("val/cat")}
     train, test = open_images(str(image_folder(files)))
+    assert test is not None
     assert test.classes == train.classes == ("cat", "dog")
-    assert test.labels.tolist() == [1, 1]
+    assert labels_of(test).tolist() == [1, 1]
 
 
 def test_a_test_class_unknown_to_train_is_an_error(image_folder):
@@ -123,7 +127,7 @@ def test_deeper_folders_belong_to_the_class(image_folder):
     root = image_folder({"cat/x/y/0.png": SIZE, "cat/1.png": SIZE, "dog/z/0.PNG": SIZE})
     train, _ = open_images(DataConfig(spec=str(root), test_fraction=0.0))
     assert train.classes == ("cat", "dog")
-    assert train.labels.tolist() == [0, 0, 1]
+    assert labels_of(train).tolist() == [0, 0, 1]
 
 
 def test_one_class_is_no_label_and_outer_folders_are_passed_over(image_folder):
@@ -199,15 +203,15 @@ def test_mixed_sizes_stay_files_that_workers_read(image_folder, tmp_path):
 def test_resize_makes_mixed_sizes_resident(image_folder):
     root = image_folder({"a.png": (5, 9), "b.png": (12, 4)})
     train, _ = open_images(DataConfig(spec=str(root), resize=4))
-    assert train.pixels.shape == (2, 3, 4, 4)
+    assert pixels_of(train).shape == (2, 3, 4, 4)
     files, _ = open_images(DataConfig(spec=str(root), resize=4, resident_mib=0))
     assert isinstance(files, ImageFiles)
-    np.testing.assert_array_equal(files.read(1), train.pixels[1].permute(1, 2, 0))
+    np.testing.assert_array_equal(files.read(1), pixels_of(train)[1].permute(1, 2, 0))
 
 
 def test_arrays_are_resized_too():
     train, _ = open_images(DataConfig(spec="builtin:digits", resize=16, limit=20))
-    assert train.pixels.shape == (20, 3, 16, 16)
+    assert pixels_of(train).shape == (20, 3, 16, 16)
 
 
 def test_upright_sizes_count(tmp_path):
@@ -230,11 +234,13 @@ def test_select(image_folder):
         train, _ = open_images(DataConfig(spec=str(root), test_fraction=0.0, resident_mib=mib))
         part = train.select(torch.tensor([7, 2]))
         assert (len(part), list(part.ids)) == (2, ["dog/2.png", "cat/2.png"])
-        assert part.labels.tolist() == [1, 0]
+        assert labels_of(part).tolist() == [1, 0]
         assert part.fingerprint != train.fingerprint
-        picture = (
-            part.pixels[0] if mib else torch.from_numpy(np.array(part.read(0))).permute(2, 0, 1)
-        )
+        if isinstance(part, ImageFiles):
+            picture = torch.from_numpy(np.array(part.read(0))).permute(2, 0, 1)
+        else:
+            picture = part.pixels[0]
+        assert isinstance(part, ResidentImages) == bool(mib)
         assert torch.equal(picture, expected_pixels(root / "dog/2.png"))
 
 
@@ -248,8 +254,8 @@ def test_bad_files_are_skipped_and_listed(image_folder, tmp_path, caplog):
     for _ in range(2):  # decoded, then from the cache
         train, _ = open_images(DataConfig(spec=str(root), max_bad_fraction=0.5))
         assert list(train.ids) == ["a.png", "c.png"]
-        assert train.pixels.shape == (2, 3, *SIZE)
-        assert torch.equal(train.pixels[1], expected_pixels(root / "c.png"))
+        assert pixels_of(train).shape == (2, 3, *SIZE)
+        assert torch.equal(pixels_of(train)[1], expected_pixels(root / "c.png"))
         assert [name for name, _ in train.skipped] == ["b.png"]
     assert "skipped 1 unreadable of 3" in caplog.text
     table = tmp_path / "run" / "skipped.csv"
@@ -281,6 +287,7 @@ def test_bad_headers_of_files(image_folder):
     train, _ = open_images(DataConfig(spec=str(root), max_bad_fraction=0.5))
     assert list(train.ids) == ["a.png", "b.png", "d.png"]
     assert [name for name, _ in train.skipped] == ["c.png"]
+    assert isinstance(train, ImageFiles)
     with pytest.raises(OSError, match=r"^d\.png: "):
         train.read(2)
 
@@ -346,7 +353,7 @@ def test_second_opening_decodes_nothing(image_folder, decoded_count):
 
 def test_limit_decodes_no_more(image_folder, decoded_count):
     train, test = open_images(DataConfig(spec=str(image_folder(CLASSES)), limit=2))
-    assert train.labels.tolist() == test.labels.tolist() == [0, 1]
+    assert labels_of(train).tolist() == labels_of(test).tolist() == [0, 1]
     assert len(decoded_count) <= 6  # of each split the first image twice
 
 
@@ -361,7 +368,7 @@ def test_a_changed_file_is_decoded_again(image_folder):
     Image.new("RGB", SIZE[::-1], "red").save(root / "b.png")
     after = open_images(str(root)).train
     assert after.fingerprint != before.fingerprint
-    assert torch.equal(after.pixels[1], expected_pixels(root / "b.png"))
+    assert torch.equal(pixels_of(after)[1], expected_pixels(root / "b.png"))
 
 
 @pytest.mark.parametrize("name", ["pixels.npy", "entry.json"])
@@ -420,17 +427,19 @@ def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
     train, test = open_images("builtin:digits")
-    digits = load_digits()
+    digits: Any = load_digits()
+    assert test is not None
     assert len(train) + len(test) == len(digits.images)
     for images in (train, test):
         rows = [int(id.split(":")[1]) for id in images.ids]
-        assert images.labels.tolist() == digits.target[rows].tolist()
-        stored = images.pixels[:, 0].numpy() * (16 / 255)
+        assert labels_of(images).tolist() == digits.target[rows].tolist()
+        stored = pixels_of(images)[:, 0].numpy() * (16 / 255)
         np.testing.assert_allclose(stored, digits.images[rows], atol=16 / 255 / 2)
 
 
 def test_shapes_have_factors_that_select_and_move():
     train, test = open_images(DataConfig(limit=40))
+    assert test is not None
     assert (len(train), len(test), len(train.classes)) == (40, 40, 10)
     part = train.select(torch.tensor([3, 1])).to("cpu")
     assert part.factors
@@ -456,14 +465,14 @@ NHWC = np.random.default_rng(0).integers(0, 256, (6, 5, 7, 3), np.uint8)
 def test_npz_layouts(tmp_path, array, expected):
     np.savez(tmp_path / "a.npz", images=array)
     train, test = open_images(str(tmp_path / "a.npz"))
-    np.testing.assert_array_equal(train.pixels.permute(0, 2, 3, 1), expected)
+    np.testing.assert_array_equal(pixels_of(train).permute(0, 2, 3, 1), expected)
     assert (train.labels, test) == (None, None)
 
 
 @pytest.mark.parametrize("keys", ["x_{}/y_{}", "{}_images/{}_labels"])
 def test_npz_splits_labels_and_class_names(tmp_path, keys):
     images, labels = keys.split("/")
-    values = {
+    values: dict[str, Any] = {
         images.format("train"): NHWC,
         labels.format("train"): np.array([[2], [0], [1], [0], [2], [1]]),
         images.format("test"): NHWC[:2],
@@ -471,9 +480,10 @@ def test_npz_splits_labels_and_class_names(tmp_path, keys):
     }
     np.savez(tmp_path / "a.npz", **values, classes=np.array(["x", "y", "z"]))
     train, test = open_images(str(tmp_path / "a.npz"))
+    assert test is not None
     assert train.classes == test.classes == ("x", "y", "z")
-    assert train.labels.tolist() == [2, 0, 1, 0, 2, 1]
-    assert test.labels.tolist() == [1, 2]
+    assert labels_of(train).tolist() == [2, 0, 1, 0, 2, 1]
+    assert labels_of(test).tolist() == [1, 2]
 
 
 def test_npz_errors(tmp_path):
@@ -505,16 +515,17 @@ def test_torchvision_reads_what_lies_there(tmp_path, monkeypatch):
 def test_cifar10_is_the_official_one(real_data):
     spec = str(real_data("cifar10") / "test-*.parquet")
     images, _ = open_images(DataConfig(spec=spec, test_fraction=0.0))
-    digest = hashlib.sha256(images.pixels.permute(0, 2, 3, 1).contiguous().numpy()).hexdigest()
+    rows = pixels_of(images).permute(0, 2, 3, 1).contiguous().numpy()
+    digest = hashlib.sha256(rows.data).hexdigest()
     assert digest == "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04"
     assert images.classes[:2] == ("airplane", "automobile")
-    assert images.labels.bincount().tolist() == [1000] * 10
+    assert labels_of(images).bincount().tolist() == [1000] * 10
 
 
 def test_tiny_imagenet(real_data):
     train, test = open_images(DataConfig(spec=str(real_data("tiny-imagenet-20.zip")), limit=100))
-    assert train.pixels.shape == test.pixels.shape == (100, 3, 64, 64)
-    assert train.labels.bincount().tolist() == test.labels.bincount().tolist() == [5] * 20
+    assert pixels_of(train).shape == pixels_of(test).shape == (100, 3, 64, 64)
+    assert labels_of(train).bincount().tolist() == labels_of(test).bincount().tolist() == [5] * 20
 
 
 def test_grey_files_among_colour_ones(real_data, tmp_path):
@@ -525,7 +536,7 @@ def test_grey_files_among_colour_ones(real_data, tmp_path):
             (tmp_path / "images").mkdir(exist_ok=True)
             (tmp_path / "images" / Path(name).name).write_bytes(file.read(name))
     train, _ = open_images(str(tmp_path / "images"))
-    grey = {id: bool((p == p[:1]).all()) for id, p in zip(train.ids, train.pixels, strict=True)}
+    grey = {id: bool((p == p[:1]).all()) for id, p in zip(train.ids, pixels_of(train), strict=True)}
     assert grey == {Path(first).name: True, Path(names[0]).name: False}
 
 

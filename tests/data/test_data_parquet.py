@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from narrow import labels_of, present
 from PIL import Image
 
 from headwise.data import DataConfig, ImageFiles, open_images, parquet
@@ -56,9 +57,9 @@ def test_shards_splits_and_class_names(tmp_path, folder, test_name):
     train, test = open_images(str(tmp_path))
     check_pixels(train, list(range(7)))
     check_pixels(test, [7, 8])
-    assert train.labels.tolist() == labels
-    assert test.labels.tolist() == [1, 2]
-    assert train.classes == test.classes == tuple(names)
+    assert labels_of(train).tolist() == labels
+    assert labels_of(test).tolist() == [1, 2]
+    assert train.classes == present(test).classes == tuple(names)
     assert train.ids[4] == f"{folder}train-00001-of-00002.parquet:0"
 
 
@@ -85,8 +86,8 @@ def test_a_hidden_test_split_gives_way_to_validation(tmp_path):
     for split, labels in (("train", [0, 1]), ("test", [-1, -1]), ("validation", [1, 0])):
         write(tmp_path / f"{split}-0.parquet", {"image": struct_of(range(2)), "label": labels})
     _, test = open_images(str(tmp_path))
-    assert test.ids[0].startswith("validation")
-    assert test.labels.tolist() == [1, 0]
+    assert present(test).ids[0].startswith("validation")
+    assert labels_of(test).tolist() == [1, 0]
 
 
 def test_binary_column_and_string_labels(tmp_path):
@@ -94,7 +95,7 @@ def test_binary_column_and_string_labels(tmp_path):
     write(tmp_path / "a.parquet", columns)
     train, _ = open_images(DataConfig(spec=str(tmp_path), test_fraction=0.0))
     check_pixels(train, [0, 1, 2, 3])
-    assert (train.labels.tolist(), train.classes) == ([1, 0, 1, 0], ("a", "b"))
+    assert (labels_of(train).tolist(), train.classes) == ([1, 0, 1, 0], ("a", "b"))
 
 
 def test_columns_are_named_where_they_are_ambiguous(tmp_path):
@@ -117,7 +118,7 @@ def test_columns_are_named_where_they_are_ambiguous(tmp_path):
     config = DataConfig(spec=spec, image_column="right", label_column="age", test_fraction=0.0)
     train, _ = open_images(config)
     check_pixels(train, [4, 5, 6, 7])
-    assert (train.labels.tolist(), train.classes) == ([0, 1, 0, 1], ("30", "40"))
+    assert (labels_of(train).tolist(), train.classes) == ([0, 1, 0, 1], ("30", "40"))
 
 
 def test_label_out_of_the_named_classes_is_an_error(tmp_path):

@@ -2,10 +2,12 @@
 
 import functools
 import logging
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from narrow import gradient_of
 from torch import nn
 
 from headwise.augment import AugmentConfig
@@ -33,7 +35,7 @@ CASES = [
 ]
 
 
-def convolution(side, stride, padding, into, out) -> nn.Module:
+def convolution(side, stride, padding, into, out) -> nn.Sequential:
     torch.manual_seed(0)
     holder = nn.Sequential(nn.Conv2d(into, out, side, stride, padding, bias=False))
     replace_convolutions(holder)
@@ -45,22 +47,23 @@ def convolution(side, stride, padding, into, out) -> nn.Module:
 def test_bfloat16_output_and_gradients_are_the_exact_ones_rounded(case):
     _, stride, padding, into, _, size = case
     model = convolution(*case[:-1])
+    own = model.get_parameter("0.weight")
     x = torch.randn(6, into, size, size).contiguous(memory_format=torch.channels_last)
     # Operands that bfloat16 holds exactly, so that only the sums can be rounded.
     x = x.bfloat16().float().requires_grad_()
     with torch.no_grad():
-        model[0].weight.copy_(model[0].weight.bfloat16())
+        own.copy_(own.bfloat16())
     with torch.autocast("cpu", torch.bfloat16):
         y = model(x)
     assert y.dtype == torch.bfloat16
     direction = torch.randn_like(y)
     y.backward(direction)
 
-    exact, weight = (t.detach().double().clone().requires_grad_() for t in (x, model[0].weight))
+    exact, weight = (t.detach().double().clone().requires_grad_() for t in (x, own))
     expected = F.conv2d(exact, weight, None, stride, padding)
     expected.backward(direction.double())
-    for ours, theirs in ((y, expected), (x.grad, exact.grad), (model[0].weight.grad, weight.grad)):
-        assert ours is not None
+    gradients = [(gradient_of(a), gradient_of(b)) for a, b in ((x, exact), (own, weight))]
+    for ours, theirs in [(y, expected), *gradients]:
         assert ours.shape == theirs.shape
         error = (ours.double() - theirs).norm() / theirs.norm()
         assert error < 2**-8
@@ -103,9 +106,14 @@ def test_unfold_is_torchs_with_channels_last():
     assert torch.equal(rows.float(), theirs)
 
 
-def config(**changes) -> PretrainConfig:
+def config(**changes: Any) -> PretrainConfig:
     encoder = EncoderConfig(name="resnet-small", stem="small-strided", widths=(8, 8, 8, 8))
-    settings = {"encoder": encoder, "device": "cpu", "precision": "bfloat16", "compiled": False}
+    settings: dict[str, Any] = {
+        "encoder": encoder,
+        "device": "cpu",
+        "precision": "bfloat16",
+        "compiled": False,
+    }
     return PretrainConfig(augment=AugmentConfig(size=changes.pop("size", 16)), **settings | changes)
 
 
@@ -131,7 +139,7 @@ def test_encoders_down_to_one_pixel_stay_in_bfloat16_and_their_gradients_are_fin
     with torch.autocast("cpu", torch.bfloat16):
         h = model.encoder(torch.randn(8, 3, 8, 8))
     h.float().square().sum().backward()
-    assert all(p.grad.isfinite().all() for p in model.encoder.parameters())
+    assert all(gradient_of(p).isfinite().all() for p in model.encoder.parameters())
 
 
 def test_a_compiled_encoder_computes_and_learns_the_same_under_the_same_names(monkeypatch):

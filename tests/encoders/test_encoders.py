@@ -2,10 +2,10 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from headwise.encoders.build import (
     EncoderConfig,
@@ -19,7 +19,7 @@ from headwise.errors import UserError
 SMALL = EncoderConfig(name="resnet-small")
 
 
-def before_stages(encoder: nn.Module, size: int) -> torch.Size:
+def before_stages(encoder: Any, size: int) -> torch.Size:
     """Shape of what the first stage sees of one image."""
     shapes = []
     hook = encoder.layer1.register_forward_pre_hook(lambda _, x: shapes.append(x[0].shape[1:]))
@@ -42,7 +42,7 @@ def before_stages(encoder: nn.Module, size: int) -> torch.Size:
 )
 def test_stems(stem, size, side):
     config = EncoderConfig(name="resnet18", stem=stem)
-    encoder = build_encoder(config, size, seed=0)
+    encoder: Any = build_encoder(config, size, seed=0)
     assert before_stages(encoder, size) == (64, side, side)
     first = encoder.conv1
     if side >= size / 2:
@@ -66,7 +66,7 @@ def test_resnet_small_has_four_basic_blocks():
     resolved = resolve(SMALL, 32)
     assert (resolved.depths, resolved.widths) == ((1, 1, 1, 1), (32, 64, 128, 256))
     assert resolve(resolved, 32) == resolved
-    encoder = build_encoder(SMALL, 32, seed=0)
+    encoder: Any = build_encoder(SMALL, 32, seed=0)
     stages = [encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4]
     assert [len(stage) for stage in stages] == [1, 1, 1, 1]
     assert [stage[0].conv2.out_channels for stage in stages] == [32, 64, 128, 256]
@@ -82,7 +82,7 @@ def test_resnet_small_has_four_basic_blocks():
 
 def test_depths_and_widths_shape_any_resnet():
     config = EncoderConfig(name="resnet-small", depths=(1, 2, 1, 1), widths=(8, 16, 16, 24))
-    encoder = build_encoder(config, 32, seed=0)
+    encoder: Any = build_encoder(config, 32, seed=0)
     assert len(encoder.layer2) == 2
     assert encoder.num_features == 24
     bottleneck = EncoderConfig(name="resnet50", depths=(1, 1, 1, 1), widths=(8, 8, 8, 8))

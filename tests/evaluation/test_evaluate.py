@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,7 +138,7 @@ def test_a_protocol_that_changes_the_model_is_stopped(
 
 
 def test_what_cannot_be_asked(runs: tuple[Path, Path], images: Splits, tmp_path: Path) -> None:
-    def asked(**changes: object) -> EvaluateConfig:
+    def asked(**changes: Any) -> EvaluateConfig:
         return dataclasses.replace(QUICK, **changes)
 
     with pytest.raises(UserError, match="f1, f2"):

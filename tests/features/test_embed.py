@@ -1,14 +1,15 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import timm
 import torch
 from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
 
 from headwise.augment import AugmentConfig
 from headwise.data import DataConfig
@@ -19,7 +20,7 @@ from headwise.features.table import embed
 from headwise.model.export import load_encoder, save_encoder
 
 SIZE = 16
-FAST = {"device": "cpu", "precision": "float32", "workers": 0, "quiet": True}
+FAST: dict[str, Any] = {"device": "cpu", "precision": "float32", "workers": 0, "quiet": True}
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,8 @@ def truncate(path: Path) -> None:
 def by_timm(run: Path, root: Path, paths: list[str]) -> torch.Tensor:
     """h by timm's own preparation of images, one at a time."""
     encoder = load_encoder(run)
-    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(encoder))
+    settings: dict[str, Any] = resolve_model_data_config(encoder)
+    prepare: Any = create_transform(**settings)  # timm's type also has the parts of a transform
     with torch.no_grad():
         rows = [encoder(prepare(Image.open(root / path).convert("RGB"))[None]) for path in paths]
     return torch.cat(rows)
@@ -270,7 +272,7 @@ def test_the_encoder_is_evaluated_not_trained(run, tmp_path):
 
 def test_bfloat16_is_stored_as_float32_and_near(run, tmp_path):
     root = write_images(tmp_path / "photos", [f"{i}.png" for i in range(4)])
-    how = {**FAST, "precision": "bfloat16"}
+    how: dict[str, Any] = {**FAST, "precision": "bfloat16"}
     embed(run, str(root), tmp_path / "t.parquet", **how)
     table = pq.read_table(tmp_path / "t.parquet")
     expected = by_timm(run, root, table.column("path").to_pylist())

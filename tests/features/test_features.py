@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from narrow import labels_of, present
 from torch import nn
 
 from headwise.augment import AugmentConfig, whole_batches
@@ -50,7 +52,8 @@ def pixels(n: int) -> torch.Tensor:
 )
 def test_stages_are_the_means_of_timms_own_feature_maps(name, stages):
     """test_mambaout keeps its channels last."""
-    model, x = encoder(name), pixels(3)
+    model: Any = encoder(name)
+    x = pixels(3)
     taps = stage_names(model)
     assert taps == tuple(f"f{i}" for i in range(1, stages + 1))
     with torch.no_grad():
@@ -61,7 +64,8 @@ def test_stages_are_the_means_of_timms_own_feature_maps(name, stages):
 
 
 def test_blocks_of_a_vision_transformer_are_the_means_of_their_tokens():
-    model, x = encoder("test_vit"), pixels(3)
+    model: Any = encoder("test_vit")
+    x = pixels(3)
     taps = stage_names(model)
     assert len(taps) == len(model.blocks)
     with torch.no_grad():
@@ -105,7 +109,7 @@ def test_nothing_stays_hooked_to_the_encoder_even_after_an_error():
 
 @pytest.mark.parametrize("taps", [["f5"], ["g9"], ["embedding"], ["f0", "h"]])
 def test_an_unknown_tap_is_an_error_that_lists_all(taps):
-    model = encoder("resnet-small")
+    model: Any = encoder("resnet-small")
     head = build_head(HeadConfig(name="mlp"), model.num_features)
     with pytest.raises(UserError, match=r"f1, f2, f3, f4, h, g1, z; got '(f5|g9|embedding|f0)'"):
         check_taps(taps, model, head)
@@ -120,7 +124,7 @@ def test_an_encoder_whose_stages_timm_does_not_list_has_h_alone():
 
 
 def test_a_stage_that_is_no_map_is_an_error():
-    model = encoder("resnet-small")
+    model: Any = encoder("resnet-small")
     model.feature_info[1]["num_chs"] = 9
     with pytest.raises(UserError, match=r"--taps f1 needs .* 9 channels .* \(2, 8, 16, 16\)"):
         at_taps(model, None, pixels(2), ["f1"], HOW)
@@ -135,7 +139,7 @@ def test_rows_are_the_images_in_their_order_and_labels_go_with_them():
         expected = model.eval()(pixels(13))
     for features in found.values():
         assert torch.equal(features.index, torch.arange(13))
-        assert torch.equal(features.labels, images.labels)
+        assert torch.equal(present(features.labels), labels_of(images))
     torch.testing.assert_close(found["h"].vectors, expected, rtol=1e-5, atol=1e-6)
 
 

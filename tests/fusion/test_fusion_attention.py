@@ -2,10 +2,12 @@
 
 import math
 import typing
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import present
 from scipy.stats import kstest
 from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
 from torch import nn
@@ -93,7 +95,8 @@ def planted_head(kinds: tuple[int, ...], depth: int, context: Context = "joint")
         name="transformer", depth=depth, width=width, num_heads=len(kinds), context=context
     )
     head = build_head(config, e, seed=0).double().eval().requires_grad_(False)
-    first, *blocks, _ = head.layers
+    layers: Any = head.layers
+    first, *blocks, _ = layers
     first.weight.data = torch.eye(width, e, dtype=torch.float64)
     first.bias.data.zero_()
     # LN takes code 1 and 0 to `high` and `low`.
@@ -374,7 +377,7 @@ def test_graphs_without_edges_and_with_lone_images():
     assert spectral_nmi(torch.ones(12, 12), torch.zeros_like(y), seed=0).isnan().all()
     affinity = (y[0][:, None] == y[0]).double()
     affinity[0] = affinity[:, 0] = 0
-    found = spectral_clusters(affinity, 2, seed=0)
+    found = present(spectral_clusters(affinity, 2, seed=0))
     assert normalized_mutual_info_score(y[0][1:], found[1:]) == pytest.approx(1)
 
 

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import labels_of, present
 from planted_fusion import CLASSES, IMAGES, coded_batches, planted
 from safetensors.torch import load_file, save_file
 from scipy import stats
@@ -25,7 +27,7 @@ from headwise.fusion.controls import with_statistics
 from headwise.fusion.lab import main_results, measure_fusion
 from headwise.fusion.measuring import measure
 from headwise.fusion.verdict import Emergence, depth_slope, emergence, estimate, judge
-from headwise.heads import HeadConfig, build_head
+from headwise.heads import Context, HeadConfig, build_head
 from headwise.model.config import PretrainConfig
 from headwise.report.prose.fusion import conclusion, text_table
 from headwise.runs.directory import Run
@@ -50,14 +52,14 @@ CONFIG = PretrainConfig(
 QUICK = FusionConfig(batch_size=20, batches=3, permutations=20)
 
 
-def measured(*patterns: str, context: str = "joint", depth: int = 2) -> dict[str, np.ndarray]:
+def measured(*patterns: str, context: Context = "joint", depth: int = 2) -> dict[str, np.ndarray]:
     batches = coded_batches(4)
     heads = planted(*patterns, batches=batches, context=context, depth=depth)
     arrays = measure(heads, batches, permutations=50, seed=0)
     return arrays | {"split": np.array("test"), "classes": np.array(list("abcd"))}
 
 
-def words(arrays: dict[str, np.ndarray], context: str = "joint") -> tuple[str, ...]:
+def words(arrays: dict[str, np.ndarray], context: Context = "joint") -> tuple[str, ...]:
     lines = conclusion(arrays, HeadConfig(name="transformer", context=context))
     assert len(lines) == 5
     assert all(line and "\n" not in line and "nan" not in line for line in lines), lines
@@ -89,7 +91,7 @@ def test_total_fusion_is_shown():
     assert verdict.shown
     assert all(block.shown for block in verdict.blocks)
     assert verdict.blocks[0].differences["uniform"].mean == pytest.approx(MOST - 1, abs=1e-6)
-    assert verdict.slope.mean == pytest.approx(0, abs=1e-6)
+    assert present(verdict.slope).mean == pytest.approx(0, abs=1e-6)
     lines = words(arrays)
     assert lines[0].startswith("Fusion is shown at 2 of 2 blocks")
     assert "12.5 % from its twin, 12.5 % from itself and 75.0 % from other images" in lines[2]
@@ -182,7 +184,7 @@ def test_intervals_are_scipys():
         level = 1 - 0.05 / comparisons
         low, high = stats.ttest_1samp(values[:, 0], 0).confidence_interval(level)
         assert (found.low, found.high) == pytest.approx((low, high))
-    slope = depth_slope(values)
+    slope = present(depth_slope(values))
     each = [stats.linregress(np.arange(5), row).slope for row in values]
     assert slope.mean == pytest.approx(np.mean(each))
     assert slope.low == pytest.approx(stats.ttest_1samp(each, 0).confidence_interval().low)
@@ -208,7 +210,7 @@ def test_what_emerges_first(fused, separable, order):
         "training_gain_untrained": np.ones((6, 2)),
         "training_nn1_h": nn1,
     }
-    found = emergence(arrays)
+    found = present(emergence(arrays))
     expected = None if fused is None else 10.0 * fused
     assert found == Emergence(fusion=expected, separable=10.0 * separable)
     assert order in found.order
@@ -217,9 +219,9 @@ def test_what_emerges_first(fused, separable, order):
 def test_a_new_head_takes_the_statistics_of_the_batches():
     batches = coded_batches(3)
     head = build_head(HeadConfig(name="mlp", depth=2, width=6, output_size=4), len(batches[0].h[0]))
-    weight = head.layers[0][0].weight
+    first: Any = head.layers[0]
     with_statistics(head, batches)
-    norm = head.layers[0][1]
+    weight, norm = first[0].weight, first[1]
     mean = torch.stack([(batch.h @ weight.T).mean(0) for batch in batches]).mean(0)
     torch.testing.assert_close(norm.running_mean, mean.detach())
     assert not head.training
@@ -335,7 +337,7 @@ def test_batches_are_of_distinct_images_whatever_the_encoder(images: Splits):
         assert one.h.shape == (40, 3)
         assert not one.h[:20].equal(one.h[20:])
     labels = torch.cat([batch.labels for batch in first]).sort().values
-    assert labels.equal(images.test.labels.sort().values), "60 images in 3 batches of 20"
+    assert labels.equal(labels_of(images.test).sort().values), "60 images in 3 batches of 20"
     other = plan_batches(dataclasses.replace(QUICK, seed=1), images, "shapes", 16)
     assert not draw_batches(means, other, how)[0].h.equal(first[0].h)
 
@@ -366,6 +368,7 @@ def test_what_cannot_be_asked(run: Path, images: Splits):
         plan_batches(FusionConfig(batch_size=40), images, "shapes", 16)
     with pytest.raises(UserError, match="raise --batch-size"):
         measure_fusion(run, config=FusionConfig(batch_size=4), images=some(20, torch.arange(20)))
+    wrong: dict[str, Any]
     for wrong in ({"batch_size": 3}, {"batches": 1}, {"permutations": 0}):
         with pytest.raises(UserError, match="at least"):
             FusionConfig(**wrong)
@@ -377,6 +380,7 @@ FLAGS = ("--batch-size", "20", "--batches", "3", "--permutations", "20", "--quie
 def exit_code(*words: str | Path) -> int:
     with pytest.raises(SystemExit) as stop:
         main([*map(str, words)])
+    assert isinstance(stop.value.code, int)
     return stop.value.code
 
 

@@ -2,17 +2,20 @@
 
 import math
 import typing
+from typing import Any
 
 import pytest
 import torch
+from narrow import present
 from torch import nn
 
 from headwise.heads import Context, Head, HeadConfig, build_head, with_uniform_attention
 from headwise.heads.blocks import Block, ReluBlock
+from headwise.heads.config import Norm
 from headwise.heads.layers import Layout, layout
 
-CONTEXTS = typing.get_args(Context)
-NORMS = ("pre", "post")
+CONTEXTS: tuple[Context, ...] = typing.get_args(Context)
+NORMS: tuple[Norm, ...] = ("pre", "post")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -20,7 +23,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def built(context: str, norm: str = "pre", **changes) -> Head:
+def built(context: Context, norm: Norm = "pre", **changes: Any) -> Head:
     """A head of three blocks in float64 whose normalisations do something."""
     config = HeadConfig(
         name="transformer",
@@ -39,7 +42,7 @@ def built(context: str, norm: str = "pre", **changes) -> Head:
     return head
 
 
-def by_hand(block: Block, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def by_hand(block: Any, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """The block with torch's own multi-head attention and the same weights; with the first
     projection of queries, keys and values before it where there is one."""
     width = x.shape[1]
@@ -148,7 +151,7 @@ def test_relu_attention_is_a_plain_loops(context):
 
 
 def test_halves_sees_itself_and_the_other_half():
-    mask = layout("halves", 10, 2, torch.device("cpu")).mask
+    mask = present(layout("halves", 10, 2, torch.device("cpu")).mask)
     first = [0, 1, 2, 5, 6, 7]  # three of five images, both views
     second = [3, 4, 8, 9]
     for row in range(10):
@@ -157,7 +160,7 @@ def test_halves_sees_itself_and_the_other_half():
 
 
 def test_twin_masked_hides_the_twin_and_nothing_else():
-    mask = layout("twin-masked", 8, 2, torch.device("cpu")).mask
+    mask = present(layout("twin-masked", 8, 2, torch.device("cpu")).mask)
     hidden = (~mask).nonzero().tolist()
     assert hidden == [[i, (i + 4) % 8] for i in range(8)]
 
@@ -172,7 +175,8 @@ def test_attention_weights_are_those_that_the_block_applies(context, norm):
     assert len(weights) == 3
     length = 2 * n // who.sequences
     rows = head.layers[0](h)
-    for block, shares in zip(head.layers[1:-1], weights, strict=True):
+    blocks: Any = head.layers[1:-1]
+    for block, shares in zip(blocks, weights, strict=True):
         assert shares.shape == (who.sequences, num_heads, length, length)
         total = torch.ones(shares.shape[:-1])
         torch.testing.assert_close(shares.sum(-1), total.to(shares), rtol=0, atol=1e-6)

@@ -3,16 +3,19 @@
 import dataclasses
 import itertools
 import typing
+from typing import Any
 
 import pytest
 import torch
+from narrow import present
 from torch import nn
 
 from headwise.errors import UserError
 from headwise.heads import HEADS, Context, HeadConfig, build_head, for_head, loss_groups, resolve
+from headwise.heads.config import Norm
 
 CONTEXTS = typing.get_args(Context)
-NORMS = ("pre", "post", "batch")
+NORMS: tuple[Norm, ...] = ("pre", "post", "batch")
 
 # First and last number of z of every default head: its weights of seed 0, in evaluation mode.
 GOLDEN = [
@@ -25,8 +28,8 @@ GOLDEN = [
 ]
 
 
-def transformer(context: str = "joint", norm: str = "pre", **changes) -> HeadConfig:
-    values = {"depth": 3, "width": 16, "num_heads": 4, "output_size": 8} | changes
+def transformer(context: Context = "joint", norm: Norm = "pre", **changes: Any) -> HeadConfig:
+    values: dict[str, Any] = {"depth": 3, "width": 16, "num_heads": 4, "output_size": 8} | changes
     return HeadConfig(name="transformer", context=context, norm=norm, **values)
 
 
@@ -59,7 +62,7 @@ def built(config: HeadConfig, p: int = 12, *, training: bool = False, seed: int 
         if isinstance(module, nn.LayerNorm | nn.BatchNorm1d):
             module.weight.data = 0.5 + torch.rand(module.weight.shape, generator=generator).double()
         if isinstance(module, nn.BatchNorm1d):
-            shape = module.running_mean.shape
+            shape = present(module.running_mean).shape
             module.running_mean = 0.1 * torch.randn(shape, generator=generator).double()
             module.running_var = 0.5 + torch.rand(shape, generator=generator).double()
     return head
@@ -306,7 +309,7 @@ def test_who_depends_on_whom():
     same_view = view[:, None] == view
     twins = eye.roll(n, 1)
     half = torch.arange(2 * n) % n // (n // 2)
-    expected = {
+    expected: dict[Context, torch.Tensor] = {
         "joint": torch.ones_like(eye),
         "per-view": same_view,
         "self": eye,

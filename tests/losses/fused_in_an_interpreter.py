@@ -9,10 +9,10 @@ CASES = [(2, 3, 0.5), (7, 3, 1.0), (16, 16, 0.1), (32, 20, 0.02), (45, 128, 0.5)
 
 
 def results(z0, z1, temperature, method):
-    leaves = [z.clone().requires_grad_() for z in (z0, z1)]
-    loss, accuracy = nt_xent_and_accuracy(*leaves, temperature, method)
+    a, b = z0.clone().requires_grad_(), z1.clone().requires_grad_()
+    loss, accuracy = nt_xent_and_accuracy(a, b, temperature, method)
     loss.backward()
-    return loss.detach(), accuracy, torch.cat([leaf.grad for leaf in leaves])
+    return loss.detach(), accuracy, torch.cat([leaf.grad for leaf in (a, b)])
 
 
 def check(z0, z1, temperature, tolerance):
@@ -40,8 +40,8 @@ for n, d, temperature in CASES:
 check(torch.ones(20, 8), torch.ones(20, 8), 0.02, 5e-6)  # collapsed: all ties, all wrong
 assert set(calls) == {"tf32x3"}, calls
 
-half = [torch.randn(20, 8, generator=generator).half() for _ in "01"]
-check(*half, 0.5, 1e-3)
+half0, half1 = (torch.randn(20, 8, generator=generator).half() for _ in "01")
+check(half0, half1, 0.5, 1e-3)
 assert calls[-1] == "tf32", calls
 torch.set_float32_matmul_precision("high")
 check(z0, z1, 0.5, 1e-3)

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwise.errors import UserError
 from headwise.losses import (
+    Method,
     contrastive_accuracy,
     contrastive_logits,
     nt_xent,
@@ -26,16 +27,19 @@ from headwise.losses import (
     tiled,
 )
 
-METHODS = ["dense", "tiled"]
+METHODS: tuple[Method, ...] = ("dense", "tiled")
 CASES = [(2, 3, 0.5), (7, 1, 1.0), (16, 5, 0.1), (33, 128, 0.5), (64, 16, 0.2), (64, 512, 0.07)]
 
 
-def views(n: int, d: int, seed: int = 0, *, noise: float = 1.0) -> list[torch.Tensor]:
+def views(
+    n: int, d: int, seed: int = 0, *, noise: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Two views whose twins resemble each other, of very unlike norms."""
     generator = torch.Generator().manual_seed(seed)
     shared = torch.randn(n, d, generator=generator)
     norms = torch.logspace(-1, 1, n)[:, None]
-    return [norms * (shared + noise * torch.randn(n, d, generator=generator)) for _ in "01"]
+    first, second = (noise * torch.randn(n, d, generator=generator) for _ in "01")
+    return norms * (shared + first), norms * (shared + second)
 
 
 def algorithm_1(z0: np.ndarray, z1: np.ndarray, temperature: float) -> float:
@@ -112,7 +116,8 @@ def test_low_temperature_is_right_in_any_precision(dtype, kind, temperature, met
             z0, z1 = (1 + 0.02 * z / z.abs().max() for z in views(n, 32))
         case "independent":
             z0, z1 = views(n, 32)[0], views(n, 32, seed=1)[0]
-        case "alike":
+        case _:
+            assert kind == "alike"
             z0, z1 = views(n, 32, noise=0.05)
     z0, z1 = z0.to(dtype), z1.to(dtype)
     exact, exact_gradient = value_and_gradient(

@@ -5,9 +5,11 @@ import os
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from narrow import present
 from torch import nn
 
 from headwise.heads import HeadConfig, build_head
@@ -21,7 +23,7 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def state(optimizer: str, seed: int = 0) -> TrainState:
+def state(optimizer: Any, seed: int = 0) -> TrainState:
     model = build_head(HeadConfig(name="mlp", output_size=8), 12, seed)
     return TrainState(model, build_optimizer(OptimConfig(name=optimizer), model))
 
@@ -76,7 +78,7 @@ def test_a_checkpoint_of_channels_last_weights_loads(tmp_path):
     before, after = made(), made()
     checkpoint.load(after, checkpoint.save(before, tmp_path, keep=1))
     assert_equal(before, after)
-    assert after.model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert after.model.get_parameter("0.weight").is_contiguous(memory_format=torch.channels_last)
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
@@ -121,7 +123,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, file):
             checkpoint.save(current, tmp_path, keep=1)
     assert names(tmp_path) == ["step-00000002"]
     again = state("adamw", seed=1)
-    checkpoint.load(again, checkpoint.latest(tmp_path))
+    checkpoint.load(again, present(checkpoint.latest(tmp_path)))
     assert_equal(older, again)
 
 

@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from narrow import present
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from timm.data import resolve_model_data_config
 from torch import nn
 
 from headwise.augment import AugmentConfig
@@ -54,7 +57,7 @@ def test_the_file_loads_with_timm_alone(saved):
     file = run / "encoder.safetensors"
     with safe_open(file, "pt") as opened:
         about = json.loads(opened.metadata()["headwise"])
-    model = timm.create_model(**about["timm"])
+    model: Any = timm.create_model(**about["timm"])
     if about["stem"] != "standard":
         stride = {"small": 1, "small-strided": 2}[about["stem"]]
         model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, stride, padding=1, bias=False)
@@ -75,7 +78,7 @@ def test_a_loaded_encoder_is_the_one_that_was_saved(saved):
 
 def test_timm_prepares_images_as_in_pretraining(saved):
     encoder = load_encoder(saved[1])
-    found = timm.data.resolve_model_data_config(encoder)
+    found = resolve_model_data_config(encoder)
     assert found["input_size"] == (3, SIZE, SIZE)
     assert found["mean"] == VIEWS.mean
     assert found["std"] == VIEWS.std
@@ -83,7 +86,7 @@ def test_timm_prepares_images_as_in_pretraining(saved):
     assert found["interpolation"] == "bilinear"
     # timm's own models of this name are left as they were.
     name = describe_encoder(saved[1] / "encoder.safetensors")["timm"]["model_name"]
-    assert timm.get_pretrained_cfg(name).mean != VIEWS.mean
+    assert present(timm.get_pretrained_cfg(name)).mean != VIEWS.mean
 
 
 def test_the_three_stems_differ_in_resolution(tmp_path):
@@ -92,7 +95,8 @@ def test_the_three_stems_differ_in_resolution(tmp_path):
         config = EncoderConfig(**TINY, stem=stem)
         path = tmp_path / f"{stem}.safetensors"
         save_encoder(build_encoder(config, SIZE, seed=0), config, VIEWS, path)
-        sides[stem] = load_encoder(path).forward_features(images()).shape[-1]
+        loaded: Any = load_encoder(path)
+        sides[stem] = loaded.forward_features(images()).shape[-1]
     # Strides after the stem: 2 three times.
     assert sides == {"standard": 1, "small": 4, "small-strided": 2}
 

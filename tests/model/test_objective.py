@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from narrow import present
 
 from headwise.augment import batch_index
 from headwise.data import DataConfig, open_images
@@ -76,9 +77,8 @@ def images():
 
 
 def test_class_directions_use_the_asked_share_of_the_labels_of_every_class(images):
-    target = class_targets(
-        ClassDirectionsConfig(fraction=0.5, weight=2.0), images.train, 16, seed=0
-    )
+    config = ClassDirectionsConfig(fraction=0.5, weight=2.0)
+    target = present(class_targets(config, images.train, 16, seed=0))
     known = target.labels >= 0
     assert torch.equal(target.labels[known], images.train.labels[known])
     counts = target.labels[known].bincount(minlength=len(images.train.classes))
@@ -96,12 +96,13 @@ def test_a_step_adds_the_class_directions_of_its_own_images(images):
     config = small(images.train, class_directions=ClassDirectionsConfig(fraction=1.0, weight=0.5))
     config, model = build_model(config)
     state = TrainState(model, build_optimizer(config.optim, model))
-    target = class_targets(config.class_directions, images.train, 128, config.seed)
+    target = present(class_targets(config.class_directions, images.train, 128, config.seed))
     views = normal(32, 3, 32, 32).float()
     again = build_model(config)[1]
     with torch.no_grad():
         z = again.train()(views).z
-        plain = nt_xent(*z.chunk(2), config.temperature)
+        z0, z1 = z.chunk(2)
+        plain = nt_xent(z0, z1, config.temperature)
         index = batch_index(len(images.train), 16, 0, config.seed)
         own = images.train.labels[index].repeat(2)
         unit = torch.nn.functional.normalize(z)

@@ -1,6 +1,7 @@
 import copy
 import math
 from itertools import pairwise
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -91,7 +92,7 @@ def test_peaks_are_simclrs():
 
 
 def test_groups_hold_each_trainable_parameter_once_and_spare_norms_and_biases():
-    model = timm.create_model("resnet18", num_classes=7)
+    model: Any = timm.create_model("resnet18", num_classes=7)
     for parameter in model.layer1.parameters():
         parameter.requires_grad = False
     decayed, spared = parameter_groups(model, 0.1)
@@ -268,7 +269,7 @@ def test_weight_decay_shrinks_weights_and_nothing_else():
 def test_a_config_survives_json_and_refuses_what_cannot_work():
     config = OptimConfig(name="lars", lr=0.3, lr_scaling="linear", betas=(0.9, 0.95))
     assert from_dict(OptimConfig, to_dict(config)) == config
-    for wrong, words in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"lr": 0.0}, "lr must be positive; got 0.0"),
         ({"lr": math.nan}, "lr must be positive"),
         ({"momentum": 1.0}, "momentum must lie in"),
@@ -277,7 +278,8 @@ def test_a_config_survives_json_and_refuses_what_cannot_work():
         ({"warmup_epochs": -1.0}, "warmup_epochs must be 0 or more"),
         ({"lars_trust": 0.0}, "lars_trust must be positive"),
         ({"name": "lars", "nesterov": True}, "nesterov needs name sgd"),
-    ]:
+    ]
+    for wrong, words in cases:
         with pytest.raises(UserError, match=words):
             OptimConfig(**wrong)
 
@@ -293,9 +295,12 @@ def unchecked_types():
 @pytest.mark.usefixtures("unchecked_types")
 def test_wrong_choices_name_the_nearest():
     model = small_model()
+    adam: Any = "adam"  # what the types would refuse
+    sqr: Any = "sqr"
+    referense: Any = "referense"
     with pytest.raises(UserError, match="name cannot be 'adam': did you mean 'adamw'"):
-        build_optimizer(OptimConfig(name="adam"), model)
+        build_optimizer(OptimConfig(name=adam), model)
     with pytest.raises(UserError, match="did you mean 'sqrt'"):
-        optim.peak_learning_rate(OptimConfig(lr_scaling="sqr"), 8)
+        optim.peak_learning_rate(OptimConfig(lr_scaling=sqr), 8)
     with pytest.raises(UserError, match="did you mean 'reference'"):
-        build_optimizer(OptimConfig(name="lars", lars_variant="referense"), model)
+        build_optimizer(OptimConfig(name="lars", lars_variant=referense), model)

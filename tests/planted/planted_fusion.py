@@ -1,11 +1,14 @@
 """Heads whose attention is set by hand, and batches whose `h` says class, image and view."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
 from headwise.fusion.batches import Batch
 from headwise.fusion.controls import Heads, with_controls
-from headwise.heads import Head, HeadConfig, build_head
+from headwise.heads import Context, Head, HeadConfig, build_head
+from headwise.heads.blocks import Block
 
 IMAGES, CLASSES = 16, 4
 _VIEWS = 2
@@ -30,7 +33,7 @@ def coded_batches(count: int) -> list[Batch]:
     return batches
 
 
-def config(context: str = "joint", depth: int = 2) -> HeadConfig:
+def config(context: Context = "joint", depth: int = 2) -> HeadConfig:
     """Two attention heads, each as wide as `h`."""
     return HeadConfig(
         name="transformer",
@@ -43,12 +46,13 @@ def config(context: str = "joint", depth: int = 2) -> HeadConfig:
 
 
 @torch.no_grad()
-def planted_head(*patterns: str, context: str = "joint", depth: int = 2) -> Head:
+def planted_head(*patterns: str, context: Context = "joint", depth: int = 2) -> Head:
     """A head whose two attention heads follow these patterns in every block: `class` (evenly to
     all rows of the own class), `twin` (to the twin alone), `uniform`. Blocks pass rows on as they
     are."""
     head = build_head(config(context, depth), P, seed=0).eval()
-    first, *blocks, _ = head.layers
+    layers: Any = head.layers
+    first, *blocks, _ = layers
     first.weight.copy_(torch.eye(2 * P, P))
     first.bias.zero_()
     for block in blocks:
@@ -65,7 +69,9 @@ def planted_head(*patterns: str, context: str = "joint", depth: int = 2) -> Head
     return head
 
 
-def planted(*patterns: str, batches: list[Batch], context: str = "joint", depth: int = 2) -> Heads:
+def planted(
+    *patterns: str, batches: list[Batch], context: Context = "joint", depth: int = 2
+) -> Heads:
     """Such a head with its controls."""
     head = planted_head(*patterns, context=context, depth=depth)
     return with_controls(head, config(context, depth), batches, seed=1)
@@ -88,7 +94,7 @@ def _set(query: torch.Tensor, key: torch.Tensor, pattern: str) -> None:
             raise AssertionError(pattern)
 
 
-def _scale(block: torch.nn.Module, rows: torch.Tensor) -> None:
+def _scale(block: Block, rows: torch.Tensor) -> None:
     """So that one step of a pattern is `_GAP` in the logits."""
     scale = 1 / rows[0].std(correction=0)  # of LayerNorm
     block.qkv.weight.mul_((_GAP * P**0.5) ** 0.5 / scale)

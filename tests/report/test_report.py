@@ -146,9 +146,9 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(html)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        for name, value in attributes:
+        for name, value in attrs:
             if name == "id":
                 self.ids.append(value or "")
             elif name == "href" and tag == "a":

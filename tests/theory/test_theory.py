@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from narrow import present
 
 from headwise.errors import UserError
 from headwise.theory.checks import CLASSES, RESIDUALS, SHARES, WITHIN, map_point, start
@@ -58,7 +59,7 @@ def test_the_map_of_twins_is_within_two_percent(beta):
     before, after = simulate(Cosines(0.3, 0.1, 0.7), layer, batch, 1, seed=1)
     predicted = next_cosines(before, layer, batch)
     assert after.twin is not None
-    assert after.twin > before.twin > before.within
+    assert after.twin > present(before.twin) > before.within
     assert predicted == pytest.approx(after, rel=0.02)
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from headwise.errors import UserError
 from headwise.heads import Head, HeadConfig, build_head
 from headwise.heads.blocks import Block
+from headwise.heads.config import Norm
 from headwise.theory.map import Batch, Cosines
 from headwise.theory.simulation import draw_tokens
 from headwise.theory.studies import StudyPoint, agreement
@@ -15,7 +16,7 @@ from headwise.theory.trained import log_attention_on_cosine, mean_block, trained
 WIDTH = 256
 
 
-def identity_block(beta: float, residual: float, norm: str) -> Block:
+def identity_block(beta: float, residual: float, norm: Norm) -> Block:
     """The theory's layer as a Transformer block: queries, keys and values are the rows that enter
     attention, of length √w; no feed-forward part."""
     block = Block(WIDTH, num_heads=1, norm=norm)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from narrow import labels_of, pixels_of, present
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch import nn
@@ -97,7 +99,7 @@ def test_the_steps_are_those_of_a_plain_loop(tmp_path, schedule):
     config = SupervisedConfig(epochs=7, lr=9.0, weight_decay=0.01, schedule=schedule)
     model = Bias()
     train_classifier(model, images, config, how, seed=0)
-    share = images.labels.bincount(minlength=3).double() / 16
+    share = labels_of(images).bincount(minlength=3).double() / 16
     weight, buffer = torch.tensor([0.5, -0.2, 0.1]).double(), torch.zeros(3).double()
     for step in range(7):
         rate = 9.0 * 16 / 256
@@ -164,7 +166,9 @@ def test_one_view_is_the_first_of_two(tmp_path, resident_mib):
 
 @pytest.mark.parametrize("name", ["identity", "linear", "mlp", "transformer"])
 def test_a_network_cut_at_a_tap_is_what_the_tap_says(tmp_path, name):
-    settings = {"width": 16, "num_heads": 2, "depth": 2} if name == "transformer" else {}
+    settings: dict[str, Any] = (
+        {"width": 16, "num_heads": 2, "depth": 2} if name == "transformer" else {}
+    )
     subject = make_subject(tmp_path, head=HeadConfig(name=name, **settings))
     pixels = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -182,7 +186,7 @@ def test_a_network_cut_at_a_tap_is_what_the_tap_says(tmp_path, name):
 
 def test_predictions_come_in_the_images_order(tmp_path):
     subject = make_subject(tmp_path)
-    images = subject.images.test
+    images = present(subject.images.test)
     model = TapModel(subject.model, "z", 3, 8)
     nn.init.normal_(model.classifier.weight)
     found = predict(model, images, subject.how)
@@ -190,9 +194,9 @@ def test_predictions_come_in_the_images_order(tmp_path):
         torch.tensor(v)[:, None, None] for v in (subject.how.augment.mean, subject.how.augment.std)
     )
     with torch.no_grad():
-        expected = model((images.pixels / 255 - mean) / std)
+        expected = model((pixels_of(images) / 255 - mean) / std)
     torch.testing.assert_close(found.vectors, expected, rtol=1e-4, atol=1e-4)
-    assert torch.equal(found.labels, images.labels)
+    assert torch.equal(present(found.labels), labels_of(images))
 
 
 def test_scratch_is_the_same_network_with_other_weights(tmp_path):
@@ -224,8 +228,8 @@ def test_the_accuracies_are_scikit_learns(classes):
     if classes == 8:
         expected["p_top5/h"] = top_k_accuracy_score(labels, logits, k=5, labels=range(classes))
     assert {name: value.value for name, value in found.items()} == pytest.approx(expected)
-    assert all(len(value.each) == value.n == 200 for value in found.values())
-    commonest = train.labels.bincount().argmax()
+    assert all(len(present(value.each)) == value.n == 200 for value in found.values())
+    commonest = labels_of(train).bincount().argmax()
     assert found["p/h"].settings == {
         "k": 1,
         "chance": pytest.approx((labels == commonest).double().mean().item()),
@@ -256,9 +260,10 @@ def test_as_many_steps_as_epochs_say_but_never_too_few():
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
     ],
 )
-def test_settings_that_cannot_work(settings, message):
+def test_settings_that_cannot_work(settings: dict[str, Any], message):
+    default: dict[str, Any] = {"epochs": 1, "lr": 0.1}
     with pytest.raises(UserError, match=message):
-        SupervisedConfig(**{"epochs": 1, "lr": 0.1, **settings})
+        SupervisedConfig(**(default | settings))
 
 
 def test_labels_that_cannot_work(tmp_path):
@@ -267,7 +272,7 @@ def test_labels_that_cannot_work(tmp_path):
         training_labels(one.select(torch.arange(0, 30, 3)))
     with pytest.raises(UserError, match="needs labels; the images have none"):
         training_labels(dataclasses.replace(one, labels=None, classes=()))
-    two_of_three = one.select((one.labels < 2).nonzero().flatten())
+    two_of_three = one.select((labels_of(one) < 2).nonzero().flatten())
     with pytest.raises(UserError, match="got class 'class 2' in the test split only"):
         check_splits(two_of_three, one)
     assert check_splits(one, two_of_three) is two_of_three

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from narrow import present
 from training_subject import coloured, make_subject, same, weights
 
 from headwise.data import Splits
@@ -23,7 +24,7 @@ def test_a_class_that_h_holds_is_read_and_the_model_stays_as_it_was(tmp_path):
     found = values(subject)
     assert set(found) == {"linear_sgd/h", "linear_sgd_per_class/h"}
     assert found["linear_sgd/h"].value > 0.9
-    assert found["linear_sgd/h"].n == len(found["linear_sgd/h"].each) == 150
+    assert found["linear_sgd/h"].n == len(present(found["linear_sgd/h"].each)) == 150
     assert found["linear_sgd/h"].settings == {
         "epochs": 10,
         "steps": 60,
@@ -54,7 +55,7 @@ def test_random_labels_stay_at_chance(tmp_path):
 def test_the_seed_says_all(tmp_path):
     images = Splits(coloured(96, 0, planted=False), coloured(150, 1, planted=False))
     subject = make_subject(tmp_path, images)
-    found = [values(subject, seed=seed)["linear_sgd/h"].each for seed in (0, 0, 1)]
+    found = [present(values(subject, seed=seed)["linear_sgd/h"].each) for seed in (0, 0, 1)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from narrow import present
 from planted_subject import in_memory, keeping, planted_subject
 from torch import nn
 
@@ -57,7 +58,7 @@ def test_every_augmentation_at_every_strength_at_both_taps(found):
     expected = {f"invariance_{name}/{tap}" for name in names for tap in "hz"}
     expected |= {f"robustness_{name}/{tap}" for name in ["clean", *names] for tap in "hz"}
     assert set(found) == expected
-    assert all(value.n == len(value.each) == 90 for value in found.values())
+    assert all(value.n == len(present(value.each)) == 90 for value in found.values())
 
 
 @pytest.mark.parametrize("name", ["flip", "rotation_90", "rotation_180", "rotation_270"])
@@ -100,7 +101,7 @@ def test_the_chance_level_of_invariance_is_the_cosine_of_different_images(subjec
 
 def test_each_is_in_the_order_of_the_test_images(subject, found):
     """The grey of every image is seen as one class: right where the label is that class."""
-    right = found["robustness_grey_1/h"].each
+    right = present(found["robustness_grey_1/h"].each)
     labels = subject.images.test.labels
     by_class = [right[labels == label].mean().item() for label in range(3)]
     assert sorted(by_class)[:2] == [pytest.approx(0, abs=0.2)] * 2
@@ -112,7 +113,7 @@ def test_fewer_images_and_strengths(subject):
     assert {value.n for value in found.values()} == {20}
     assert "robustness_crop_0.1/h" in found
     again = measured(subject, train=30, test=20, strengths=(0.1,))
-    assert all(torch.equal(found[name].each, again[name].each) for name in found)
+    assert all(torch.equal(present(found[name].each), present(again[name].each)) for name in found)
 
 
 def test_images_without_labels(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from narrow import labels_of
 from training_subject import coloured, make_subject, same, weights
 
 from headwise.data.names import as_names
@@ -45,7 +46,7 @@ def test_the_file_is_the_subset(tmp_path):
     index = labelled_subset(images, 0.2, 0, path)
     lines = path.read_text().splitlines()
     assert lines[1] == "id,class"
-    assert lines[2:] == [f"0/{i}.png,class {images.labels[i]}" for i in index.tolist()]
+    assert lines[2:] == [f"0/{i}.png,class {labels_of(images)[i]}" for i in index.tolist()]
     written = path.read_bytes()
     assert torch.equal(labelled_subset(images, 0.2, 0, path), index)
     assert path.read_bytes() == written
@@ -53,10 +54,10 @@ def test_the_file_is_the_subset(tmp_path):
     path.write_text("\n".join([*lines[:2], "0/7.png,class 1", "0/3.png,class 0"]) + "\n")
     assert labelled_subset(images, 0.2, 0, path).tolist() == [3, 7]
     # Other images, or other labels of the same images, are another subset.
-    for other in (coloured(60, 1), dataclasses.replace(images, labels=images.labels.flip(0))):
+    for other in (coloured(60, 1), dataclasses.replace(images, labels=labels_of(images).flip(0))):
         labelled_subset(images, 0.2, 0, path)
         found = labelled_subset(other, 0.2, 0, path)
-        assert torch.equal(found, balanced_fraction(other.labels, 0.2, 0))
+        assert torch.equal(found, balanced_fraction(labels_of(other), 0.2, 0))
         assert path.read_text().splitlines()[2].startswith(other.ids[int(found[0])])
 
 

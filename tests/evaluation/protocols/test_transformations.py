@@ -1,8 +1,11 @@
 """Transformations that an encoder built by hand can or cannot see."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from narrow import present
 from PIL import Image
 from planted_subject import in_memory, keeping, planted_subject
 from torch import nn
@@ -61,8 +64,9 @@ class ViewEye(nn.Module):
         return torch.stack([feature.mean((1, 2)) for feature in features], 1)
 
 
-def measured(subject, seed=0, **settings):
-    config = TransformationsConfig(**{"width": 32, "untrained": False, **settings})
+def measured(subject, seed=0, **settings: Any):
+    default: dict[str, Any] = {"width": 32, "untrained": False}
+    config = TransformationsConfig(**(default | settings))
     return {value.name: value for value in transformations(subject, config, seed=seed)}
 
 
@@ -88,7 +92,7 @@ def test_what_h_shows_reads_1_and_what_the_head_removed_reads_chance(found, task
     chance = z.settings["chance"]
     assert abs(z.value - chance) < 0.12  # 3.4 standard errors at 1/2
     assert chance == PAPER[task]["chance"]
-    assert h.n == z.n == len(h.each) == 200
+    assert h.n == z.n == len(present(h.each)) == 200
     assert h.settings == z.settings == {"chance": chance, "size": 12, "pca": False}
 
 
@@ -97,8 +101,8 @@ def test_parameters_of_views_are_read_where_they_are_planted(tmp_path, hasty):
     crop lies. Brightness and hue are those of all images, so they tell what was done."""
     saturation = torch.linspace(0.2, 0.8, SIDE).expand(SIDE, SIDE)
     red = 0.7 * torch.stack([torch.ones_like(saturation), 1 - saturation, 1 - saturation])
-    images = [in_memory(red.expand(n, 3, SIDE, SIDE)) for n in (300, 200)]
-    subject = planted_subject(tmp_path, *images, ViewEye(), keeping(3, 0), SIDE)
+    train, test = (in_memory(red.expand(n, 3, SIDE, SIDE)) for n in (300, 200))
+    subject = planted_subject(tmp_path, train, test, ViewEye(), keeping(3, 0), SIDE)
     found = measured(subject)
     h, z = (
         {
@@ -112,7 +116,8 @@ def test_parameters_of_views_are_read_where_they_are_planted(tmp_path, hasty):
     assert max(z[name].value for name in ("crop_y", "brightness", "hue", "blur")) < 0.1
     assert max(h[name].value for name in ("crop_y", "blur")) < 0.1
     for value in (*h.values(), *z.values()):
-        assert value.interval[0] <= value.value <= value.interval[1]
+        low, high = present(value.interval)
+        assert low <= value.value <= high
 
 
 def test_the_larger_tap_is_reduced_to_the_smaller_and_says_so(tmp_path, hasty):

@@ -15,6 +15,7 @@ from sklearn.metrics import (
 
 from headwise.errors import UserError
 from headwise.evaluation.statistics.metrics import (
+    Metric,
     answers_name,
     average_precision_11,
     compare_values,
@@ -96,7 +97,9 @@ def test_accuracy_and_mean_per_class_are_scikit_learns():
     assert mean_per_class(torch.zeros(4).long(), rare) == 0.5
 
 
-def answers(metric: str, seed: int, *, noise: float, scale: float = 1.0) -> dict[str, np.ndarray]:
+def answers(
+    metric: Metric, seed: int, *, noise: float, scale: float = 1.0
+) -> dict[str, np.ndarray]:
     """Of one system, on images that do not depend on the seed."""
     fixed = torch.Generator().manual_seed(99)
     generator = torch.Generator().manual_seed(seed)
