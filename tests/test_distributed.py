@@ -2,6 +2,7 @@
 
 import os
 import socket
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import nn
 
+from headwise import heads
 from headwise.augment.batches import local_rows
 from headwise.heads import Context, HeadConfig, build_head
 from headwise.heads.config import Norm
@@ -55,6 +57,13 @@ HEADS = {
     "class directions": HeadConfig(name="mlp", width=8, output_size=5),
 }
 OBJECTIVES: dict[str, Objective] = {"transfusion": "affinity"}
+# Heads and losses that the cases above do not have yet.
+HEADS |= {
+    name: heads.small_head(name)
+    for name in set(heads.HEADS) - {config.name for config in HEADS.values()}
+}
+for _objective in set(typing.get_args(Objective)) - {"nt-xent", *OBJECTIVES.values()}:
+    HEADS[_objective], OBJECTIVES[_objective] = HEADS["mlp"], _objective
 TARGETS = ClassTargets(torch.arange(N) % 4 - 1, orthonormal_directions(3, 5, seed=0), 0.5)
 
 

@@ -35,18 +35,9 @@ def transformer(context: Context = "joint", norm: Norm = "pre", **changes: Any) 
 
 def small(name: str) -> HeadConfig:
     """A quick config of each head."""
-    match name:
-        case "identity":
-            return HeadConfig(name="identity")
-        case "linear":
-            return HeadConfig(name="linear", output_size=8)
-        case "mlp":
-            return HeadConfig(name="mlp", depth=3, width=12, output_size=8)
-        case "ffn" | "ffn-matched":
-            return HeadConfig(name=name, depth=3, width=16, output_size=8)
-        case "transfusion":
-            return HeadConfig(name=name, depth=3, width=16, output_size=8)
-    return transformer()
+    sizes = {"depth": 3, "width": 16, "num_heads": 4, "output_size": 8}
+    own = dataclasses.asdict(resolve(HeadConfig(name=name), 16))
+    return HeadConfig(name=name, **{key: sizes[key] for key in sizes if own[key] is not None})
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -246,6 +237,10 @@ def test_weights_are_a_function_of_the_seed_and_the_global_generator_is_left_alo
     weights = [key for key in one if key.endswith("weight") and one[key].dim() == 2]
     assert all(not torch.equal(one[key], other[key]) for key in weights)
     assert bool(weights) == (name != "identity")
+
+
+def test_every_head_is_pinned():
+    assert [name for name, _, _ in GOLDEN] == [name for name in HEADS if name != "identity"]
 
 
 @pytest.mark.parametrize(("name", "first", "last"), GOLDEN)

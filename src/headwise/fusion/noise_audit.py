@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headwise import heads, rng
 from headwise.errors import UserError
-from headwise.heads import Context, Head, HeadConfig
+from headwise.heads import HEADS, Context, Head, HeadConfig, small_head
 from headwise.heads.config import Norm
 from headwise.losses import contrastive_logits
 from headwise.model.objective import contrastive
@@ -239,13 +239,9 @@ def shipped_heads() -> dict[str, HeadConfig]:
     transfusion = HeadConfig(name="transfusion", **stack)
     contexts: tuple[Context, ...] = get_args(Context)
     norms: tuple[Norm, ...] = get_args(Norm)
-    found = {
-        "identity": HeadConfig(name="identity"),
-        "linear": HeadConfig(name="linear", output_size=64),
-        "mlp": HeadConfig(name="mlp", **stack),
-        "mlp, no BatchNorm": HeadConfig(name="mlp", batch_norm=False, **stack),
-        "ffn": HeadConfig(name="ffn", **stack),
-    }
+    several = ("ffn-matched", "transformer", "transfusion")
+    found: dict[str, HeadConfig] = {name: small_head(name) for name in HEADS if name not in several}
+    found["mlp, no BatchNorm"] = HeadConfig(name="mlp", batch_norm=False, **stack)
     for norm in norms:
         found[f"ffn-matched, {norm}"] = HeadConfig(name="ffn-matched", norm=norm, **stack)
     for context, norm in itertools.product(contexts, norms):

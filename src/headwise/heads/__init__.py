@@ -10,6 +10,7 @@ from headwise.heads.config import (
     leaks,
     loss_groups,
     resolve,
+    small_head,
 )
 from headwise.heads.head import Head, build_head, with_uniform_attention
 
@@ -25,5 +26,6 @@ __all__ = [
     "leaks",
     "loss_groups",
     "resolve",
+    "small_head",
     "with_uniform_attention",
 ]

@@ -140,6 +140,14 @@ def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
     return config if config.name == name else HeadConfig(name=name)
 
 
+def small_head(name: HeadName) -> HeadConfig:
+    """This head at the size at which all heads are tried: depth 2, width 64, d = 64."""
+    sizes = {"depth": 2, "width": 64, "output_size": 64, "num_heads": 4}
+    return HeadConfig(
+        name=name, **{key: sizes[key] for key in sizes.keys() & _DEFAULTS[name].keys()}
+    )
+
+
 def leaks(config: HeadConfig) -> bool:
     """Whether what a sample attends to gives its twin away, so that the loss can be solved without
     looking at the images: a mask that leaves the twin out names it."""
