@@ -143,9 +143,8 @@ def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
 def small_head(name: HeadName) -> HeadConfig:
     """This head at the size at which all heads are tried: depth 2, width 64, d = 64."""
     sizes = {"depth": 2, "width": 64, "output_size": 64, "num_heads": 4}
-    return HeadConfig(
-        name=name, **{key: sizes[key] for key in sizes.keys() & _DEFAULTS[name].keys()}
-    )
+    own = dataclasses.asdict(resolve(HeadConfig(name=name), 64))
+    return HeadConfig(name=name, **{key: sizes[key] for key in sizes if own[key] is not None})
 
 
 def leaks(config: HeadConfig) -> bool:
