@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from headwise.augment import AugmentConfig, simclr
 from headwise.augment.crop import apply_crop, crop_boxes
-from headwise.augment.policies import finish_views, make_views, sample_views
+from headwise.augment.policies import ViewParameters, finish_views, make_views, sample_views
 from headwise.augment.views_in_c import library
 from headwise.runtime import hardware
 
@@ -32,6 +32,10 @@ ONE_ALONE = {
     "blur": {"blur": 1.0},
     "none": {},
 }
+
+
+def test_every_operation_is_compared_alone() -> None:
+    assert {*ONE_ALONE, "crop"} == {*ViewParameters._fields, "none"}
 
 
 def pictures(n: int, side: int) -> torch.Tensor:
