@@ -35,6 +35,10 @@ def from_dict(cls: type[Config], values: Any, where: str = "config") -> Config:
     for key in values:
         if key not in names:
             raise UserError(f"{where} has an unknown key {key!r}: {nearest(key, names)}")
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        bare = field.default is field.default_factory is dataclasses.MISSING
+        if bare and field.name not in values:
+            raise UserError(f"{where} must have a key {field.name!r}; it has none")
     return cls(**{key: _typed(hints[key], v, f"{where}.{key}") for key, v in values.items()})
 
 
@@ -72,6 +76,8 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         return tuple(_typed(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     if hint is float and type(value) is int:
         return float(value)
+    if origin is dict and isinstance(value, dict):
+        return value
     if type(value) is not hint:
         raise UserError(f"{where} must be of type {hint.__name__}; got {value!r}")
     return value

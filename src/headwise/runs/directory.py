@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,14 @@ import torch
 
 from headwise.errors import UserError
 from headwise.files import read_json, write_atomically, write_json, write_text
+from headwise.runs.results import DataIdentity, Result, Section
+from headwise.runs.results_file import (
+    array_prefix,
+    lifted_arrays,
+    read_sections,
+    write_sections,
+)
 
-RESULTS_SCHEMA = 1
-"""The layout of results.json."""
 FUSION_FILE = "fusion.npz"
 
 
@@ -78,33 +84,39 @@ class Run:
         write_text(self.path / "metrics.jsonl", "".join(kept))
 
     @property
-    def results(self) -> dict[str, Any]:
-        """By name (docs/metrics.md)."""
+    def sections(self) -> tuple[Section, ...]:
+        """The results of every data set, in the order in which the data sets were first used."""
         path = self.path / "results.json"
-        if not path.exists():
-            return {}
-        found = read_json(path)
-        if found.get("schema") != RESULTS_SCHEMA:
-            raise UserError(
-                f"{path} must have schema {RESULTS_SCHEMA}; got {found.get('schema')}; "
-                "move it away and evaluate again"
-            )
-        return found["results"]
+        return read_sections(path) if path.exists() else ()
 
-    def add_results(self, results: dict[str, Any]) -> None:
-        """Merge into results.json; a value of the same name is replaced."""
-        merged = {**self.results, **results}
-        write_json(self.path / "results.json", {"schema": RESULTS_SCHEMA, "results": merged})
+    def section(self, fingerprint: str) -> Section | None:
+        """The results on the images of this fingerprint; None where there are none."""
+        return next((s for s in self.sections if s.data.fingerprint == fingerprint), None)
 
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What evaluations found beside numbers, by name (docs/metrics.md)."""
-        return load_arrays(self.path / "evaluation.npz")
+    def add_results(self, data: DataIdentity, results: Mapping[str, Result]) -> None:
+        """Merge into this data set's section of results.json: a result of the same key is
+        replaced, and the sections of other data sets stay as they are."""
+        sections = {section.data.fingerprint: section for section in self.sections}
+        kept = sections.get(data.fingerprint)
+        merged = Section(data=data, results={**(kept.results if kept else {}), **results})
+        sections[data.fingerprint] = merged
+        write_sections(self.path / "results.json", sections.values())
 
-    def add_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Merge into evaluation.npz; an array of the same name is replaced."""
-        merged = {**self.arrays, **arrays}
+    def arrays(self, data: DataIdentity) -> dict[str, np.ndarray]:
+        """What evaluations on this data set kept beside numbers, by name (docs/metrics.md)."""
+        prefix = array_prefix(data)
+        own = ((name, a) for name, a in self._arrays().items() if name.startswith(prefix))
+        return {name.removeprefix(prefix): array for name, array in own}
+
+    def add_arrays(self, data: DataIdentity, arrays: Mapping[str, np.ndarray]) -> None:
+        """Merge into evaluation.npz; an array of the same name and data set is replaced."""
+        prefix = array_prefix(data)
+        merged = self._arrays() | {prefix + name: array for name, array in arrays.items()}
         write_atomically(self.path / "evaluation.npz", lambda path: save_arrays(path, merged))
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """All of evaluation.npz, each name with the prefix of its data set."""
+        return lifted_arrays(load_arrays(self.path / "evaluation.npz"), self.sections)
 
     @property
     def fusion_arrays(self) -> dict[str, np.ndarray]:
