@@ -16,9 +16,7 @@ from headwise.config import to_dict
 Settings = dict[str, Any]
 """Names and JSON values: what a protocol chose or found on the way."""
 
-Unit = Literal[
-    "share", "score", "cosine", "distance", "nat", "rank", "gain", "slope"
-]
+Unit = Literal["share", "score", "cosine", "distance", "nat", "rank", "gain", "slope"]
 """What a value counts in, so how it is printed. share: a part of the test images, of pairs or of
 attention, printed in percent. score: an index from 0 to 1, such as R² or NMI. cosine: −1 to 1.
 distance: squared, between rows of length 1. nat: an information or a logarithm. rank: a number of
