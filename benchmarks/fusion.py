@@ -10,7 +10,7 @@ from headwise import rng
 from headwise.fusion.attention import measure_attention
 from headwise.fusion.batches import Batch
 from headwise.fusion.controls import with_controls
-from headwise.fusion.measuring import measure
+from headwise.fusion.measuring import measure_batches
 from headwise.heads import HeadConfig, build_head
 from headwise.runtime import hardware
 from measure import table, time_and_memory
@@ -31,7 +31,7 @@ def prepare(images: int, *, whole: bool) -> Callable[[], None]:
     def work(batch: Batch) -> None:
         if whole:
             heads = with_controls(head, CONFIG, [batch], seed=1)
-            measure(heads, [batch], permutations=PERMUTATIONS, seed=0)
+            measure_batches(heads, [batch], permutations=PERMUTATIONS, seed=0)
         else:
             for _ in measure_attention(head, *batch, permutations=PERMUTATIONS, seed=0):
                 pass

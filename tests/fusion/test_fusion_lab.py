@@ -25,7 +25,7 @@ from headwise.fusion.batches import draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_statistics
 from headwise.fusion.lab import main_results, measure_fusion
-from headwise.fusion.measuring import measure
+from headwise.fusion.measuring import measure_batches
 from headwise.fusion.verdict import Emergence, depth_slope, emergence, estimate, judge
 from headwise.heads import Context, HeadConfig, build_head
 from headwise.model.config import PretrainConfig
@@ -55,7 +55,7 @@ QUICK = FusionConfig(batch_size=20, batches=3, permutations=20)
 def measured(*patterns: str, context: Context = "joint", depth: int = 2) -> dict[str, np.ndarray]:
     batches = coded_batches(4)
     heads = planted(*patterns, batches=batches, context=context, depth=depth)
-    arrays = measure(heads, batches, permutations=50, seed=0)
+    arrays = measure_batches(heads, batches, permutations=50, seed=0)
     return arrays | {"split": np.array("test"), "classes": np.array(list("abcd"))}
 
 

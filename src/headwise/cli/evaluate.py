@@ -43,10 +43,10 @@ def evaluate_command(words: list[str]) -> None:
 
 def _line(name: str, result: Result) -> str:
     """Value, 95 % interval, standard deviation over seeds, and how many stand behind them."""
-    words = [f"{name:32} {result['value']:9.4f}"]
-    if "interval" in result:
-        low, high = result["interval"]
+    words = [f"{name:32} {result.value:9.4f}"]
+    if result.interval is not None:
+        low, high = result.interval
         words.append(f"[{low:.4f}, {high:.4f}]")
-    if "std" in result:
-        words.append(f"± {result['std']:.4f} over {len(result['seeds'])} seeds")
-    return "  ".join([*words, f"n = {result['n']}"])
+    if result.std is not None:
+        words.append(f"± {result.std:.4f} over {len(result.seeds)} seeds")
+    return "  ".join([*words, f"n = {result.n}"])

@@ -13,10 +13,11 @@ from headwise import augment, heads
 from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, learned
 from headwise.data import Splits, open_images
 from headwise.errors import UserError
+from headwise.evaluation.config import EvaluateConfig, protocol
 from headwise.evaluation.probes.labels import labelled
-from headwise.evaluation.protocols.catalogue import measure_table
+from headwise.evaluation.protocols.description import TapFeatures
 from headwise.evaluation.statistics.tests import paired_permutation_test
-from headwise.evaluation.subject import baseline_tables
+from headwise.evaluation.subject import baseline_tables, shown
 from headwise.features.extract import extract_config
 from headwise.files import read_json, write_json
 from headwise.heads import COMPARED, HeadName
@@ -27,6 +28,7 @@ from headwise.model.trained import load_config
 from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_report
 from headwise.runs.directory import Run, refuse_existing
+from headwise.runs.results import Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,28 +89,42 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> d
             if not (path / ANALYSIS_FILE).exists():
                 analyse(run, images, with_map=seed == config.pretrain.seed)
             runs[name] = run
-        rows = {name: _row(run) for name, run in runs.items()}
-        factors = {name: _factors(run) for name, run in runs.items()}
+        measured = {name: _section(run, images) for name, run in runs.items()}
+        rows = {name: _row(run, measured[name]) for name, run in runs.items()}
+        factors = {name: _factors(section) for name, section in measured.items()}
         baselines = _baselines(runs[config.heads[0]], images, out / f"baselines-seed{seed}.json")
         by_seed.append({"heads": rows, "baselines": baselines, "factors": factors})
     summary = _summary(config, images, by_seed)
     if config.seeds == 1:
-        summary["p_values"] = _p_values(runs)
+        summary["p_values"] = _p_values(runs, measured)
     write_json(out / "summary.json", summary)
     write_report(out)
     return summary
 
 
-def _row(run: Run) -> dict[str, float]:
+def _section(run: Run, images: Splits) -> Section:
+    """What `analyse` measured on these images."""
+    section = run.section(shown(images).fingerprint)
+    assert section is not None, "every run of a comparison is analysed"
+    return section
+
+
+def _row(run: Run, section: Section) -> dict[str, float]:
     """A run's line of the table."""
-    values = {name: result["value"] for name, result in run.results.items()}
-    return {**values, "seconds": run.metrics()[-1]["seconds"]}
+    head = build_model(load_config(run))[1].head
+    return {
+        **{key: result.value for key, result in section.results.items()},
+        "parameters": sum(p.numel() for p in head.parameters() if p.requires_grad),
+        "seconds": run.metrics()[-1]["seconds"],
+    }
 
 
-def _p_values(runs: dict[HeadName, Run]) -> dict[str, dict[str, dict[str, float]]]:
-    """Of accuracies at `h` and every two heads, the p-value of a paired test on the test images:
-    by result, head and other head."""
-    arrays = {head: run.arrays for head, run in runs.items()}
+def _p_values(
+    runs: dict[HeadName, Run], measured: dict[HeadName, Section]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """The p-value of a paired test on the test images, for the accuracies at `h` of every two
+    heads: by result, head and other head."""
+    arrays = {head: run.arrays(measured[head].data) for head, run in runs.items()}
     keys = [f"each/{protocol}/h" for protocol in PROTOCOLS]
     return {
         key.removeprefix("each/"): {
@@ -122,14 +138,14 @@ def _p_values(runs: dict[HeadName, Run]) -> dict[str, dict[str, dict[str, float]
             for a in runs
         }
         for key in keys
-        if all(key in found for found in arrays.values())
+        if all(key in of_run for of_run in arrays.values())
     }
 
 
-def _factors(run: Run) -> dict[str, dict[str, float]]:
+def _factors(section: Section) -> dict[str, dict[str, float]]:
     """The score of each nuisance factor at each tap; empty where none are known."""
-    found = {tap: run.results.get(f"factors/{tap}") for tap in TAPS}
-    return {tap: result["scores"] for tap, result in found.items() if result}
+    means = {tap: section.results.get(f"factors/{tap}") for tap in TAPS}
+    return {tap: result.settings["scores"] for tap, result in means.items() if result}
 
 
 def _baselines(run: Run, images: Splits, path: Path) -> dict[str, dict[str, float]]:
@@ -138,12 +154,14 @@ def _baselines(run: Run, images: Splits, path: Path) -> dict[str, dict[str, floa
         return {}
     if not path.exists():
         config = load_config(run)
-        found = baseline_tables(config, images, extract_config(config))
+        features = baseline_tables(config, images, extract_config(config))
         values = {
-            value.name: {"value": value.value, "n": value.n}
+            value.key: {"value": value.value, "n": value.n}
             for name in PROTOCOLS
-            for tap, table in found.items()
-            for value in measure_table(name, tap, table, images, config.seed)
+            for tap, (train, test) in features.items()
+            for value in protocol(name, EvaluateConfig()).at_tap(
+                TapFeatures(tap, train, test, images, config.seed)
+            )
         }
         write_json(path, values)
     values = {name: result["value"] for name, result in read_json(path).items()}

@@ -11,8 +11,8 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
-from headwise.evaluation.config import EvaluateConfig, Protocol
-from headwise.evaluation.evaluate import measured, open_subject
+from headwise.evaluation.config import EvaluateConfig, ProtocolName
+from headwise.evaluation.evaluate import identity, measure_protocol, open_subject
 from headwise.evaluation.probes.labels import labelled
 from headwise.features.extract import ExtractConfig, Features
 from headwise.files import write_atomically
@@ -20,7 +20,7 @@ from headwise.model.trained import load_config
 from headwise.runs.directory import Run, save_arrays
 
 TAPS = ("h", "z")
-PROTOCOLS: tuple[Protocol, ...] = ("knn", "knn_weighted", "linear")
+PROTOCOLS: tuple[ProtocolName, ...] = ("knn", "knn_weighted", "linear")
 ANALYSIS_FILE = "analysis.npz"
 
 # How many images are points of the map, and how large they are drawn.
@@ -35,7 +35,7 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     are no others), and with `with_map` a 2-D map of `h`.
     """
     config = load_config(run)
-    protocols: tuple[Protocol, ...] = ("geometry",)
+    protocols: tuple[ProtocolName, ...] = ("geometry",)
     if labelled(images):
         protocols += PROTOCOLS + (("factors",) if images.train.factors else ())
     asked = EvaluateConfig(
@@ -47,11 +47,9 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     )
     subject, protocols = open_subject(run, asked, images=images)
     for name in protocols:
-        results, arrays = measured(name, subject, asked)
-        run.add_results(results)
-        run.add_arrays(arrays)
-    size = sum(p.numel() for p in subject.model.head.parameters() if p.requires_grad)
-    run.add_results({"parameters": {"value": size}})
+        results, arrays = measure_protocol(name, subject, asked)
+        run.add_arrays(identity(subject), arrays)
+        run.add_results(identity(subject), results)
     shown = subject.shown
     kept = _map(subject.tables["h"].test, shown, subject.how) if with_map else {}
     write_atomically(run.path / ANALYSIS_FILE, lambda path: save_arrays(path, kept))

@@ -1,19 +1,38 @@
-"""What to evaluate, and how: the settings of `headwise evaluate`."""
+"""The protocols by name, and the settings of `headwise evaluate`."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from headwise.errors import UserError
-from headwise.evaluation.protocols.finetune import FinetuneConfig
-from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
-from headwise.evaluation.protocols.robustness import RobustnessConfig
-from headwise.evaluation.protocols.semi import SemiConfig
-from headwise.evaluation.protocols.transfer import TransferConfig
-from headwise.evaluation.protocols.transformations import TransformationsConfig
+from headwise.errors import UserError, nearest
+from headwise.evaluation.protocols.cluster import CLUSTER, cluster
+from headwise.evaluation.protocols.description import Description, Protocol
+from headwise.evaluation.protocols.factors import FACTORS, factors
+from headwise.evaluation.protocols.finetune import FINETUNE, FinetuneConfig, finetune
+from headwise.evaluation.protocols.geometry import GEOMETRY, between, geometry
+from headwise.evaluation.protocols.knn import (
+    KNN,
+    KNN_SELF,
+    KNN_WEIGHTED,
+    knn,
+    knn_self,
+    knn_weighted,
+)
+from headwise.evaluation.protocols.leakage import LEAKAGE, leakage
+from headwise.evaluation.protocols.linear import LINEAR, LINEAR_10, linear
+from headwise.evaluation.protocols.linear_sgd import LINEAR_SGD, LinearSgdConfig, linear_sgd
+from headwise.evaluation.protocols.robustness import ROBUSTNESS, RobustnessConfig, robustness
+from headwise.evaluation.protocols.semi import SEMI, SemiConfig, semi
+from headwise.evaluation.protocols.transfer import TRANSFER, TransferConfig, transfer
+from headwise.evaluation.protocols.transformations import (
+    TRANSFORMATIONS,
+    TransformationsConfig,
+    transformations,
+)
 from headwise.runtime.hardware import Device
 
-Protocol = Literal[
+ProtocolName = Literal[
     "knn",
     "knn_weighted",
     "knn_self",
@@ -30,14 +49,14 @@ Protocol = Literal[
     "leakage",
     "robustness",
 ]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What is measured, at which taps, how often."""
 
-    protocols: tuple[Protocol | Literal["all"], ...] = ("knn", "linear")
+    protocols: tuple[ProtocolName | Literal["all"], ...] = ("knn", "linear")
     """What to measure (docs/protocols.md); all: everything that these images, this head and these
     targets allow."""
     taps: tuple[str, ...] = ("h", "z")
@@ -65,3 +84,49 @@ class EvaluateConfig:
             raise UserError(f"--seeds must be at least 1; got {self.seeds}")
         if not self.protocols or not self.taps:
             raise UserError("--protocols and --taps must name at least one each; got none")
+
+
+def protocol(name: str, config: EvaluateConfig) -> Protocol:
+    """A protocol with its settings. Raises `UserError` for a name that is not known."""
+    match name:
+        case "knn":
+            return Protocol(KNN, lambda t: knn(*t.features, num_classes=t.num_classes))
+        case "knn_weighted":
+            return Protocol(
+                KNN_WEIGHTED, lambda t: knn_weighted(*t.features, num_classes=t.num_classes)
+            )
+        case "knn_self":
+            return Protocol(KNN_SELF, lambda t: knn_self(*t.features))
+        case "linear":
+            return Protocol(LINEAR, lambda t: linear(*t.features, seed=t.seed))
+        case "linear_10":
+            return Protocol(LINEAR_10, lambda t: linear(*t.features, seed=t.seed, fraction=0.1))
+        case "linear_sgd":
+            return Protocol(LINEAR_SGD, on_model=partial(linear_sgd, config=config.linear_sgd))
+        case "cluster":
+            return Protocol(CLUSTER, lambda t: cluster(*t.features, seed=t.seed))
+        case "semi":
+            return Protocol(SEMI, on_model=partial(semi, config=config.semi))
+        case "finetune":
+            return Protocol(FINETUNE, on_model=partial(finetune, config=config.finetune))
+        case "transfer":
+            return Protocol(TRANSFER, on_model=partial(transfer, config=config.transfer))
+        case "transformations":
+            settings = config.transformations
+            return Protocol(TRANSFORMATIONS, on_model=partial(transformations, config=settings))
+        case "factors":
+            return Protocol(
+                FACTORS, lambda t: factors(t.tap, t.images, t.train, t.test, seed=t.seed)
+            )
+        case "geometry":
+            return Protocol(GEOMETRY, lambda t: geometry(*t.features, seed=t.seed), between)
+        case "leakage":
+            return Protocol(LEAKAGE, on_model=leakage)
+        case "robustness":
+            return Protocol(ROBUSTNESS, on_model=partial(robustness, config=config.robustness))
+    raise UserError(f"--protocols must be known; got {name!r}; {nearest(name, PROTOCOLS)}")
+
+
+def describe(name: str) -> Description:
+    """What a protocol says of itself. Raises `UserError` for a name that is not known."""
+    return protocol(name, EvaluateConfig()).description

@@ -7,22 +7,19 @@ import numpy as np
 import torch
 
 from headwise.data import DataConfig, Splits, open_images
-from headwise.evaluation.config import EvaluateConfig, Protocol
+from headwise.evaluation.choice import chosen_protocols
+from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
-from headwise.evaluation.protocols.catalogue import (
-    ON_TABLES,
-    VERSION,
-    WITHOUT_SEED,
-    chosen_protocols,
-    measure,
-)
 from headwise.evaluation.protocols.transfer import open_targets
 from headwise.evaluation.subject import Subject, baseline_tables, tables
 from headwise.features.extract import all_taps, check_taps, extract_config, weights_hash
 from headwise.model.trained import load_model
 from headwise.runs.directory import Run
-from headwise.runs.results import Result, Value, summarise
+from headwise.runs.results import DataIdentity, Result, Value, summarise
 from headwise.runtime import hardware
+
+VERSION = 1
+"""Of the protocols: rises when the same model, images and seed give another value."""
 
 
 def evaluate(
@@ -35,9 +32,9 @@ def evaluate(
     """Measure a finished run, add the results to its results.json and evaluation.npz, and return
     them.
 
-    Keys are `protocol/what` (docs/metrics.md). `data` None: that of pretraining. Results are
-    written after every protocol. Raises `UserError` for an unknown protocol or tap, an unfinished
-    run, or images that a protocol cannot use.
+    Keys are `measure/where` (docs/metrics.md). `data` None: that of pretraining. Every data set has
+    a section of its own in results.json, which is written after every protocol. Raises `UserError`
+    for an unknown protocol or tap, an unfinished run, or images that a protocol cannot use.
     """
     config = config or EvaluateConfig()
     opened = Run.open(Path(run))
@@ -46,24 +43,36 @@ def evaluate(
         check_other(other)
     spec = DataConfig(spec=data) if isinstance(data, str) else data
     subject, protocols = open_subject(opened, config, spec, images)
-    opened.add_arrays({"classes": np.array(subject.images.train.classes, dtype=str)})
-    results = {}
+    data_identity = identity(subject)
+    results: dict[str, Result] = {}
     for name in protocols:
-        found, arrays = measured(name, subject, config)
-        opened.add_results(found)
-        opened.add_arrays(arrays)
-        results |= found
+        measured, arrays = measure_protocol(name, subject, config)
+        opened.add_arrays(data_identity, arrays)
+        opened.add_results(data_identity, measured)
+        results |= measured
     if other is not None:
-        compared = differences(opened, other, results, seed=config.seed)
-        compared |= dict(same_geometry(subject, other))
-        opened.add_results(compared)
+        compared = differences(opened, other, data_identity, results, seed=config.seed)
+        compared |= {r.key: r for r in same_geometry(subject, other, version=VERSION)}
+        opened.add_results(data_identity, compared)
         results |= compared
     return results
 
 
+def identity(subject: Subject) -> DataIdentity:
+    """Which images the results of this subject belong to."""
+    train, test = subject.images
+    return DataIdentity(
+        spec=subject.spec,
+        fingerprint=subject.shown.fingerprint,
+        classes=tuple(train.classes),
+        train_images=len(train),
+        test_images=None if test is None else len(test),
+    )
+
+
 def open_subject(
     run: Run, config: EvaluateConfig, data: DataConfig | None = None, images: Splits | None = None
-) -> tuple[Subject, tuple[Protocol, ...]]:
+) -> tuple[Subject, tuple[ProtocolName, ...]]:
     """The run's model and its features of the images, and the protocols in their order.
 
     Raises `UserError` before anything is extracted where the two do not fit.
@@ -80,7 +89,7 @@ def open_subject(
     how = extract_config(trained, config.device, config.seed)
     model.to(how.device).eval()
     features = {}
-    if any(name in ON_TABLES for name in protocols):
+    if any(protocol(name, config).on_features for name in protocols):
         features = tables(model, images, taps, how)
         if config.baselines:
             features |= baseline_tables(trained, images, how)
@@ -97,28 +106,25 @@ def open_subject(
     return subject, protocols
 
 
-def measured(
-    name: Protocol, subject: Subject, config: EvaluateConfig
+def measure_protocol(
+    name: ProtocolName, subject: Subject, config: EvaluateConfig
 ) -> tuple[dict[str, Result], dict[str, np.ndarray]]:
-    """A protocol's results over the seeds, and its arrays: those of the first seed, and of every
-    test image the mean over seeds. The model is bit for bit what it was."""
+    """A protocol's results over the seeds, and its arrays: those of the first seed, and for every
+    test image the mean over seeds. Does not change the model."""
+    chosen = protocol(name, config)
     seeds: Sequence[int] = range(config.seed, config.seed + config.seeds)
-    seeds = seeds[:1] if name in WITHOUT_SEED else seeds
+    seeds = seeds if chosen.description.draws else seeds[:1]
     before = weights_hash(subject.model)
-    by_name: dict[str, list[Value]] = {}
+    by_key: dict[str, list[Value]] = {}
     for seed in seeds:
-        for value in measure(name, subject, config, seed):
-            by_name.setdefault(value.name, []).append(value)
+        for value in chosen.measure(subject, seed):
+            assert value.protocol == name, f"{value.key} must be of protocol {name}"
+            assert value.measure in chosen.description.labels, f"{value.measure} needs a label"
+            by_key.setdefault(value.key, []).append(value)
     assert weights_hash(subject.model) == before, f"{name} has changed the model"
-    about = {
-        "protocol": name,
-        "version": VERSION,
-        "data": subject.spec,
-        "fingerprint": subject.shown.fingerprint,
-    }
     results, arrays = {}, {}
-    for key, values in by_name.items():
-        results[key] = {**summarise(values, seeds), **about}
+    for key, values in by_key.items():
+        results[key] = summarise(values, seeds, version=VERSION)
         arrays |= {f"{kind}/{key}": array for kind, array in values[0].arrays.items()}
         each = [value.each for value in values if value.each is not None]
         if each:

@@ -1,8 +1,7 @@
 """One run against another, on the same test images: every value by a paired test."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,45 +14,41 @@ from headwise.evaluation.subject import Subject
 from headwise.features.extract import extract
 from headwise.model.trained import load_model
 from headwise.runs.directory import Run
-from headwise.runs.results import Result
+from headwise.runs.results import DataIdentity, Result
 
 log = logging.getLogger("headwise")
 
 
 def check_other(other: Run) -> None:
     """Raise `UserError` where there is nothing to compare with."""
-    if not other.results:
+    if not other.sections:
         raise UserError(
             f"--against must be an evaluated run; {other.path} has no results; "
             f"first: headwise evaluate {other.path}"
         )
 
 
-def differences(run: Run, other: Run, names: Iterable[str], *, seed: int) -> dict[str, Result]:
-    """`difference/NAME` for every value that both runs have on the same images: `value` is this
-    run's minus the other's, with a paired test image by image. Each test stands alone: of twenty
-    equal values one is called different."""
-    results, arrays = (run.results, other.results), (run.arrays, other.arrays)
-    found = {name: _test(name, results, arrays, seed) for name in names}
-    tests = {name: test for name, test in found.items() if test is not None}
-    if not tests:
+def differences(
+    run: Run, other: Run, data: DataIdentity, results: Mapping[str, Result], *, seed: int
+) -> dict[str, Result]:
+    """`difference/KEY` for each of `results` that the other run has on the same images: `value` is
+    this run's minus the other's, with a paired test image by image. Each test stands alone: of
+    twenty equal values one is called different on average."""
+    section = other.section(data.fingerprint)
+    theirs = {} if section is None else section.results
+    arrays = run.arrays(data), other.arrays(data)
+    compared: dict[str, Result] = {}
+    for key, result in results.items():
+        test = _test(result, theirs.get(key), arrays, seed)
+        if test is not None:
+            difference = _difference(result, test, other)
+            compared[difference.key] = difference
+    if not compared:
         log.warning("nothing to compare with %s: no value on the same test images", other.path)
-    return {
-        f"difference/{name}": {
-            "value": test.difference,
-            "n": test.n,
-            "interval": list(test.interval),
-            "p_value": test.p_value,
-            "verdict": verdict(test),
-            "against": str(other.path),
-            "protocol": "difference",
-            **_about(results[0][name]),
-        }
-        for name, test in tests.items()
-    }
+    return compared
 
 
-def same_geometry(subject: Subject, other: Run) -> Iterator[tuple[str, Result]]:
+def same_geometry(subject: Subject, other: Run, *, version: int) -> Iterator[Result]:
     """`cka_runs/h`: linear CKA between the two runs' `h` of the test images."""
     config, model = load_model(other)
     how = subject.how
@@ -62,41 +57,61 @@ def same_geometry(subject: Subject, other: Run) -> Iterator[tuple[str, Result]]:
     model.to(how.device)
     theirs = extract(model.encoder, None, subject.shown, ["h"], how)["h"]
     mine = subject.tables["h"].test
-    yield (
-        "cka_runs/h",
-        {
-            "value": cka_between(mine, theirs),
-            "n": len(mine.index),
-            "against": str(other.path),
-            "protocol": "geometry",
-        },
+    yield Result(
+        protocol="geometry",
+        measure="cka_runs",
+        where="h",
+        unit="score",
+        value=cka_between(mine, theirs),
+        n=len(mine.index),
+        version=version,
+        settings={"against": str(other.path)},
+    )
+
+
+def _difference(result: Result, test: PairedTest, other: Run) -> Result:
+    """What is not of the difference itself, such as the interval over seeds, is left out."""
+    return Result(
+        protocol=result.protocol,
+        measure=result.measure,
+        variant=result.variant,
+        metric=result.metric,
+        where=result.where,
+        unit=result.unit,
+        value=test.difference,
+        interval=test.interval,
+        n=test.n,
+        p_value=test.p_value,
+        verdict=verdict(test),
+        against=str(other.path),
+        version=result.version,
     )
 
 
 def _test(
-    name: str,
-    results: Sequence[dict[str, Result]],
-    arrays: Sequence[dict[str, np.ndarray]],
+    mine: Result,
+    theirs: Result | None,
+    arrays: Sequence[Mapping[str, np.ndarray]],
     seed: int,
 ) -> PairedTest | None:
-    mine, theirs = results[0][name], results[1].get(name)
-    if theirs is None or _about(mine) != _about(theirs):
+    """None where the two cannot be compared: they differ in version or in the target's images, or
+    nothing is known image by image."""
+    if theirs is None or _comparable(mine) != _comparable(theirs):
         return None
-    each = f"each/{name}"
-    if all(each in found for found in arrays):
-        pair = (torch.from_numpy(found[each]).double() for found in arrays)
+    each = f"each/{mine.key}"
+    if all(each in of_run for of_run in arrays):
+        pair = (torch.from_numpy(of_run[each]).double() for of_run in arrays)
         return paired_permutation_test(*pair, seed=seed)
     kinds = ("predictions", "scores", "truth")
     answers = [
-        {kind: found[f"{kind}/{name}"] for kind in kinds if f"{kind}/{name}" in found}
-        for found in arrays
+        {kind: of_run[f"{kind}/{mine.key}"] for kind in kinds if f"{kind}/{mine.key}" in of_run}
+        for of_run in arrays
     ]
     if not all(answers):
         return None
-    return compare_values(mine["metric"], *answers, seed=seed)
+    return compare_values(mine.settings["metric"], *answers, seed=seed)
 
 
-def _about(result: Result) -> dict[str, Any]:
-    """What must agree for two values to be comparable."""
-    images = "target_fingerprint" if "target_fingerprint" in result else "fingerprint"
-    return {key: result[key] for key in ("version", images)}
+def _comparable(result: Result) -> tuple[int, object]:
+    """What must agree besides the data set."""
+    return result.version, result.settings.get("target_fingerprint")

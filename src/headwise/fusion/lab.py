@@ -1,7 +1,8 @@
 """The lab: whether the attention of a run's head brings a class together, against its controls."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,12 +11,12 @@ from headwise.features.extract import extract_config, weights_hash
 from headwise.fusion.batches import draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
-from headwise.fusion.measuring import Arrays, measure
+from headwise.fusion.measuring import Arrays, measure_batches
 from headwise.fusion.training import measure_training
-from headwise.fusion.verdict import Estimate, estimate, judge
+from headwise.fusion.verdict import BlockVerdict, Estimate, estimate, judge
 from headwise.model.trained import load_model
 from headwise.runs.directory import Run
-from headwise.runs.results import Result
+from headwise.runs.results import DataIdentity, Result, Settings, Unit
 from headwise.runtime import hardware
 
 VERSION = 1
@@ -53,52 +54,86 @@ def measure_fusion(
     batches = draw_batches(model.encoder, plan, how)
     heads = with_controls(model.head, trained.head, batches, seed=trained.seed + 1)
     permutations = max(config.permutations, _PERMUTATIONS_A_BLOCK * len(model.head.block_taps))
-    arrays = measure(heads, batches, permutations=permutations, seed=config.seed, quiet=quiet)
+    arrays = measure_batches(
+        heads, batches, permutations=permutations, seed=config.seed, quiet=quiet
+    )
     if config.over_training and model.head.block_taps:
         arrays |= measure_training(opened, trained, plan, how, quiet=quiet)
         arrays["training_gain_untrained"] = arrays["layer_gain_untrained"]
     assert weights_hash(model) == before, "fusion has changed the model"
-    arrays |= {"classes": np.array(plan.images.classes), "split": np.array(plan.split)}
+    arrays |= {
+        "classes": np.array(plan.images.classes),
+        "split": np.array(plan.split),
+        "spec": np.array(spec.spec),
+        "fingerprint": np.array(plan.images.fingerprint),
+    }
     opened.write_fusion_arrays(arrays)
-    about = {"seeds": [config.seed], "protocol": "fusion", "version": VERSION, "data": spec.spec}
-    about |= {"fingerprint": plan.images.fingerprint, "split": plan.split}
-    found = main_results(arrays, {**about, "batch_size": plan.batch_size})
-    opened.add_results(found)
-    return found
+    settings = {"split": plan.split, "batch_size": plan.batch_size}
+    results = main_results(arrays, seed=config.seed, settings=settings)
+    data_identity = DataIdentity(
+        spec=spec.spec, fingerprint=plan.images.fingerprint, classes=tuple(plan.images.classes)
+    )
+    opened.add_results(data_identity, results)
+    return results
 
 
-def main_results(arrays: Arrays, about: dict[str, Any]) -> dict[str, Result]:
+def main_results(arrays: Arrays, *, seed: int, settings: Settings) -> dict[str, Result]:
     """What results.json has of the arrays: means over batches with their t-intervals, by
-    `measure/block` (docs/metrics.md). Those that are not defined are left out."""
-    found = {}
-    verdict = judge(arrays)
-    for place, block in enumerate(verdict.blocks):
-        of_gain = {"chance": 1.0, "p_value": block.p_value, "shown": block.shown}
-        nmi_chance = float(arrays["layer_nmi_permuted"][place].mean())
-        columns: dict[str, tuple[str, dict[str, Any]]] = {
-            "fusion_gain": ("layer_gain", of_gain),
-            "fusion_gain_untrained": ("layer_gain_untrained", {"chance": 1.0}),
-            "fusion_gain_h": ("layer_gain_h", {"chance": 1.0}),
-            "fusion_twin_mass": ("twin_mass", {}),
-            "fusion_self_mass": ("self_mass", {}),
-            "fusion_other_mass": ("other_mass", {}),
-            "fusion_auroc": ("layer_auroc", {"chance": 0.5}),
-            "fusion_nmi": ("layer_nmi", {"chance": nmi_chance}),
-        }
-        for name, (key, settings) in columns.items():
-            values = arrays[key][:, place]
-            # What is known by attention head: the mean over them.
-            values = values.mean(1) if values.ndim == 2 else values
-            found[f"{name}/{block.tap}"] = _result(estimate(values), len(values), settings, about)
-    for place, tap in enumerate(arrays["taps"].tolist()):
-        chance, p = float(arrays["nn1_permuted"][place].mean()), float(arrays["p_nn1"][place])
-        values, settings = arrays["nn1"][:, place], {"chance": chance, "p_value": p}
-        found[f"fusion_nn1/{tap}"] = _result(estimate(values), len(values), settings, about)
-    if verdict.slope is not None:
-        found["fusion_slope"] = _result(verdict.slope, len(arrays["layer_gain"]), {}, about)
-    return {name: one for name, one in found.items() if np.isfinite(one["value"])}
+    `measure/tap` (docs/metrics.md). Those that are not defined are left out."""
+    judged = judge(arrays)
+    results = [
+        *(r for i, block in enumerate(judged.blocks) for r in _block_results(arrays, i, block)),
+        *(_nearest_result(arrays, i, tap) for i, tap in enumerate(arrays["taps"].tolist())),
+    ]
+    if judged.slope is not None:
+        n = len(arrays["layer_gain"])
+        results.append(_result("fusion_slope", "", "slope", judged.slope, n))
+    return {
+        result.key: replace(result, seeds=(seed,), settings={**result.settings, **settings})
+        for result in results
+        if np.isfinite(result.value)
+    }
 
 
-def _result(found: Estimate, n: int, settings: dict[str, Any], about: dict[str, Any]) -> Result:
-    interval = [found.low, found.high]
-    return {"value": found.mean, "n": n, "interval": interval, **settings, **about}
+def _block_results(arrays: Arrays, place: int, block: BlockVerdict) -> Iterator[Result]:
+    """The results of one attention block, the `place`-th."""
+    columns: dict[str, tuple[str, Unit, float | None]] = {
+        "fusion_gain": ("layer_gain", "gain", 1.0),
+        "fusion_gain_untrained": ("layer_gain_untrained", "gain", 1.0),
+        "fusion_gain_h": ("layer_gain_h", "gain", 1.0),
+        "fusion_twin_mass": ("twin_mass", "share", None),
+        "fusion_self_mass": ("self_mass", "share", None),
+        "fusion_other_mass": ("other_mass", "share", None),
+        "fusion_auroc": ("layer_auroc", "score", 0.5),
+        "fusion_nmi": ("layer_nmi", "score", float(arrays["layer_nmi_permuted"][place].mean())),
+    }
+    for measure, (name, unit, chance) in columns.items():
+        values = arrays[name][:, place]
+        # Of arrays with a value for each attention head: the mean over them.
+        values = values.mean(1) if values.ndim == 2 else values
+        result = _result(measure, block.tap, unit, estimate(values), len(values))
+        result = replace(result, chance=chance)
+        if measure == "fusion_gain":
+            result = replace(result, p_value=block.p_value, settings={"shown": block.shown})
+        yield result
+
+
+def _nearest_result(arrays: Arrays, place: int, tap: str) -> Result:
+    """1-NN within the batch, at the `place`-th tap."""
+    values, p = arrays["nn1"][:, place], float(arrays["p_nn1"][place])
+    result = _result("fusion_nn1", tap, "share", estimate(values), len(values))
+    return replace(result, chance=float(arrays["nn1_permuted"][place].mean()), p_value=p)
+
+
+def _result(measure: str, where: str, unit: Unit, mean: Estimate, n: int) -> Result:
+    return Result(
+        protocol="fusion",
+        measure=measure,
+        where=where,
+        unit=unit,
+        value=mean.mean,
+        # One batch alone has no interval.
+        interval=(mean.low, mean.high) if np.isfinite(mean.low) else None,
+        n=n,
+        version=VERSION,
+    )

@@ -32,7 +32,7 @@ _OF_THE_UNTRAINED = (
 )
 
 
-def measure(
+def measure_batches(
     heads: Heads, batches: Sequence[Batch], *, permutations: int, seed: int, quiet: bool = True
 ) -> Arrays:
     """The arrays of fusion.npz, but for `classes`, `split` and those over training."""

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ from headwise.model.optim import (
     learning_rate,
     peak_learning_rate,
 )
-from headwise.runs.results import Value
+from headwise.runs.results import Settings, Value, key_of
 from headwise.runtime import hardware
 
 IGNORED = -100
@@ -173,20 +173,35 @@ def right(logits: Features, top: int = 1) -> Bool[Tensor, " n"]:
 
 
 def accuracies(
-    protocol: str, what: str, logits: Features, train: Images, settings: dict[str, Any]
+    logits: Features,
+    train: Images,
+    *,
+    protocol: str,
+    where: str,
+    settings: Settings,
+    variant: str = "",
 ) -> Iterator[Value]:
     """`accuracy_values`: top-1, top-5 where there are more than five classes, and the mean per
     class of those among the test images. Raises `UserError` for logits that are not finite.
     """
     if not logits.vectors.isfinite().all():
         raise UserError(
-            f"{protocol}/{what} must have finite logits; got NaN or infinity: "
+            f"{key_of(protocol, variant, where=where)} must have finite logits; "
+            "got NaN or infinity: "
             "training diverged; try a lower learning rate"
         )
     labels = logits.labels
     assert labels is not None, "labels were checked"
     hits = {top: right(logits, top) for top in (1, 5) if top < logits.vectors.shape[1]}
-    yield from accuracy_values((protocol, what), hits, labels, training_labels(train), settings)
+    yield from accuracy_values(
+        hits,
+        labels,
+        training_labels(train),
+        protocol=protocol,
+        where=where,
+        variant=variant,
+        settings=settings,
+    )
 
 
 def training_labels(images: Images) -> Int64[Tensor, " n"]:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,21 @@ from torch import Tensor
 from headwise import rng
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import check_classes
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.knn import nearest_rows
 from headwise.features.extract import Features, finite
-from headwise.runs.results import RESAMPLES, Value, mean_value
+from headwise.runs.results import RESAMPLES, Settings, Value, mean_value
+
+CLUSTER = Description(
+    title="Clusters without labels",
+    definition=(
+        "The test features are clustered without labels. Accuracy matches every cluster to one "
+        "class. NMI and ARI compare clusters and classes; 0 is chance and 1 is perfect."
+    ),
+    labels={"cluster": "k-means", "cluster_spectral": "spectral clustering"},
+    section="taps",
+    source="spectral clustering: Ng, Jordan and Weiss, 2001",
+)
 
 SPECTRAL_ROWS = 3000
 """The spectral protocol decomposes a dense matrix of so many rows at most."""
@@ -54,11 +65,11 @@ def cluster(
         )
     x = F.normalize(finite("cluster's", test.vectors).float(), dim=1)
     y = labels.cpu().numpy()
-    found = k_means(x.cpu().numpy(), clusters, seed)
-    yield from _values("cluster", tap, found, y, clusters=clusters, seed=seed)
+    assigned = k_means(x.cpu().numpy(), clusters, seed)
+    yield from _values("cluster", tap, assigned, y, clusters=clusters, seed=seed)
     if len(x) <= SPECTRAL_ROWS:
-        found = k_means(spectral_axes(x, clusters), clusters, seed)
-        yield from _values("cluster_spectral", tap, found, y, clusters=clusters, seed=seed)
+        assigned = k_means(spectral_axes(x, clusters), clusters, seed)
+        yield from _values("cluster_spectral", tap, assigned, y, clusters=clusters, seed=seed)
 
 
 def spectral_axes(x: Float[Tensor, "n p"], count: int) -> np.ndarray:
@@ -86,10 +97,10 @@ def graph_axes(graph: Float[np.ndarray, "n n"], count: int) -> Float[np.ndarray,
 
 
 def contingency(
-    found: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], shape: tuple[int, int]
+    clusters: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], shape: tuple[int, int]
 ) -> Int[np.ndarray, "k c"]:
-    """Images by cluster and class."""
-    return np.bincount(found * shape[1] + labels, minlength=shape[0] * shape[1]).reshape(shape)
+    """The number of images by cluster and class."""
+    return np.bincount(clusters * shape[1] + labels, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def assign(table: Int[np.ndarray, "k c"]) -> Int[np.ndarray, " k"]:
@@ -122,30 +133,38 @@ def ari(table: Int[np.ndarray, "k c"]) -> float:
 
 
 def _accuracy(table: np.ndarray) -> float:
-    found = assign(table)
-    return float(table[found >= 0, found[found >= 0]].sum() / table.sum())
+    classes = assign(table)
+    return float(table[classes >= 0, classes[classes >= 0]].sum() / table.sum())
 
 
 def _values(
-    name: str, tap: str, found: np.ndarray, labels: np.ndarray, *, clusters: int, seed: int
+    measure: str, tap: str, assigned: np.ndarray, labels: np.ndarray, *, clusters: int, seed: int
 ) -> Iterator[Value]:
+    """Accuracy, NMI and ARI of images `assigned` to clusters."""
     shape = (clusters, int(labels.max()) + 1)
-    table = contingency(found, labels, shape)
+    table = contingency(assigned, labels, shape)
     draws = np.random.default_rng(rng.seed_at(seed, "cluster", "shuffle"))
-    shuffled = [contingency(found, draws.permutation(labels), shape) for _ in range(_SHUFFLES)]
+    shuffled = [contingency(assigned, draws.permutation(labels), shape) for _ in range(_SHUFFLES)]
 
-    def settings(score: Callable[[np.ndarray], float]) -> dict[str, Any]:
-        return {"clusters": clusters, "chance": float(np.mean([score(one) for one in shuffled]))}
+    def by_chance(score: Callable[[np.ndarray], float]) -> float:
+        return float(np.mean([score(counts) for counts in shuffled]))
 
-    right = torch.from_numpy(assign(table)[found] == labels)
-    yield mean_value(f"{name}/{tap}", right, settings(_accuracy))
+    right = torch.from_numpy(assign(table)[assigned] == labels)
+    settings: Settings = {"clusters": clusters}
+    chance = by_chance(_accuracy)
+    yield mean_value("cluster", measure, tap, right, chance=chance, settings=settings)
     for metric, score in ("nmi", nmi), ("ari", ari):
         yield Value(
-            name=f"{name}_{metric}/{tap}",
+            protocol="cluster",
+            measure=measure,
+            metric=metric,
+            where=tap,
+            unit="score",
             value=score(table),
             n=len(labels),
             interval=_interval(score, table, seed),
-            settings=settings(score),
+            chance=by_chance(score),
+            settings=settings,
         )
 
 

@@ -1,10 +1,13 @@
-"""What a protocol says of itself: what it needs, and what the report needs of it."""
+"""What a protocol is: how it measures, and what it says of itself to the report."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
-from headwise.runs.results import Result
+from headwise.data import Splits
+from headwise.evaluation.subject import Subject
+from headwise.features.extract import Features
+from headwise.runs.results import Result, Value
 
 PageSection = Literal[
     "taps",
@@ -58,3 +61,52 @@ class Description:
 
     def section_of(self, result: Result) -> PageSection:
         return self.elsewhere.get(result.measure, self.section)
+
+
+class TapFeatures(NamedTuple):
+    """What a protocol on features sees: one tap of the training and of the test images."""
+
+    tap: str
+    """Or a baseline: `pixels`, `untrained`."""
+    train: Features
+    test: Features
+    images: Splits
+    seed: int
+
+    @property
+    def features(self) -> tuple[str, Features, Features]:
+        return self.tap, self.train, self.test
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.images.train.classes)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to judge a representation: on the features of every tap, on the model, or on both."""
+
+    description: Description
+    on_features: Callable[[TapFeatures], Iterator[Value]] | None = None
+    """Called for every tap and baseline."""
+    on_model: Callable[..., Iterator[Value]] | None = None
+    """Called once, as `on_model(subject, seed=seed)`."""
+
+    def at_tap(self, features: TapFeatures) -> Iterator[Value]:
+        """The values of one tap, of a protocol on features."""
+        assert self.on_features is not None, f"{self.description.title} needs more than features"
+        return self.on_features(features)
+
+    def measure(self, subject: Subject, seed: int) -> Iterator[Value]:
+        """All values for one seed."""
+        if self.on_features is not None:
+            by_tap: dict[str, list[Value]] = {}
+            for tap, (train, test) in subject.tables.items():
+                if tap == "z" and "h" in by_tap and not subject.model.head.layers:  # z is h
+                    by_tap[tap] = [replace(value, where=tap) for value in by_tap["h"]]
+                else:
+                    features = TapFeatures(tap, train, test, subject.images, seed)
+                    by_tap[tap] = list(self.at_tap(features))
+                yield from by_tap[tap]
+        if self.on_model is not None:
+            yield from self.on_model(subject, seed=seed)

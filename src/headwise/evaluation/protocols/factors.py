@@ -1,7 +1,7 @@
 """How well known nuisance factors can be read from features."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,22 @@ from torch import Tensor
 from headwise import rng
 from headwise.data import Splits
 from headwise.errors import UserError
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.linear import linear_probe
 from headwise.evaluation.subject import shown
 from headwise.features.extract import Features, check_tables
-from headwise.runs.results import RESAMPLES, Value
+from headwise.runs.results import RESAMPLES, Settings, Value
+
+FACTORS = Description(
+    title="Known factors of the images",
+    definition=(
+        "How well a factor other than the class can be read from the features: 0 is what a "
+        "constant guess reaches, 1 is exact. The head removes what h has and z does not."
+    ),
+    labels={"factor": "{variant}", "factors": "mean of the factors"},
+    section="factors",
+    needs="factors",
+)
 
 _PENALTIES = np.logspace(-2, 5, 15)
 
@@ -55,16 +67,22 @@ def factors(
             "factors needs the same factors on both splits; "
             f"got {', '.join(sorted(known.keys() ^ asked.keys()))} on one only"
         )
-    found = readings(train.vectors, _at(known, train), test.vectors, _at(asked, test), seed=seed)
-    values = list(reading_values("factor", tap, found, {"chance": 0.0}))
-    scores = {name: value.value for name, value in zip(found, values, strict=True)}
+    by_factor = readings(
+        train.vectors, _at(known, train), test.vectors, _at(asked, test), seed=seed
+    )
+    values = list(reading_values(by_factor, protocol="factors", measure="factor", where=tap))
+    scores = {value.variant: value.value for value in values}
     yield from values
     yield Value(
-        name=f"factors/{tap}",
+        protocol="factors",
+        measure="factors",
+        where=tap,
+        unit="score",
         value=float(np.mean(list(scores.values()))),
         n=len(test.vectors),
-        interval=_interval(_resampled(found).mean(1)),
-        settings={"chance": 0.0, "scores": scores},
+        interval=_interval(_resampled(by_factor).mean(1)),
+        chance=0.0,
+        settings={"scores": scores},
     )
 
 
@@ -79,7 +97,7 @@ def readings(
     """Every factor, read from the test rows by a reader fitted on the training rows: ridge where
     it is continuous (floating point), else the linear probe."""
     continuous = [name for name, values in train_factors.items() if values.is_floating_point()]
-    found = ridge_readings(
+    by_factor = ridge_readings(
         train,
         {name: train_factors[name] for name in continuous},
         test,
@@ -89,8 +107,8 @@ def readings(
         labels, test_labels = train_factors[name], test_factors[name]
         predictions = linear_probe(train, labels, test, test_labels, seed=seed).predictions
         wrong = predictions != test_labels
-        found[name] = Reading(wrong.double(), (test_labels != labels.mode().values).double())
-    return found
+        by_factor[name] = Reading(wrong.double(), (test_labels != labels.mode().values).double())
+    return by_factor
 
 
 def ridge_readings(
@@ -112,37 +130,47 @@ def ridge_readings(
     ridge = RidgeCV(_PENALTIES, alpha_per_target=True)
     ridge.fit(scaler.transform(train.numpy()), y)
     guess = ridge.predict(scaler.transform(test.numpy())).reshape(truth.shape)
-    found: dict[str, Reading] = {}
+    by_target: dict[str, Reading] = {}
     for i, name in enumerate(map(_angle, train_targets)):
         error = torch.from_numpy((truth[:, i] - guess[:, i]) ** 2)
         constant = torch.from_numpy((truth[:, i] - y[:, i].mean()) ** 2)
-        before = found.get(name, Reading(torch.zeros_like(error), torch.zeros_like(constant)))
-        found[name] = Reading(before.error + error, before.constant + constant)
-    return found
+        before = by_target.get(name, Reading(torch.zeros_like(error), torch.zeros_like(constant)))
+        by_target[name] = Reading(before.error + error, before.constant + constant)
+    return by_target
 
 
 def reading_values(
-    prefix: str, tap: str, found: dict[str, Reading], settings: dict[str, Any]
+    by_factor: dict[str, Reading],
+    *,
+    protocol: str,
+    measure: str,
+    where: str,
+    settings: Settings | None = None,
 ) -> Iterator[Value]:
     """The score of every reading, with a bootstrap interval over the test images."""
-    scores, resampled = _scores(found), _resampled(found)
-    for i, (name, reading) in enumerate(found.items()):
+    scores, resampled = _scores(by_factor), _resampled(by_factor)
+    for i, (name, reading) in enumerate(by_factor.items()):
         yield Value(
-            name=f"{prefix}_{name}/{tap}",
+            protocol=protocol,
+            measure=measure,
+            variant=name,
+            where=where,
+            unit="score",
             value=float(scores[i]),
             n=len(reading.error),
             interval=_interval(resampled[:, i]),
-            settings=settings,
+            chance=0.0,
+            settings=settings or {},
         )
 
 
-def _scores(found: dict[str, Reading]) -> Float[np.ndarray, " readings"]:
-    return _score(*(part.sum(0) for part in _stacked(found)))
+def _scores(by_factor: dict[str, Reading]) -> Float[np.ndarray, " readings"]:
+    return _score(*(part.sum(0) for part in _stacked(by_factor)))
 
 
-def _resampled(found: dict[str, Reading]) -> Float[np.ndarray, "resamples readings"]:
+def _resampled(by_factor: dict[str, Reading]) -> Float[np.ndarray, "resamples readings"]:
     """The scores on resampled test images, the same for all readings."""
-    error, constant = _stacked(found)
+    error, constant = _stacked(by_factor)
     n = len(error)
     draw = np.random.default_rng(rng.seed_at(0, "bootstrap"))
     counts = (np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(RESAMPLES))
@@ -150,9 +178,9 @@ def _resampled(found: dict[str, Reading]) -> Float[np.ndarray, "resamples readin
 
 
 def _stacked(
-    found: dict[str, Reading],
+    by_factor: dict[str, Reading],
 ) -> tuple[Float[np.ndarray, "m readings"], Float[np.ndarray, "m readings"]]:
-    error, constant = (torch.stack(part, 1) for part in zip(*found.values(), strict=True))
+    error, constant = (torch.stack(part, 1) for part in zip(*by_factor.values(), strict=True))
     return error.double().numpy(), constant.double().numpy()
 
 

@@ -22,11 +22,23 @@ from headwise.evaluation.probes.supervised import (
     train_classifier,
     training_labels,
 )
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.subject import Subject
 from headwise.features.extract import ExtractConfig
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
 from headwise.runs.results import Value
+
+FINETUNE = Description(
+    title="Fine-tuned on all labels",
+    definition=(
+        "The whole network is trained on all training labels, with the classifier at h or at a tap "
+        "of the head, and from scratch for comparison. Accuracy on the test images."
+    ),
+    labels={"finetune": "all labels"},
+    section="labels",
+    source="arXiv 2002.05709, B.8.2; from a tap of the head: arXiv 2006.10029",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +83,18 @@ def finetune(subject: Subject, config: FinetuneConfig, *, seed: int) -> Iterator
     scratch = new_weights(subject.config, seed)
     starts = [(tap, subject.model, tap, config.epochs) for tap in taps]
     starts.append(("scratch", scratch, "h", config.scratch_epochs))
-    for what, start, tap, epochs in starts:
-        one = _Training(config, start, tap, epochs, subject.how, seed)
-        lr, validation = _choose(one, train)
-        model = one.trained(train, lr)
+    for arm, start, tap, epochs in starts:
+        training = _Training(config, start, tap, epochs, subject.how, seed)
+        lr, validation = _choose(training, train)
+        model = training.trained(train, lr)
         settings = {
             "learning_rate": lr,
             "validation_accuracies": validation,
             "epochs": epochs,
-            "steps": one.settings(lr).steps(len(train)),
+            "steps": training.settings(lr).steps(len(train)),
         }
-        yield from accuracies("finetune", what, predict(model, test, subject.how), train, settings)
+        logits = predict(model, test, subject.how)
+        yield from accuracies(logits, train, protocol="finetune", where=arm, settings=settings)
 
 
 def default_taps(head: Head) -> tuple[str, ...]:
@@ -117,14 +130,14 @@ class _Training:
         return model
 
 
-def _choose(one: _Training, train: Images) -> tuple[float, dict[str, float]]:
+def _choose(training: _Training, train: Images) -> tuple[float, dict[str, float]]:
     """The learning rate of highest validation accuracy, of equals the lowest; and the accuracy of
     each."""
-    lrs = sorted(one.config.lrs)
+    lrs = sorted(training.config.lrs)
     if len(lrs) == 1:
         return lrs[0], {}
-    fraction = one.config.validation_fraction
-    fit, held_out = stratified_split(training_labels(train), fraction, one.seed)
+    fraction = training.config.validation_fraction
+    fit, held_out = stratified_split(training_labels(train), fraction, training.seed)
     if not len(held_out):
         raise UserError(
             "finetune chooses its learning rate on training images held out of every class; "
@@ -132,7 +145,7 @@ def _choose(one: _Training, train: Images) -> tuple[float, dict[str, float]]:
         )
     accuracy = {}
     for lr in lrs:
-        model = one.trained(train.select(fit), lr)
-        logits = predict(model, train.select(held_out), one.how)
+        model = training.trained(train.select(fit), lr)
+        logits = predict(model, train.select(held_out), training.how)
         accuracy[f"{lr:g}"] = right(logits).double().mean().item()
     return max(lrs, key=lambda lr: accuracy[f"{lr:g}"]), accuracy

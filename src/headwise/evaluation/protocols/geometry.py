@@ -3,11 +3,10 @@
 Only `separation` needs labels. docs/no-labels.md says what to make of the values.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Int64
 from scipy import stats
@@ -17,6 +16,7 @@ from headwise import rng
 from headwise.augment import batch_index, view_batches
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import check_classes
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.statistics.geometry import (
     class_separation,
     effective_rank,
@@ -29,7 +29,30 @@ from headwise.evaluation.statistics.geometry import (
 )
 from headwise.evaluation.subject import Subject
 from headwise.features.extract import Features, all_taps, at_taps, finite
-from headwise.runs.results import Value, mean_value
+from headwise.runs.results import Unit, Value, mean_value
+
+GEOMETRY = Description(
+    title="Geometry of the features",
+    definition=(
+        "How the test features lie: over how many directions they spread, how close views of one "
+        "image are, and what a tap shares with h. No end of these scales is better as such. Only "
+        "class separation needs labels."
+    ),
+    labels={
+        "rank": "effective rank",
+        "uniformity": "uniformity",
+        "alignment": "alignment",
+        "std": "standard deviation",
+        "separation": "class separation",
+        "cka": "CKA",
+        "cka_runs": "CKA with the other run",
+        "renyi": "Rényi information",
+    },
+    section="geometry",
+    elsewhere={"cka": "pairs", "cka_runs": "pairs", "renyi": "pairs"},
+    source="arXiv 2210.02885, 2005.10242, 2011.10566, 1905.00414, 2503.00507",
+    needs="images",
+)
 
 # Of larger test sets, so many rows. Effective rank depends on their number: one for all runs.
 _ROWS = 4096
@@ -45,14 +68,22 @@ def geometry(tap: str, train: Features, test: Features, *, seed: int) -> Iterato
     rows, fewer = (_sample(len(x), most, seed) for most in (_ROWS, _PAIR_ROWS))
     most = {"most": min(len(rows), x.shape[1])}
     spectrum = {"spectrum": singular_values(x[rows]).numpy()}
-    yield _estimate(f"rank/{tap}", effective_rank, x[rows], settings=most, arrays=spectrum)
-    yield _estimate(f"uniformity/{tap}", uniformity, x[fewer])
-    yield _estimate(f"std/{tap}", feature_std, x[rows])
+    rank = _estimate("rank", tap, effective_rank, x[rows], unit="rank")
+    yield dataclasses.replace(rank, settings=most, arrays=spectrum)
+    yield _estimate("uniformity", tap, uniformity, x[fewer], unit="nat")
+    yield _estimate("std", tap, feature_std, x[rows])
     if test.labels is not None:
         labels = test.labels[rows]
         check_classes(f"separation/{tap}", labels)
-        chance = {"chance": (len(labels.unique()) - 1) / (len(rows) - 1)}
-        yield _estimate(f"separation/{tap}", class_separation, x[rows], labels, settings=chance)
+        separation = _estimate("separation", tap, class_separation, x[rows], labels)
+        chance = (len(labels.unique()) - 1) / (len(rows) - 1)
+        yield dataclasses.replace(separation, chance=chance)
+
+
+def between(subject: Subject, *, seed: int) -> Iterator[Value]:
+    """What needs more than the features of one tap."""
+    yield from between_taps(subject, seed=seed)
+    yield from between_twins(subject, seed=seed)
 
 
 def between_taps(subject: Subject, *, seed: int) -> Iterator[Value]:
@@ -63,9 +94,10 @@ def between_taps(subject: Subject, *, seed: int) -> Iterator[Value]:
         h, other = (finite(f"geometry's {t}", subject.tables[t].test.vectors) for t in ("h", tap))
         rows, fewer = (_sample(len(h), most, seed) for most in (_ROWS, _PAIR_ROWS))
         mixed = rows[torch.randperm(len(rows), generator=rng.generator(seed, "unrelated"))]
-        chance = {"chance": linear_cka(h[rows], other[mixed]).item()}
-        yield _estimate(f"cka/h-{tap}", linear_cka, h[rows], other[rows], settings=chance)
-        yield _estimate(f"renyi/h-{tap}", renyi_mutual_information, h[fewer], other[fewer])
+        pair, columns = f"h-{tap}", (h[fewer], other[fewer])
+        cka = _estimate("cka", pair, linear_cka, h[rows], other[rows])
+        yield dataclasses.replace(cka, chance=linear_cka(h[rows], other[mixed]).item())
+        yield _estimate("renyi", pair, renyi_mutual_information, *columns, unit="nat")
 
 
 def between_twins(subject: Subject, *, seed: int) -> Iterator[Value]:
@@ -94,7 +126,8 @@ def between_twins(subject: Subject, *, seed: int) -> Iterator[Value]:
             distances[tap].append(twin_distances(ones[tap], twins[tap]).cpu())
     seen = torch.cat([batch_index(len(images), size, step, seed) for step in range(steps)])
     for tap in taps:
-        yield mean_value(f"alignment/{tap}", torch.cat(distances[tap])[seen.argsort()])
+        each = torch.cat(distances[tap])[seen.argsort()]
+        yield mean_value("geometry", "alignment", tap, each, unit="distance")
 
 
 def cka_between(a: Features, b: Features) -> float:
@@ -120,28 +153,30 @@ def _sample(n: int, most: int, seed: int) -> Int64[Tensor, " m"]:
 
 
 def _estimate(
-    name: str,
-    measure: Callable[..., Tensor],
+    measure: str,
+    where: str,
+    statistic: Callable[..., Tensor],
     *columns: Tensor,
-    settings: dict[str, Any] | None = None,
-    arrays: dict[str, np.ndarray] | None = None,
+    unit: Unit = "score",
 ) -> Value:
-    """The measure of these rows, with the 95 % interval of a delete-a-group jackknife. (Resampled
+    """The statistic of these rows, with the 95 % interval of a delete-a-group jackknife. (Resampled
     rows would count some images twice: that lowers ranks, and pairs of equal rows have distance
     0.) Rows are dealt to the groups at random, lest a group be a class."""
-    n, value, interval = len(columns[0]), measure(*columns).item(), None
+    n, value, interval = len(columns[0]), statistic(*columns).item(), None
     if n >= 2 * _GROUPS:
         group = torch.randperm(n, generator=rng.generator(0, "jackknife")) % _GROUPS
         kept = [group != left_out for left_out in range(_GROUPS)]
-        without = torch.stack([measure(*(column[k] for column in columns)) for k in kept]).double()
+        parts = [statistic(*(column[k] for column in columns)) for k in kept]
+        without = torch.stack(parts).double()
         error = ((_GROUPS - 1) * without.var(correction=0)).sqrt().item()
         margin = float(stats.t.ppf(0.975, _GROUPS - 1)) * error
         interval = (value - margin, value + margin)
     return Value(
-        name=name,
+        protocol="geometry",
+        measure=measure,
+        where=where,
+        unit=unit,
         value=value,
         n=n,
         interval=interval,
-        settings=settings or {},
-        arrays=arrays or {},
     )

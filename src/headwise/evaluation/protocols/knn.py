@@ -1,7 +1,7 @@
 """The k-nearest-neighbours probe: cosine similarity, no training, deterministic."""
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,40 @@ from torch import Tensor
 
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import chance, check_classes, check_seen
+from headwise.evaluation.protocols.description import Description
 from headwise.features.extract import Features, check_tables, finite
 from headwise.runs.results import Value, mean_value
+
+KNN = Description(
+    title="k nearest neighbours",
+    definition=(
+        "A test image gets the class that its 10 nearest training images vote for, by cosine "
+        "similarity of the features. Accuracy on the test images."
+    ),
+    labels={"knn": "kNN"},
+    section="taps",
+    draws=False,
+)
+KNN_WEIGHTED = Description(
+    title="Weighted nearest neighbours",
+    definition=(
+        "As kNN with 200 neighbours, where a vote weighs more the more similar the neighbour is."
+    ),
+    labels={"knn_weighted": "weighted kNN"},
+    section="taps",
+    source="arXiv 1805.01978",
+    draws=False,
+)
+KNN_SELF = Description(
+    title="Nearest other test image",
+    definition=(
+        "Whether the nearest other test image has the same label. Training images are not used."
+    ),
+    labels={"knn_self": "1-NN among test images"},
+    section="taps",
+    source="arXiv 2403.18681",
+    draws=False,
+)
 
 # Similarities held at once: 64 MiB of float32, whatever the sizes of the tables. A block spans a
 # part of a long training table, so that it has enough test rows to keep the arithmetic busy.
@@ -22,13 +54,15 @@ _BLOCK_COLUMNS = 1 << 16
 def knn(tap: str, train: Features, test: Features, *, num_classes: int) -> Iterator[Value]:
     """k = 10, one vote each: the "kNN10" of tables on CIFAR-10."""
     k = min(10, len(train.vectors))
-    yield _value(f"knn/{tap}", train, test, num_classes, {"k": k})
+    value = _value("knn", tap, train, test, num_classes=num_classes, k=k)
+    yield dataclasses.replace(value, settings={"k": k})
 
 
 def knn_weighted(tap: str, train: Features, test: Features, *, num_classes: int) -> Iterator[Value]:
     """k = 200, votes that weigh exp(similarity / 0.1)."""
     k = min(200, len(train.vectors))
-    yield _value(f"knn_weighted/{tap}", train, test, num_classes, {"k": k, "temperature": 0.1})
+    value = _value("knn_weighted", tap, train, test, num_classes=num_classes, k=k, temperature=0.1)
+    yield dataclasses.replace(value, settings={"k": k, "temperature": 0.1})
 
 
 def knn_self(tap: str, train: Features, test: Features) -> Iterator[Value]:
@@ -36,12 +70,12 @@ def knn_self(tap: str, train: Features, test: Features) -> Iterator[Value]:
     number (arXiv 2403.18681, from the authors' code). The training features have no say."""
     x, labels = test.vectors, test.labels
     assert labels is not None, "labels were checked"
-    name = f"knn_self/{tap}"
-    check_classes(name, labels)
+    check_classes(f"knn_self/{tap}", labels)
     finite("knn_self's", x)
     neighbours = [index for _, index in nearest_rows(x, x, 1, leave_one_out=True)]
     right = labels[torch.cat(neighbours)[:, 0]] == labels
-    yield mean_value(name, right, {"k": 1, "chance": chance(labels, labels)})
+    guess = chance(labels, labels)
+    yield mean_value("knn_self", "knn_self", tap, right, chance=guess, settings={"k": 1})
 
 
 def knn_accuracy(
@@ -118,23 +152,30 @@ def nearest_rows(
 
 
 def _value(
-    name: str, train: Features, test: Features, num_classes: int, settings: dict[str, Any]
+    protocol: str,
+    tap: str,
+    train: Features,
+    test: Features,
+    *,
+    num_classes: int,
+    k: int,
+    temperature: float | None = None,
 ) -> Value:
     labels, test_labels = train.labels, test.labels
     assert labels is not None, "labels were checked"
     assert test_labels is not None, "labels were checked"
-    check_classes(name, labels)
-    check_seen(name, labels, test_labels)
+    check_classes(f"{protocol}/{tap}", labels)
+    check_seen(f"{protocol}/{tap}", labels, test_labels)
     predictions = knn_predict(
         train.vectors,
         labels,
         test.vectors,
-        k=settings["k"],
-        temperature=settings.get("temperature"),
+        k=k,
+        temperature=temperature,
         num_classes=num_classes,
     )
-    about = {**settings, "chance": chance(labels, test_labels)}
-    return mean_value(name, predictions == test_labels, about)
+    right = predictions == test_labels
+    return mean_value(protocol, protocol, tap, right, chance=chance(labels, test_labels))
 
 
 def _vote(nearest: Tensor, labels: Tensor, temperature: float | None, num_classes: int) -> Tensor:

@@ -15,12 +15,29 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headwise import rng
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.knn import knn, knn_self
 from headwise.evaluation.subject import Subject, Table, tables
 from headwise.features.extract import ExtractConfig, Features
 from headwise.heads import Head
 from headwise.runs.results import RESAMPLES, Value
 from headwise.runtime import hardware
+
+LEAKAGE = Description(
+    title="Leakage from the batch",
+    definition=(
+        "The z of a head that attends over the batch depends on which images share it. It is read "
+        "in shuffled batches, in batches of one class, and one by one. If batches of one class "
+        "score higher, z takes the label from its batch-mates; h never can."
+    ),
+    labels={
+        "leakage": "sorted − shuffled",
+        "leakage_self": "sorted − shuffled, 1-NN among test images",
+        "leakage_knn": "kNN",
+        "leakage_knn_self": "1-NN among test images",
+    },
+    section="leakage",
+)
 
 Order = Literal["shuffled", "sorted", "singleton"]
 """Which images share a batch: any, those of one class, none."""
@@ -34,7 +51,15 @@ def leakage(subject: Subject, *, seed: int) -> Iterator[Value]:
     if not head.batch_aware:
         verdict = "this head does not look at the batch: nothing can leak"
         n = len(subject.shown)
-        yield Value(name="leakage/z", value=0.0, n=n, settings={"verdict": verdict})
+        yield Value(
+            protocol="leakage",
+            measure="leakage",
+            where="z",
+            unit="share",
+            value=0.0,
+            n=n,
+            verdict=verdict,
+        )
         return
     h = subject.tables.get("h") or tables(subject.model, subject.images, ["h"], subject.how)["h"]
     right: dict[str, Tensor] = {}
@@ -42,16 +67,16 @@ def leakage(subject: Subject, *, seed: int) -> Iterator[Value]:
         z = Table(*(projected(head, part, order, subject.how, seed) for part in h))
         for value in (*knn(order, *z, num_classes=classes), *knn_self(order, *z)):
             assert value.each is not None, "k-NN says right or wrong for every image"
-            right[value.name] = value.each
-            yield dataclasses.replace(value, name=f"leakage_{value.name}")
+            right[value.key] = value.each
+            yield dataclasses.replace(value, protocol="leakage", measure=f"leakage_{value.measure}")
     batches = _batches(h.test, "sorted", subject.how.batch_size, seed)
-    for name, probe, reader in (
-        ("leakage/z", "knn", "k-NN"),
-        ("leakage_self/z", "knn_self", "the nearest other test image"),
+    for measure, probe, reader in (
+        ("leakage", "knn", "k-NN"),
+        ("leakage_self", "knn_self", "the nearest other test image"),
     ):
         gained = right[f"{probe}/sorted"] - right[f"{probe}/shuffled"]
-        value = _gap(name, gained, batches, seed)
-        yield dataclasses.replace(value, settings={"verdict": _verdict(value, reader)})
+        value = _gap(measure, gained, batches, seed)
+        yield dataclasses.replace(value, verdict=_verdict(value, reader))
 
 
 @torch.no_grad()
@@ -75,7 +100,7 @@ def _batches(h: Features, order: Order, batch_size: int, seed: int) -> list[Int6
 
 
 def _gap(
-    name: str, gained: Float[Tensor, " n"], batches: list[Int64[Tensor, " b"]], seed: int
+    measure: str, gained: Float[Tensor, " n"], batches: list[Int64[Tensor, " b"]], seed: int
 ) -> Value:
     """Images of one sorted batch are right or wrong together, so the interval is from resampled
     batches."""
@@ -84,8 +109,15 @@ def _gap(
     generator = np.random.default_rng(rng.seed_at(seed, "leakage"))
     draws = generator.integers(len(batches), size=(RESAMPLES, len(batches)))
     low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
-    interval = (float(low), float(high))
-    return Value(name=name, value=gained.mean().item(), n=len(gained), interval=interval)
+    return Value(
+        protocol="leakage",
+        measure=measure,
+        where="z",
+        unit="share",
+        value=gained.mean().item(),
+        n=len(gained),
+        interval=(float(low), float(high)),
+    )
 
 
 def _verdict(gap: Value, reader: str) -> str:

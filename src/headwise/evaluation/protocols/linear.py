@@ -16,9 +16,28 @@ from headwise.data.split import balanced_fraction, stratified_split
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import check_classes, check_seen
 from headwise.evaluation.probes.logistic import fit_logistic, scores
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.statistics.metrics import accuracy_values
 from headwise.features.extract import Features, check_tables
 from headwise.runs.results import Value
+
+LINEAR = Description(
+    title="Linear probe",
+    definition=(
+        "Logistic regression on the frozen features, its penalty chosen on a validation split of "
+        "the training images. Accuracy on the test images."
+    ),
+    labels={"linear": "linear probe"},
+    section="taps",
+    source="arXiv 2002.05709, B.8",
+)
+LINEAR_10 = Description(
+    title="Linear probe with 10 % of the labels",
+    definition="The linear probe, trained on 10 % of the training labels, as many of every class.",
+    labels={"linear_10": "linear probe, 10 % of labels"},
+    section="taps",
+    source="arXiv 2403.18681",
+)
 
 PENALTIES: tuple[float, ...] = tuple(float(penalty) for penalty in np.logspace(5, -6, 45))
 """λ, from large to small."""
@@ -73,8 +92,15 @@ def linear(
     confusion = _confusion(y.unique(), test_labels, result.predictions)
     answers = result.best == test_labels[:, None]
     hits = {top: answers[:, :top].any(1) for top in (1, 5) if top < len(confusion)}
-    arrays = {"confusion": confusion}
-    yield from accuracy_values((protocol, tap), hits, test_labels, labels, settings, arrays)
+    yield from accuracy_values(
+        hits,
+        test_labels,
+        labels,
+        protocol=protocol,
+        where=tap,
+        settings=settings,
+        arrays={"confusion": confusion},
+    )
 
 
 @torch.no_grad()

@@ -17,8 +17,20 @@ from headwise.evaluation.probes.supervised import (
     predict,
     train_classifier,
 )
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.subject import Subject
 from headwise.runs.results import Value
+
+LINEAR_SGD = Description(
+    title="Linear layer trained with augmentation",
+    definition=(
+        "SimCLR's linear evaluation: a linear layer on the frozen encoder, trained by SGD under "
+        "crops and flips. Accuracy on the test images."
+    ),
+    labels={"linear_sgd": "linear layer by SGD"},
+    section="taps",
+    source="arXiv 2002.05709, B.6",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,4 +56,5 @@ def linear_sgd(subject: Subject, config: LinearSgdConfig, *, seed: int) -> Itera
     model = TapModel(subject.model, "h", len(train.classes), size)
     train_classifier(model, train, training, subject.how, seed=seed, frozen=model.encoder)
     settings = {"epochs": config.epochs, "steps": training.steps(len(train))}
-    yield from accuracies("linear_sgd", "h", predict(model, test, subject.how), train, settings)
+    logits = predict(model, test, subject.how)
+    yield from accuracies(logits, train, protocol="linear_sgd", where="h", settings=settings)

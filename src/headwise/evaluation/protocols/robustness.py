@@ -1,5 +1,6 @@
 """What a representation keeps of an image under each augmentation alone."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,10 +16,22 @@ from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import chance, labelled
 from headwise.evaluation.protocols.altered import altered_features, at_most
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.linear import linear_probe
 from headwise.evaluation.subject import Subject
 from headwise.features.extract import Features, extract
-from headwise.runs.results import Value, mean_value
+from headwise.runs.results import Settings, Value, mean_value
+
+ROBUSTNESS = Description(
+    title="Robustness to augmentations",
+    definition=(
+        "Accuracy on augmented test images of a linear probe that was fitted on unchanged images, "
+        "and the cosine between the features of an image with and without the augmentation. The "
+        "chance level of the cosine is that of two different images."
+    ),
+    labels={"robustness": "accuracy, {variant}", "invariance": "cosine, {variant}"},
+    section="robustness",
+)
 
 Graded = Literal["crop", "colour", "grey", "blur", "noise", "sobel", "cutout"]
 Whole = Literal["flip", "rotation_90", "rotation_180", "rotation_270"]
@@ -62,8 +75,11 @@ def robustness(subject: Subject, config: RobustnessConfig, *, seed: int) -> Iter
     train, asked = at_most(subject.images.train, config.train), at_most(subject.shown, config.test)
     learned = extract(model.encoder, model.head, train, taps, how)
     clean = altered_features(model, asked, taps, lambda images, _: images, how)
-    altered = {}
+    altered: dict[str, dict[str, Features]] = {}
+    settings: dict[str, Settings] = {"clean": {"augmentation": "clean"}}
     for name, kind, strength in _augmentations(config.strengths):
+        graded = {"strength": strength} if kind in get_args(Graded) else {}
+        settings[name] = {"augmentation": kind, **graded}
 
         def change(
             images: Tensor, where: Tensor, kind: Graded | Whole = kind, strength: float = strength
@@ -74,8 +90,9 @@ def robustness(subject: Subject, config: RobustnessConfig, *, seed: int) -> Iter
         altered[name] = altered_features(model, asked, taps, change, how)
     for tap in taps:
         others = {name: features[tap] for name, features in altered.items()}
-        yield from _accuracies(tap, learned[tap], {"clean": clean[tap], **others}, seed)
-        yield from _invariances(tap, clean[tap].vectors, others)
+        values = _accuracies(tap, learned[tap], {"clean": clean[tap], **others}, seed)
+        for value in (*values, *_invariances(tap, clean[tap].vectors, others)):
+            yield dataclasses.replace(value, settings={**value.settings, **settings[value.variant]})
 
 
 def _augmentations(
@@ -140,10 +157,17 @@ def _accuracies(
     assert labels is not None, "labels were checked"
     assert truth is not None, "labels were checked"
     together = torch.cat([features.vectors for features in tests.values()])
-    found = linear_probe(train.vectors, labels, together, truth.repeat(len(tests)), seed=seed)
-    settings = {"penalty": found.penalty, "chance": chance(labels, truth)}
-    for name, predictions in zip(tests, found.predictions.split(len(truth)), strict=True):
-        yield mean_value(f"robustness_{name}/{tap}", predictions == truth, settings)
+    probe = linear_probe(train.vectors, labels, together, truth.repeat(len(tests)), seed=seed)
+    for name, predictions in zip(tests, probe.predictions.split(len(truth)), strict=True):
+        yield mean_value(
+            "robustness",
+            "robustness",
+            tap,
+            predictions == truth,
+            variant=name,
+            chance=chance(labels, truth),
+            settings={"penalty": probe.penalty},
+        )
 
 
 def _invariances(
@@ -155,4 +179,12 @@ def _invariances(
     different = (unit.sum(0).square().sum() - unit.square().sum()).item() / max(n * (n - 1), 1)
     for name, features in altered.items():
         cosines = F.cosine_similarity(clean.double(), features.vectors.double())
-        yield mean_value(f"invariance_{name}/{tap}", cosines, {"chance": different})
+        yield mean_value(
+            "robustness",
+            "invariance",
+            tap,
+            cosines,
+            variant=name,
+            unit="cosine",
+            chance=different,
+        )

@@ -28,9 +28,21 @@ from headwise.evaluation.probes.supervised import (
     train_classifier,
     training_labels,
 )
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.subject import Subject
 from headwise.files import write_text
 from headwise.runs.results import Value
+
+SEMI = Description(
+    title="Fine-tuned with few labels",
+    definition=(
+        "The whole network is trained on a small part of the labels, from the pretrained weights "
+        "and from scratch. Accuracy on the test images."
+    ),
+    labels={"semi": "{variant} % of labels"},
+    section="labels",
+    source="arXiv 2002.05709, B.5",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +95,18 @@ def semi(subject: Subject, config: SemiConfig, *, seed: int) -> Iterator[Value]:
             lr=config.lr,
             min_steps=config.min_steps,
         )
-        settings = {"labels": len(subset), "steps": training.steps(len(subset))}
-        for what, start in starts.items():
+        settings = {
+            "labels": len(subset),
+            "steps": training.steps(len(subset)),
+            "from_tap": config.from_tap,
+        }
+        for arm, start in starts.items():
             model = TapModel(start, config.from_tap, len(train.classes), size)
             train_classifier(model, subset, training, subject.how, seed=seed)
             logits = predict(model, test, subject.how)
-            about = {**settings, "from_tap": config.from_tap}
-            yield from accuracies(f"semi_{percent}", what, logits, subset, about)
+            yield from accuracies(
+                logits, subset, protocol="semi", variant=percent, where=arm, settings=settings
+            )
 
 
 def labelled_subset(images: Images, fraction: float, seed: int, path: Path) -> Int64[Tensor, " m"]:

@@ -7,7 +7,6 @@ SimCLR's transfer protocol (Chen et al., arXiv 2002.05709, B.8), after Kornblith
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
@@ -27,14 +26,32 @@ from headwise.evaluation.probes.supervised import (
     train_classifier,
     training_labels,
 )
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.linear import linear_probe
 from headwise.evaluation.protocols.targets import Target, open_target
 from headwise.evaluation.statistics.metrics import Metric, answers_name, score
 from headwise.evaluation.statistics.tests import bootstrap
 from headwise.evaluation.subject import Subject
 from headwise.features.extract import ExtractConfig, Features, extract
-from headwise.runs.results import Value, mean_value
+from headwise.runs.results import Settings, Value, mean_value
 from headwise.runtime import hardware
+
+TRANSFER = Description(
+    title="Transfer to other images",
+    definition=(
+        "How well h serves images that pretraining has not seen: a linear probe on h, the same "
+        "probe on the untrained encoder, and the encoder fine-tuned, each in the target's own "
+        "metric on its test images."
+    ),
+    labels={
+        "transfer_linear": "linear probe",
+        "transfer_untrained": "linear probe, untrained encoder",
+        "transfer_finetune": "fine-tuned",
+    },
+    section="transfer",
+    source="arXiv 2002.05709, B.8; arXiv 1805.08974",
+    needs="targets",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +117,16 @@ def transfer(subject: Subject, config: TransferConfig, *, seed: int) -> Iterator
     """
     for target in subject.targets:
         try:
-            one = _one(subject, target, seed)
-            yield from _linear(subject, one)
+            prepared = _prepare(subject, target, seed)
+            yield from _linear(subject, prepared)
             if config.finetune:
-                yield _finetuned(subject, config, one)
+                yield _finetuned(subject, config, prepared)
         except UserError as error:
             raise UserError(f"transfer to {target.name}: {error}") from error
 
 
 @dataclass(frozen=True)
-class _One:
+class _Prepared:
     """A target made ready."""
 
     target: Target
@@ -128,7 +145,7 @@ class _One:
         return features.labels if self.sets is None else self.sets[features.labels]
 
 
-def _one(subject: Subject, target: Target, seed: int) -> _One:
+def _prepare(subject: Subject, target: Target, seed: int) -> _Prepared:
     train, test = target.images
     how = dataclasses.replace(subject.how, seed=seed)
     if isinstance(train, ImageFiles) and not how.workers:
@@ -136,47 +153,51 @@ def _one(subject: Subject, target: Target, seed: int) -> _One:
     if target.metric == "map11":
         _, sets = memberships(train.classes)
         assert test is not None, "targets have test images"
-        return _One(target, test, how, sets, seed)
-    return _One(target, check_splits(train, test), how, None, seed)
+        return _Prepared(target, test, how, sets, seed)
+    return _Prepared(target, check_splits(train, test), how, None, seed)
 
 
-def _linear(subject: Subject, one: _One) -> Iterator[Value]:
+def _linear(subject: Subject, prepared: _Prepared) -> Iterator[Value]:
     config = subject.config
     untrained = build_encoder(config.encoder, chosen(config.augment.size), config.seed)
     encoders = {
         "transfer_linear": subject.model.encoder,
-        "transfer_untrained": untrained.to(one.how.device),
+        "transfer_untrained": untrained.to(prepared.how.device),
     }
-    for protocol, encoder in encoders.items():
-        parts = (one.target.images.train, one.test)
-        train, test = (extract(encoder, None, part, ["h"], one.how)["h"] for part in parts)
+    for measure, encoder in encoders.items():
+        parts = (prepared.target.images.train, prepared.test)
+        train, test = (extract(encoder, None, part, ["h"], prepared.how)["h"] for part in parts)
         assert train.labels is not None, "targets have labels"
         assert test.labels is not None, "targets have labels"
-        if one.sets is None:
+        if prepared.sets is None:
             tables = (train.vectors, train.labels, test.vectors, test.labels)
-            result = linear_probe(*tables, seed=one.seed)
+            result = linear_probe(*tables, seed=prepared.seed)
             answers, penalty = result.predictions, result.penalty
         else:
             answers, penalty = multilabel_probe(
-                train.vectors, train.labels, one.sets, test.vectors, seed=one.seed
+                train.vectors, train.labels, prepared.sets, test.vectors, seed=prepared.seed
             )
-        yield _value(protocol, one, answers, one.truth(test), {"penalty": penalty})
+        yield _value(measure, prepared, answers, prepared.truth(test), {"penalty": penalty})
 
 
-def _finetuned(subject: Subject, config: TransferConfig, one: _One) -> Value:
+def _finetuned(subject: Subject, config: TransferConfig, prepared: _Prepared) -> Value:
     """With the settings of the best validation score; of equals, the first in the grid."""
-    train = one.target.images.train
+    train = prepared.target.images.train
     grid = _grid(config)
     validation = []
     if len(grid) > 1:
         fraction = config.validation_fraction
-        fit, held_out = stratified_split(training_labels(train), fraction, one.seed)
+        fit, held_out = stratified_split(training_labels(train), fraction, prepared.seed)
         for training in grid:
-            model = _trained(subject, one, train.select(fit), training)
-            answers, truth = _asked(model, train.select(held_out), one)
-            validation.append(-1.0 if answers is None else score(one.target.metric, answers, truth))
+            model = _trained(subject, prepared, train.select(fit), training)
+            answers, truth = _answers(model, train.select(held_out), prepared)
+            validation.append(
+                -1.0 if answers is None else score(prepared.target.metric, answers, truth)
+            )
     best = validation.index(max(validation)) if validation else 0
-    answers, truth = _asked(_trained(subject, one, train, grid[best]), one.test, one)
+    answers, truth = _answers(
+        _trained(subject, prepared, train, grid[best]), prepared.test, prepared
+    )
     if answers is None:
         raise UserError("fine-tuning diverged; try lower --transfer.lrs")
     settings = {
@@ -185,7 +206,7 @@ def _finetuned(subject: Subject, config: TransferConfig, one: _One) -> Value:
         "steps": grid[best].steps(len(train)),
         "validation_scores": validation,
     }
-    return _value("transfer_finetune", one, answers, truth, settings)
+    return _value("transfer_finetune", prepared, answers, truth, settings)
 
 
 def _grid(config: TransferConfig) -> list[SupervisedConfig]:
@@ -203,51 +224,59 @@ def _grid(config: TransferConfig) -> list[SupervisedConfig]:
     ]
 
 
-def _trained(subject: Subject, one: _One, images: Images, training: SupervisedConfig) -> TapModel:
-    model = TapModel(subject.model, "h", one.num_classes, chosen(one.how.augment.size))
+def _trained(
+    subject: Subject, prepared: _Prepared, images: Images, training: SupervisedConfig
+) -> TapModel:
+    model = TapModel(subject.model, "h", prepared.num_classes, chosen(prepared.how.augment.size))
     steps_per_epoch = max(1, len(images) // training.batch_size)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # the paper's max(1 − 10/s, 0.9) is what is kept
             module.momentum = min(10 / steps_per_epoch, 0.1)
-    train_classifier(model, images, training, one.how, seed=one.seed, sets=one.sets)
+    train_classifier(model, images, training, prepared.how, seed=prepared.seed, sets=prepared.sets)
     return model
 
 
-def _asked(
-    model: TapModel, images: Images, one: _One
+def _answers(
+    model: TapModel, images: Images, prepared: _Prepared
 ) -> tuple[Shaped[Tensor, "n *c"] | None, Shaped[Tensor, "n *c"]]:
     """Predictions or scores, none where they are not finite, and the truth."""
-    logits = predict(model, images, one.how)
-    answers = logits.vectors if one.sets is not None else logits.vectors.argmax(1)
-    return answers if logits.vectors.isfinite().all() else None, one.truth(logits)
+    logits = predict(model, images, prepared.how)
+    answers = logits.vectors if prepared.sets is not None else logits.vectors.argmax(1)
+    return answers if logits.vectors.isfinite().all() else None, prepared.truth(logits)
 
 
 def _value(
-    protocol: str,
-    one: _One,
+    measure: str,
+    prepared: _Prepared,
     answers: Shaped[Tensor, "n *c"],
     truth: Shaped[Tensor, "n *c"],
-    found: dict[str, Any],
+    probe_settings: Settings,
 ) -> Value:
-    train = one.target.images.train
-    name, metric = f"{protocol}/{one.target.name}", one.target.metric
+    target, train = prepared.target, prepared.target.images.train
+    metric, by_chance = target.metric, _chance(training_labels(train), truth, target.metric)
     settings = {
         "metric": metric,
-        **found,
-        "chance": _chance(training_labels(train), truth, metric),
-        "target": one.target.spec,
-        "target_fingerprint": one.test.fingerprint,
+        **probe_settings,
+        "target": target.spec,
+        "target_fingerprint": prepared.test.fingerprint,
         "train_images": len(train),
     }
     if metric == "top1":
-        return mean_value(name, answers == truth, settings)
+        right = answers == truth
+        return mean_value(
+            "transfer", measure, target.name, right, chance=by_chance, settings=settings
+        )
     return Value(
-        name=name,
+        protocol="transfer",
+        measure=measure,
+        where=target.name,
+        unit="share",
         value=score(metric, answers, truth),
         n=len(truth),
         interval=bootstrap(
             lambda rows: score(metric, answers[rows], truth[rows]), len(truth), seed=0
         ),
+        chance=by_chance,
         settings=settings,
         arrays={answers_name(metric): answers.numpy(), "truth": truth.numpy()},
     )

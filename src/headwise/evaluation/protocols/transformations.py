@@ -6,7 +6,7 @@ to ignore.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -24,13 +24,27 @@ from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import chance
 from headwise.evaluation.protocols.altered import Change, altered_features, at_most
+from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.factors import reading_values, ridge_readings
 from headwise.evaluation.subject import Subject
 from headwise.features.extract import Features
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
-from headwise.runs.results import Value, mean_value
+from headwise.runs.results import Settings, Value, mean_value
 from headwise.runtime import hardware
+
+TRANSFORMATIONS = Description(
+    title="Transformations of the image",
+    definition=(
+        "An MLP on frozen features says which transformation was applied to an image: percent "
+        "correct, beside the values of SimCLR's table 3 (ResNet-50 on ImageNet). For the "
+        "parameters of random views: R² of a ridge regression, where a constant guess has 0."
+    ),
+    labels={"transformation": "{variant}"},
+    section="transformations",
+    source="arXiv 2002.05709, table 3",
+    needs="images",
+)
 
 Task = Literal["grey", "rotation", "noise", "sobel"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -81,8 +95,8 @@ class TransformationsConfig:
             raise UserError(f"transformations.noise must be positive; got {self.noise}")
 
 
-class _Asked(NamedTuple):
-    """Who reads which images, and the place of what is drawn for them."""
+class _Split(NamedTuple):
+    """Images of one split, the models that read them, and the place of what is drawn for them."""
 
     subject: Subject
     untrained: ContrastiveModel | None
@@ -95,10 +109,10 @@ class _Asked(NamedTuple):
 
     def features(self, change: Change) -> dict[str, Features]:
         how, images = self.subject.how, self.images
-        found = altered_features(self.subject.model, images, ("h", "z"), change, how)
+        by_tap = altered_features(self.subject.model, images, ("h", "z"), change, how)
         if self.untrained is not None:
-            found["untrained"] = altered_features(self.untrained, images, ("h",), change, how)["h"]
-        return found
+            by_tap["untrained"] = altered_features(self.untrained, images, ("h",), change, how)["h"]
+        return by_tap
 
 
 def transformations(
@@ -116,21 +130,32 @@ def transformations(
     """
     untrained = _untrained(subject) if config.untrained else None
     train, test = (
-        _Asked(subject, untrained, images, (seed, split))
+        _Split(subject, untrained, images, (seed, split))
         for split, images in zip(("train", "test"), _parts(subject.images, config), strict=True)
     )
     for task in TASKS:
         x, y = _transformed(train, task, config.noise)
         x_test, truth = _transformed(test, task, config.noise)
-        for tap, (one, one_test, settings) in _same_size(x, x_test).items():
-            right = _mlp_predict(one, y, one_test, config.width, seed) == truth
-            about = {"chance": chance(y, truth), **settings}
-            yield mean_value(f"transformation_{task}/{tap}", right, about)
+        for tap, (learned, asked, settings) in _same_size(x, x_test).items():
+            yield mean_value(
+                "transformations",
+                "transformation",
+                tap,
+                _mlp_predict(learned, y, asked, config.width, seed) == truth,
+                variant=task,
+                chance=chance(y, truth),
+                settings=settings,
+            )
     x, targets = _viewed(train)
     x_test, truths = _viewed(test)
-    for tap, (one, one_test, settings) in _same_size(x, x_test).items():
-        found = ridge_readings(one, targets, one_test, truths)
-        yield from reading_values("transformation", tap, found, {"chance": 0.0, **settings})
+    for tap, (learned, asked, settings) in _same_size(x, x_test).items():
+        yield from reading_values(
+            ridge_readings(learned, targets, asked, truths),
+            protocol="transformations",
+            measure="transformation",
+            where=tap,
+            settings=settings,
+        )
 
 
 def _parts(images: Splits, config: TransformationsConfig) -> tuple[Images, Images]:
@@ -155,11 +180,11 @@ def _untrained(subject: Subject) -> ContrastiveModel:
 
 
 def _transformed(
-    asked: _Asked, task: Task, sigma: float
+    split: _Split, task: Task, sigma: float
 ) -> tuple[dict[str, Tensor], Int64[Tensor, " n"]]:
     """Features of images that were transformed or not, and what was done to each (0: nothing).
     Every answer has its exact share, so that the chance level is no matter of luck."""
-    rows = torch.arange(len(asked.images))
+    rows = torch.arange(len(split.images))
     match task:
         case "grey":
             answers = (rows % 5 == 0).long()
@@ -167,7 +192,7 @@ def _transformed(
             answers = rows % 4
         case "noise" | "sobel":
             answers = rows % 2
-    answers = answers[torch.randperm(len(rows), generator=asked.generator(task))]
+    answers = answers[torch.randperm(len(rows), generator=split.generator(task))]
 
     def change(images: Tensor, where: Tensor) -> Tensor:
         answer = answers[where]
@@ -181,25 +206,25 @@ def _transformed(
         height, width = images.shape[2:]
         noise = study_ops.sample_noise(
             len(images),
-            asked.generator(task, int(where[0])),
+            split.generator(task, int(where[0])),
             probability=1.0,
             sigma=(sigma, sigma),
             size=(height, width),
         )
         return study_ops.apply_noise(images, noise._replace(applied=answer.bool()))
 
-    found = asked.features(change)
-    return {tap: one.vectors for tap, one in found.items()}, answers[found["h"].index]
+    by_tap = split.features(change)
+    return {tap: features.vectors for tap, features in by_tap.items()}, answers[by_tap["h"].index]
 
 
-def _viewed(asked: _Asked) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _viewed(split: _Split) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Features of random views, and the parameters of each view."""
-    n, size = len(asked.images), chosen(asked.subject.how.augment.size)
-    draws = sample_crop(n, asked.generator("crop"), scale=_CROP_SCALE, ratio=_CROP_RATIO)
+    n, size = len(split.images), chosen(split.subject.how.augment.size)
+    draws = sample_crop(n, split.generator("crop"), scale=_CROP_SCALE, ratio=_CROP_RATIO)
     boxes = crop_boxes(draws, size, size, _CROP_RATIO)
     top, left, height, width = boxes.double().unbind(1)
     brightness, hue, sigma = (
-        low + (high - low) * torch.rand(n, generator=asked.generator(name))
+        low + (high - low) * torch.rand(n, generator=split.generator(name))
         for name, (low, high) in (("brightness", _BRIGHTNESS), ("hue", _HUE), ("blur", _SIGMA))
     )
     targets = {
@@ -218,21 +243,21 @@ def _viewed(asked: _Asked) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         every = torch.ones(len(where), dtype=torch.bool)
         return ops.apply_blur(images, ops.Blur(sigma[where], every))
 
-    found = asked.features(change)
-    index = found["h"].index
+    by_tap = split.features(change)
+    index = by_tap["h"].index
     return (
-        {tap: one.vectors for tap, one in found.items()},
+        {tap: features.vectors for tap, features in by_tap.items()},
         {name: values[index] for name, values in targets.items()},
     )
 
 
 def _same_size(
     train: dict[str, Tensor], test: dict[str, Tensor]
-) -> dict[str, tuple[Float[Tensor, "n p"], Float[Tensor, "m p"], dict[str, Any]]]:
+) -> dict[str, tuple[Float[Tensor, "n p"], Float[Tensor, "m p"], Settings]]:
     """Of every tap its standardised features, at the size of the smallest tap, in units of their
     root mean square; and what was done for it."""
     size = min(min(x.shape) for x in train.values())
-    found = {}
+    by_tap = {}
     for tap in train:
         x, x_test = train[tap].double().numpy(), test[tap].double().numpy()
         scaler = StandardScaler().fit(x)
@@ -242,9 +267,9 @@ def _same_size(
             axes = np.linalg.eigh(x.T @ x).eigenvectors[:, -size:]  # of the largest variance
             x, x_test = x @ axes, x_test @ axes
         scale = np.sqrt(x.var(0).mean()) or 1.0
-        x, x_test = (torch.from_numpy(one / scale).float() for one in (x, x_test))
-        found[tap] = (x, x_test, {"size": size, "pca": reduce})
-    return found
+        x, x_test = (torch.from_numpy(rows / scale).float() for rows in (x, x_test))
+        by_tap[tap] = (x, x_test, {"size": size, "pca": reduce})
+    return by_tap
 
 
 def _mlp_predict(

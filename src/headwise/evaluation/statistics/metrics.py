@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from headwise import rng
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import chance
 from headwise.evaluation.statistics.tests import PairedTest, paired_score_test
-from headwise.runs.results import RESAMPLES, Value, mean_value
+from headwise.runs.results import RESAMPLES, Settings, Value, mean_value
 
 Metric = Literal["top1", "per_class", "map11"]
 METRICS: tuple[Metric, ...] = ("top1", "per_class", "map11")
@@ -40,11 +40,12 @@ def mean_per_class(predictions: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]
     return (right[here].double() / counts[here]).mean().item()
 
 
-def per_class_value(
-    name: str, right: Bool[Tensor, " n"], labels: Int64[Tensor, " n"], settings: dict[str, Any]
-) -> Value:
-    """`mean_per_class` as a protocol's value. `each` weighs images so that their mean is the mean
-    over classes; the interval is from resampling the images of every class among themselves."""
+def per_class_value(usual: Value, labels: Int64[Tensor, " n"]) -> Value:
+    """`mean_per_class` beside the usual accuracy, whose `each` says which images are right. `each`
+    weighs images so that their mean is the mean over classes; the interval is from resampling the
+    images of every class among themselves."""
+    assert usual.each is not None, "an accuracy says right or wrong for every image"
+    right = usual.each.bool()
     present, place, counts = labels.unique(return_inverse=True, return_counts=True)
     sizes = counts.numpy()
     hits = place[right].bincount(minlength=len(present)).numpy()
@@ -52,27 +53,48 @@ def per_class_value(
     draws = generator.binomial(sizes, hits / sizes, size=(RESAMPLES, len(sizes))) / sizes
     low, high = np.quantile(draws.mean(1), [0.025, 0.975])
     each = right.double() * (len(labels) / (len(present) * counts[place]))
-    value = mean_value(name, each, {**settings, "chance": 1 / len(present)})
-    return replace(value, interval=(float(low), float(high)))
+    return replace(
+        usual,
+        metric="per_class",
+        value=each.mean().item(),
+        each=each,
+        interval=(float(low), float(high)),
+        chance=1 / len(present),
+        arrays={},
+    )
 
 
 def accuracy_values(
-    names: tuple[str, str],
     hits: dict[int, Bool[Tensor, " n"]],
     truth: Int64[Tensor, " n"],
     labels: Int64[Tensor, " m"],
-    settings: dict[str, Any],
+    *,
+    protocol: str,
+    where: str,
+    measure: str | None = None,
+    variant: str = "",
+    settings: Settings | None = None,
     arrays: dict[str, np.ndarray] | None = None,
 ) -> Iterator[Value]:
-    """`PROTOCOL/WHAT`, `PROTOCOL_top5/WHAT` and so on for all `hits` (whether the label of a test
-    image is among so many answers), and `PROTOCOL_per_class/WHAT`; each with its chance level, the
-    commonest of the training `labels` as a constant guess. `arrays` go with top-1."""
-    protocol, what = names
-    for top, right in hits.items():
-        name = f"{protocol}/{what}" if top == 1 else f"{protocol}_top{top}/{what}"
-        about = {**settings, "chance": chance(labels, truth, top)}
-        yield mean_value(name, right, about, arrays if top == 1 else None)
-    yield per_class_value(f"{protocol}_per_class/{what}", hits[1], truth, settings)
+    """Top-1, then top-5 and so on for all `hits` (whether the label of a test image is among so
+    many answers), and the mean per class; each with its chance level, the commonest of the training
+    `labels` as a constant guess. `arrays` go with top-1. `measure` None: the protocol's name."""
+    values = [
+        mean_value(
+            protocol,
+            measure or protocol,
+            where,
+            right,
+            variant=variant,
+            metric="" if top == 1 else f"top{top}",
+            chance=chance(labels, truth, top),
+            settings=settings,
+            arrays=arrays if top == 1 else None,
+        )
+        for top, right in hits.items()
+    ]
+    yield from values
+    yield per_class_value(values[0], truth)
 
 
 def average_precision_11(

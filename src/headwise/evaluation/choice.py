@@ -1,0 +1,60 @@
+"""Which protocols run: those that were asked for and that the images allow."""
+
+import logging
+
+from headwise.data import Splits
+from headwise.errors import UserError
+from headwise.evaluation.config import PROTOCOLS, EvaluateConfig, ProtocolName, protocol
+from headwise.evaluation.probes.labels import labelled
+
+log = logging.getLogger("headwise")
+
+
+def chosen_protocols(config: EvaluateConfig, images: Splits, spec: str) -> tuple[ProtocolName, ...]:
+    """The protocols in their order, with `all` spelled out.
+
+    Raises `UserError` for one that is unknown or that these images cannot serve; what `all` leaves
+    out is logged.
+    """
+    for name in config.protocols:
+        if name != "all":
+            protocol(name, config)  # an unknown name ends here
+    obstacles = {name: _obstacle(name, config, images, spec) for name in PROTOCOLS}
+    for name, obstacle in obstacles.items():
+        if obstacle and name in config.protocols:
+            raise UserError(obstacle)
+        if obstacle and "all" in config.protocols:
+            log.warning("left out: %s", obstacle)
+    everything = "all" in config.protocols
+    return tuple(n for n in PROTOCOLS if n in config.protocols or (everything and not obstacles[n]))
+
+
+def _obstacle(name: ProtocolName, config: EvaluateConfig, images: Splits, spec: str) -> str | None:
+    """Why a protocol cannot run on these images."""
+    needs = protocol(name, config).description.needs
+    match needs:
+        case "images":
+            return None
+        case "targets" if config.transfer.targets:
+            return None
+        case "targets":
+            return f"{name} needs labelled targets; got none; give --transfer.targets NAME=IMAGES"
+        case "factors" if not images.train.factors:
+            return f"{name} needs images with known factors (builtin:shapes has); {spec} has none"
+        case "factors" | "labels":
+            return missing_labels(images, spec)
+
+
+def missing_labels(images: Splits, spec: str) -> str | None:
+    """Why the probes cannot run: labels or test images that are missing."""
+    if labelled(images):
+        return None
+    if images.train.labels is None:
+        return (
+            f"the probes need labels; {spec} has none; "
+            "give labelled images: a folder for each class, or --data.label-column"
+        )
+    return (
+        f"the probes need labelled test images; {spec} has none; "
+        "add a test split or raise --data.test-fraction"
+    )
