@@ -13,8 +13,8 @@ from headwise.augment import AugmentConfig
 from headwise.data import DataConfig, Splits, open_images
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
-from headwise.evaluation.config import PROTOCOLS
-from headwise.evaluation.protocols import catalogue as protocols
+from headwise.evaluation import config as protocols
+from headwise.evaluation.config import PROTOCOLS, describe
 from headwise.evaluation.protocols.finetune import FinetuneConfig
 from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
 from headwise.evaluation.protocols.semi import SemiConfig
@@ -25,6 +25,7 @@ from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
 from headwise.report import write_run_report
 from headwise.runs.directory import Run
+from headwise.runs.results import DataIdentity, to_json
 
 CONFIG = PretrainConfig(
     data=DataConfig(spec="builtin:shapes", limit=120),
@@ -72,12 +73,25 @@ def test_all_protocols_from_one_call(
     assert {result["protocol"] for result in results.values()} == set(PROTOCOLS)
     assert {"knn/f1", "knn/f4", "knn/h", "knn/g1", "knn/z", "knn/pixels"} <= set(results)
     for name, result in results.items():
-        assert {"value", "n", "seeds", "version", "data", "fingerprint"} <= set(result), name
+        assert name == result.key
+        assert result.n > 0, name
+        assert (result.seeds, result.version) == ((0,), 1), name
+        assert describe(result.protocol).label(result)
     file = json.loads((runs[0] / "results.json").read_text())
-    assert file["schema"] == 1
-    assert file["results"] == json.loads(json.dumps(results))
+    assert file["schema"] == 2
+    (section,) = file["sections"]
+    assert section["results"] == {key: to_json(result) for key, result in results.items()}
+    (section,) = Run.open(runs[0]).sections
+    assert section.results == results
+    assert section.data == DataIdentity(
+        spec="builtin:shapes",
+        fingerprint=images.test.fingerprint,
+        classes=tuple(images.train.classes),
+        train_images=len(images.train),
+        test_images=len(images.test),
+    )
     assert (runs[0] / "encoder.safetensors").read_bytes() == before
-    each = Run.open(runs[0]).arrays["each/linear/h"]
+    each = Run.open(runs[0]).arrays(section.data)["each/linear/h"]
     assert each.mean() == pytest.approx(results["linear/h"]["value"])
     page = write_run_report(runs[0]).read_text()
     assert "<svg" in page
@@ -86,7 +100,7 @@ def test_all_protocols_from_one_call(
     config = dataclasses.replace(QUICK, against=runs[1])
     compared = evaluate(runs[0], config=config, images=images)
     test = compared["difference/knn/h"]
-    theirs = Run.open(runs[1]).results["knn/h"]["value"]
+    theirs = Run.open(runs[1]).sections[0].results["knn/h"].value
     assert test["value"] == pytest.approx(compared["knn/h"]["value"] - theirs)
     assert 0 < test["p_value"] <= 1
     assert not caplog.records, "nothing is left out here"

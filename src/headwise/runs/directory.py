@@ -73,10 +73,18 @@ class Run:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl; a last line cut short by a crash is left out."""
+        """The records of metrics.jsonl; a last line cut short by a crash is left out. Raises
+        `UserError` for another line that is broken."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        records = []
+        for number, line in enumerate(lines, 1):
+            if line.endswith("\n"):
+                try:
+                    records.append(json.loads(line))
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path} line {number} must be JSON; {error}") from None
+        return records
 
     def rewind(self, step: int) -> None:
         """Drop the records after `step`: a resumed run logs them again."""
@@ -97,9 +105,8 @@ class Run:
         """Merge into this data set's section of results.json: a result of the same key is
         replaced, and the sections of other data sets stay as they are."""
         sections = {section.data.fingerprint: section for section in self.sections}
-        kept = sections.get(data.fingerprint)
-        merged = Section(data=data, results={**(kept.results if kept else {}), **results})
-        sections[data.fingerprint] = merged
+        kept = sections.get(data.fingerprint, Section(data=data, results={}))
+        sections[data.fingerprint] = kept.updated(data, results)
         write_sections(self.path / "results.json", sections.values())
 
     def arrays(self, data: DataIdentity) -> dict[str, np.ndarray]:

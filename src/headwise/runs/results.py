@@ -1,7 +1,7 @@
 """A number of an evaluation: what it measures, on which images, and how sure it is."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -144,6 +144,17 @@ class Section:
     data: DataIdentity
     results: dict[str, Result]
     """By `Result.key`, in the order in which they were first measured."""
+
+    def updated(self, data: DataIdentity, results: Mapping[str, Result]) -> "Section":
+        """With newer results of the same images; what `data` leaves open stays."""
+        merged = DataIdentity(
+            spec=data.spec,
+            fingerprint=data.fingerprint,
+            classes=data.classes or self.data.classes,
+            train_images=data.train_images or self.data.train_images,
+            test_images=data.test_images or self.data.test_images,
+        )
+        return Section(data=merged, results={**self.results, **results})
 
 
 def mean_value(

@@ -38,7 +38,7 @@ def features(vectors, labels):
 
 def values(vectors, labels, **settings):
     test = features(vectors, labels)
-    return {value.name: value for value in cluster("h", test, test, **{"seed": 0} | settings)}
+    return {value.key: value for value in cluster("h", test, test, **{"seed": 0} | settings)}
 
 
 def blobs(n: int, classes: int, spread: float, seed: int = 0):
@@ -97,9 +97,9 @@ def test_noise_is_at_the_chance_that_is_given(monkeypatch):
     found = values(x, y)
     for metric, within in ("", 0.05), ("_nmi", 0.01), ("_ari", 0.01):
         value = found[f"cluster{metric}/h"]
-        assert value.value == pytest.approx(value.settings["chance"], abs=within)
-    assert 0.25 < found["cluster/h"].settings["chance"] < 0.32
-    assert found["cluster_nmi/h"].settings["chance"] > 0, "a finite sample's is not zero"
+        assert value.value == pytest.approx(value.chance, abs=within)
+    assert 0.25 < found["cluster/h"].chance < 0.32
+    assert found["cluster_nmi/h"].chance > 0, "a finite sample's is not zero"
 
 
 def test_k_means_is_scikit_learns_on_normalised_rows():

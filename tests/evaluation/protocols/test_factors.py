@@ -42,7 +42,7 @@ def read(train, test, *names: str, tap: str = "h"):
     found = factors(
         tap, Splits(train, test), features(train, *names), features(test, *names), seed=0
     )
-    return {value.name: value for value in found}
+    return {value.key: value for value in found}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_mean_and_its_parts(splits):
         low, high = present(value.interval)
         assert low <= value.value <= high
         assert value.n == 300
-        assert value.settings["chance"] == 0
+        assert value.chance == 0
 
 
 def test_rows_that_could_not_be_read_are_left_out_of_the_factors(splits):
@@ -82,7 +82,7 @@ def test_rows_that_could_not_be_read_are_left_out_of_the_factors(splits):
     found = factors(
         "h", Splits(train, test), features(train, "level"), Features(vectors, None, some), seed=0
     )
-    assert {v.name: v.value for v in found}["factor_level/h"] > 0.99
+    assert {v.key: v.value for v in found}["factor_level/h"] > 0.99
 
 
 def noisy(n: int, seed: int):
@@ -108,7 +108,8 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     covered = 0
     for seed in range(1, 41):
         x_test, truth = noisy(150, seed)
-        (value,) = reading_values("v", "h", ridge_readings(x, y, x_test, truth), {})
+        readings = ridge_readings(x, y, x_test, truth)
+        (value,) = reading_values(readings, protocol="p", measure="v", where="h")
         low, high = present(value.interval)
         covered += low <= 0.5 <= high
     assert covered >= 34  # of 40 at 95 %; 33 or fewer: once in 2,500

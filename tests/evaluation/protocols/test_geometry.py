@@ -210,14 +210,14 @@ def features(vectors: torch.Tensor, labels: torch.Tensor | None = None) -> Featu
 
 
 def found(tap: str, test: Features) -> dict:
-    return {value.name: value for value in geometry(tap, test, test, seed=0)}
+    return {value.key: value for value in geometry(tap, test, test, seed=0)}
 
 
 def test_the_protocol_measures_the_test_features_with_intervals():
     x, labels = noise(200, 12) + 1, torch.arange(200) % 4
     x[torch.arange(200), labels] += 3
     train = features(noise(9, 12, seed=5))
-    values = {value.name: value for value in geometry("g1", train, features(x, labels), seed=0)}
+    values = {value.key: value for value in geometry("g1", train, features(x, labels), seed=0)}
     expected = {
         "rank/g1": effective_rank(x),
         "uniformity/g1": uniformity(x),
@@ -231,7 +231,7 @@ def test_the_protocol_measures_the_test_features_with_intervals():
         assert low < value.value < high
         assert value.n == 200
     assert values["rank/g1"].settings == {"most": 12}
-    assert values["separation/g1"].settings == {"chance": 3 / 199}
+    assert values["separation/g1"].chance == 3 / 199
     spectrum = values["rank/g1"].arrays["spectrum"]
     np.testing.assert_allclose(spectrum, singular_values(x).numpy())
 
@@ -249,7 +249,7 @@ def test_large_tables_are_measured_on_rows_of_all_parts(monkeypatch):
         100,
     ]
     assert values["rank/h"].value == pytest.approx(10, abs=0.5)
-    assert values["separation/h"].settings == {"chance": 9 / 99}
+    assert values["separation/h"].chance == 9 / 99
 
 
 @pytest.mark.parametrize("name", ["rank", "uniformity", "std", "separation"])
@@ -314,10 +314,10 @@ def test_what_h_shares_with_planted_taps(tiny, tmp_path):
         for tap, x in {"h": h, "z": h @ rotation, "pixels": noise(3000, 6, seed=2)}.items()
     }
     what = subject(tiny, tmp_path, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), tables, STILL)
-    values = {value.name: value for value in between_taps(what, seed=0)}
+    values = {value.key: value for value in between_taps(what, seed=0)}
     assert list(values) == ["cka/h-z", "renyi/h-z"]  # pixels are no tap of the model
     assert values["cka/h-z"].value == pytest.approx(1, abs=1e-6)
-    assert values["cka/h-z"].settings["chance"] < 0.02
+    assert values["cka/h-z"].chance < 0.02
     assert values["renyi/h-z"].value > 0.5
     del tables["h"]
     assert list(between_taps(what, seed=0)) == []
@@ -343,7 +343,7 @@ def test_alignment_of_views_whose_distance_is_known(tiny, tmp_path):
     tables = {"h": empty, "z": empty, "pixels": empty}
     for augment, expected in (STILL, {0.0}), (flips, {0.0, 4.0}):
         what = subject(tiny, tmp_path, halves(40), tables, augment)
-        values = {value.name: value for value in between_twins(what, seed=0)}
+        values = {value.key: value for value in between_twins(what, seed=0)}
         assert list(values) == ["alignment/h", "alignment/z"]
         for value in values.values():
             assert value.n == len(present(value.each)) == 39  # three batches of 13

@@ -66,7 +66,7 @@ def subject(tiny, tmp_path, head: Head, signal: float = 0.5, batch_size: int = 2
 
 
 def measured(subject: Subject) -> dict[str, Value]:
-    return {value.name: value for value in leakage(subject, seed=0)}
+    return {value.key: value for value in leakage(subject, seed=0)}
 
 
 def test_a_head_that_gives_the_batch_away_is_caught(tiny, tmp_path):
@@ -84,7 +84,7 @@ def test_a_head_that_gives_the_batch_away_is_caught(tiny, tmp_path):
         assert gap.value == pytest.approx(in_order.value - shuffled.value)
         low, high = present(gap.interval)
         assert 0.2 < low <= gap.value <= high
-        assert gap.settings["verdict"] == (
+        assert gap.verdict == (
             f"z depends on its batch-mates: in class-sorted batches {reader} reads it "
             f"{100 * gap.value:+.1f} points against shuffled ones; "
             "the headline number is the shuffled one"
@@ -95,7 +95,7 @@ def test_without_any_class_in_h_the_nearest_other_image_still_gives_the_leak_awa
     found = measured(subject(tiny, tmp_path, Head([BatchMean()], "joint"), signal=0.0))
     assert found["leakage_knn_self/singleton"].value < 0.4
     assert found["leakage_knn_self/sorted"].value == 1
-    assert "z depends on its batch-mates" in found["leakage_self/z"].settings["verdict"]
+    assert "z depends on its batch-mates" in found["leakage_self/z"].verdict
 
 
 def test_a_head_that_copies_shows_no_gap(tiny, tmp_path):
@@ -107,14 +107,14 @@ def test_a_head_that_copies_shows_no_gap(tiny, tmp_path):
     for name in ("leakage/z", "leakage_self/z"):
         assert found[name].value == 0
         assert found[name].interval == (0, 0)
-        assert "no leakage into z shown" in found[name].settings["verdict"]
+        assert "no leakage into z shown" in found[name].verdict
 
 
 def test_a_head_that_does_not_look_at_the_batch_cannot_leak(tiny, tmp_path):
     head = build_head(HeadConfig(name="mlp", output_size=8), 16)
     (value,) = leakage(subject(tiny, tmp_path, head), seed=0)
-    assert (value.name, value.value, value.n) == ("leakage/z", 0, 160)
-    assert value.settings["verdict"] == "this head does not look at the batch: nothing can leak"
+    assert (value.key, value.value, value.n) == ("leakage/z", 0, 160)
+    assert value.verdict == "this head does not look at the batch: nothing can leak"
 
 
 @pytest.fixture

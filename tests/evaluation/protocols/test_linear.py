@@ -194,7 +194,7 @@ def test_the_protocols_values_are_scikit_learns_of_its_predictions():
     train, y = table(1200, classes=8)
     test, y_test = table(500, seed=1, classes=8)
     top1, top5, per_class = linear("h", features(train, y), features(test, y_test), seed=0)
-    assert [v.name for v in (top1, top5, per_class)] == [
+    assert [v.key for v in (top1, top5, per_class)] == [
         "linear/h",
         "linear_top5/h",
         "linear_per_class/h",
@@ -208,7 +208,7 @@ def test_the_protocols_values_are_scikit_learns_of_its_predictions():
     assert (present(top1.each) <= present(top5.each)).all()
     counts = y.bincount().sort(descending=True)
     chances = [torch.isin(y_test, counts.indices[:k]).double().mean().item() for k in (1, 5)]
-    assert [v.settings["chance"] for v in (top1, top5, per_class)] == [*chances, 1 / 8]
+    assert [v.chance for v in (top1, top5, per_class)] == [*chances, 1 / 8]
     assert top1.settings["penalty"] == result.penalty
     assert top1.settings["labels"] == 1200
 
@@ -235,7 +235,7 @@ def test_up_to_five_classes_have_no_top5_and_a_rare_class_counts_as_much_as_anot
     x_test, y_test = x[y != 1].repeat(2, 1), y[y != 1].repeat(2)
     both = torch.cat([x_test, torch.tensor([[0.0, 9.0]])]), torch.cat([y_test, torch.tensor([1])])
     top1, per_class = linear("z", features(x, y), features(*both), seed=0)
-    assert per_class.name == "linear_per_class/z"
+    assert per_class.key == "linear_per_class/z"
     right = torch.tensor([present(top1.each)[both[1] == label].mean() for label in range(3)])
     assert right[0] == 1
     assert right[1] == 0
@@ -262,7 +262,7 @@ def test_a_fraction_is_balanced_drawn_by_the_seed_and_named_in_percent():
     pair = features(train, y), features(test, y_test)
     all_of_them, *_ = linear("h", *pair, seed=0)
     few, per_class = linear("h", *pair, seed=0, fraction=0.1)
-    assert (few.name, per_class.name) == ("linear_10/h", "linear_10_per_class/h")
+    assert (few.key, per_class.key) == ("linear_10/h", "linear_10_per_class/h")
     assert few.settings["labels"] == 45
     again, *_ = linear("h", *pair, seed=0, fraction=0.1)
     other, *_ = linear("h", *pair, seed=1, fraction=0.1)
@@ -270,7 +270,7 @@ def test_a_fraction_is_balanced_drawn_by_the_seed_and_named_in_percent():
     assert not torch.equal(present(few.each), present(other.each))
     assert 0.5 < few.value < all_of_them.value
     (fewest, *_) = linear("h", *pair, seed=0, fraction=0.001)
-    assert fewest.name == "linear_0.1/h"
+    assert fewest.key == "linear_0.1/h"
     assert fewest.settings["labels"] == 6
 
 

@@ -31,7 +31,7 @@ def coloured(n: int, seed: int):
 
 def measured(subject, seed=0, **settings):
     config = RobustnessConfig(**settings)
-    return {value.name: value for value in robustness(subject, config, seed=seed)}
+    return {value.key: value for value in robustness(subject, config, seed=seed)}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_what_the_classes_hang_on_is_lost_with_it(found):
     assert found["robustness_sobel_1/h"].value < 0.5
     assert found["robustness_blur_1/h"].value == found["robustness_crop_1/h"].value == 1
     clean = found["robustness_clean/h"]
-    assert clean.settings["chance"] == pytest.approx(1 / 3)
+    assert clean.chance == pytest.approx(1 / 3)
     assert clean.settings["penalty"] > 0
 
 
@@ -87,7 +87,7 @@ def test_the_stronger_the_further(found, kind):
 def test_a_head_that_keeps_nothing_of_the_image_is_invariant_at_chance(found):
     for name in ("crop_1", "colour_1", "sobel_1", "flip"):
         value = found[f"invariance_{name}/z"]
-        assert value.value == value.settings["chance"] == pytest.approx(1)
+        assert value.value == value.chance == pytest.approx(1)
         assert found[f"robustness_{name}/z"].value == pytest.approx(1 / 3)
 
 
@@ -96,7 +96,7 @@ def test_the_chance_level_of_invariance_is_the_cosine_of_different_images(subjec
     h = extract(model.encoder, None, test, ("h",), subject.how)["h"].vectors.double()
     cosines = F.cosine_similarity(h[:, None], h[None], dim=2)
     expected = cosines[~torch.eye(len(h), dtype=torch.bool)].mean().item()
-    assert found["invariance_crop_1/h"].settings["chance"] == pytest.approx(expected)
+    assert found["invariance_crop_1/h"].chance == pytest.approx(expected)
 
 
 def test_each_is_in_the_order_of_the_test_images(subject, found):

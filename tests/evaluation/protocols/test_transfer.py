@@ -87,7 +87,7 @@ def mixtures(tmp_path) -> str:
 def measured(subject, *targets, seed=0, **settings):
     config = TransferConfig(targets=targets, **settings)
     subject = dataclasses.replace(subject, targets=open_targets(config))
-    return {value.name: value for value in transfer(subject, config, seed=seed)}
+    return {value.key: value for value in transfer(subject, config, seed=seed)}
 
 
 @pytest.mark.parametrize("metric", ["top1", "per_class"])
@@ -99,7 +99,7 @@ def test_an_h_that_is_the_class_reads_one_and_a_blind_one_chance(subject, colour
     assert value.value == 1.0
     assert value.n == 90
     assert value.settings["metric"] == metric
-    assert value.settings["chance"] == pytest.approx(1 / 3)
+    assert value.chance == pytest.approx(1 / 3)
     assert value.settings["train_images"] == 60
     blind = measured(seeing(subject, Blind()), text, **LINEAR)["transfer_linear/colours"]
     assert blind.value == pytest.approx(1 / 3)
@@ -118,7 +118,7 @@ def test_several_classes_an_image_are_read(subject, mixtures):
     assert value.arrays["scores"].shape == value.arrays["truth"].shape == (60, 3)
     assert value.arrays["truth"].any(0).all()
     assert score("map11", *map(torch.from_numpy, value.arrays.values())) == 1.0
-    assert value.settings["chance"] == pytest.approx(value.arrays["truth"].mean())
+    assert value.chance == pytest.approx(value.arrays["truth"].mean())
 
 
 def test_labels_that_are_noise_stay_at_chance(subject, tmp_path):
@@ -144,7 +144,7 @@ def test_fine_tuning_on_several_classes_an_image(subject, mixtures):
     found = measured(subject, f"mix:map11={mixtures}", **SHORT)
     value = found["transfer_finetune/mix"]
     assert value.value > 0.95
-    assert value.value > value.settings["chance"] + 0.3
+    assert value.value > value.chance + 0.3
     assert value.settings["validation_scores"] == []
 
 

@@ -67,7 +67,7 @@ class ViewEye(nn.Module):
 def measured(subject, seed=0, **settings: Any):
     default: dict[str, Any] = {"width": 32, "untrained": False}
     config = TransformationsConfig(**(default | settings))
-    return {value.name: value for value in transformations(subject, config, seed=seed)}
+    return {value.key: value for value in transformations(subject, config, seed=seed)}
 
 
 @pytest.fixture
@@ -89,11 +89,12 @@ def found(tmp_path_factory):
 def test_what_h_shows_reads_1_and_what_the_head_removed_reads_chance(found, task):
     h, z = found[f"transformation_{task}/h"], found[f"transformation_{task}/z"]
     assert h.value > 0.95
-    chance = z.settings["chance"]
+    chance = z.chance
     assert abs(z.value - chance) < 0.12  # 3.4 standard errors at 1/2
     assert chance == PAPER[task]["chance"]
     assert h.n == z.n == len(present(h.each)) == 200
-    assert h.settings == z.settings == {"chance": chance, "size": 12, "pca": False}
+    assert h.settings == z.settings == {"size": 12, "pca": False}
+    assert h.chance == chance
 
 
 def test_parameters_of_views_are_read_where_they_are_planted(tmp_path, hasty):
