@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,38 @@ def test_seeds(runs: tuple[Path, Path], images: Splits) -> None:
     assert both["knn/h"]["seeds"] == [0], "nothing is drawn"
     low, high = both["linear_10/h"]["interval"]
     assert low <= both["linear_10/h"]["value"] <= high
+
+
+def test_a_second_data_set_has_a_section_of_its_own(
+    runs: tuple[Path, Path], images: Splits, tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(runs[1], tmp_path / "run"))
+    (run.path / "results.json").unlink(missing_ok=True)
+    (run.path / "evaluation.npz").unlink(missing_ok=True)
+    config = dataclasses.replace(QUICK, protocols=("knn", "linear"))
+    first = evaluate(run.path, config=config, images=images)
+    (before,) = run.sections
+    arrays = run.arrays(before.data)
+    digits = DataConfig(spec="builtin:digits", limit=60)
+    second = evaluate(run.path, digits, config)
+    shapes, other = run.sections
+    assert shapes == before
+    assert shapes.results == first
+    assert (other.data.spec, other.results) == ("builtin:digits", second)
+    assert shapes.data.classes == tuple(images.train.classes)
+    assert other.data.classes == tuple("0123456789")
+    assert first["knn/h"] != second["knn/h"]
+    again = run.arrays(shapes.data)
+    assert arrays.keys() == again.keys() == run.arrays(other.data).keys()
+    assert all((arrays[name] == again[name]).all() for name in arrays)
+    # The other run has been evaluated on shapes alone: nothing of digits can be compared.
+    evaluate(runs[0], config=config, images=images)
+    against = dataclasses.replace(config, against=runs[0])
+    assert not [r for r in evaluate(run.path, digits, against).values() if r.against]
+    assert "difference/knn/h" in evaluate(run.path, config=against, images=images)
+    shapes, other = run.sections
+    assert "difference/knn/h" in shapes.results
+    assert "difference/knn/h" not in other.results
 
 
 def test_images_without_labels_have_a_geometry(

@@ -78,19 +78,14 @@ def test_a_last_line_cut_short_is_left_out_and_then_dropped(run):
     assert names(run.path) == ["config.json", "environment.json", "metrics.jsonl"]
 
 
+def test_a_broken_line_in_the_middle_is_named(run):
+    (run.path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl line 2 must be JSON"):
+        run.metrics()
+
+
 def test_a_number_that_json_has_not_is_not_logged(run):
     run.log({"step": 1})
     with pytest.raises(ValueError, match="JSON"):
         run.log({"step": 2, "loss": math.nan})
     assert run.metrics() == [{"step": 1}]
-
-
-def test_results_merge(run):
-    assert run.results == {}
-    run.add_results({"knn/h": {"value": 0.5}, "linear/h": {"value": 0.6}})
-    run.add_results({"knn/h": {"value": 0.7}, "knn/z": {"value": 0.4}})
-    assert run.results == {
-        "knn/h": {"value": 0.7},
-        "linear/h": {"value": 0.6},
-        "knn/z": {"value": 0.4},
-    }

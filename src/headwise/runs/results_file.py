@@ -14,7 +14,7 @@ from headwise.runs.version_one import lift_results
 SCHEMA = 2
 """The layout of results.json. It rises when old readers would misread the file."""
 
-_PREFIX_LENGTH = 12
+_PREFIX = "data-"
 
 
 def read_sections(path: Path) -> tuple[Section, ...]:
@@ -46,20 +46,19 @@ def write_sections(path: Path, sections: Iterable[Section]) -> None:
 
 def array_prefix(data: DataIdentity) -> str:
     """What the names of this data set's arrays begin with in evaluation.npz."""
-    return f"{data.fingerprint[:_PREFIX_LENGTH]}/"
+    return f"{_PREFIX}{data.fingerprint[:12]}/"
 
 
 def lifted_arrays(
     arrays: Mapping[str, np.ndarray], sections: Sequence[Section]
 ) -> dict[str, np.ndarray]:
     """The arrays of an evaluation.npz, each with its data set's prefix. Version 1 had none: there
-    an array belongs to the result of its name."""
-    prefixes = tuple(array_prefix(section.data) for section in sections)
+    an array belongs to the result of its name. Its `classes` stay for `read_sections`."""
     owners = {key: array_prefix(s.data) for s in sections for key in s.results}
     prefixed = {}
     for name, array in arrays.items():
         key = name.partition("/")[2]
-        if name.startswith(prefixes):
+        if name.startswith(_PREFIX) or name == "classes":
             prefixed[name] = array
         elif key in owners:
             prefixed[owners[key] + name] = array
