@@ -16,7 +16,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "protocols.md"
 def test_every_name_is_measured_described_and_documented(name: str) -> None:
     known = protocol(name, EvaluateConfig())
     assert known.on_features or known.on_model
-    assert f"`{name}`" in DOCS.read_text()
+    assert f"\n## {name}\n" in DOCS.read_text()
     assert known.description.title
     assert known.description.definition.endswith(".")
     assert known.description.elsewhere.keys() <= known.description.labels.keys()

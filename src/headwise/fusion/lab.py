@@ -8,7 +8,7 @@ import numpy as np
 
 from headwise.data import DataConfig, Splits, open_images
 from headwise.features.extract import extract_config, weights_hash
-from headwise.fusion.batches import draw_batches, plan_batches
+from headwise.fusion.batches import Plan, draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure_batches
@@ -61,19 +61,21 @@ def measure_fusion(
         arrays |= measure_training(opened, trained, plan, how, quiet=quiet)
         arrays["training_gain_untrained"] = arrays["layer_gain_untrained"]
     assert weights_hash(model) == before, "fusion has changed the model"
-    arrays |= {
-        "classes": np.array(plan.images.classes),
-        "split": np.array(plan.split),
-        "spec": np.array(spec.spec),
-        "fingerprint": np.array(plan.images.fingerprint),
-    }
-    opened.write_fusion_arrays(arrays)
-    settings = {"split": plan.split, "batch_size": plan.batch_size}
-    results = main_results(arrays, seed=config.seed, settings=settings)
-    data_identity = DataIdentity(
-        spec=spec.spec, fingerprint=plan.images.fingerprint, classes=tuple(plan.images.classes)
+    return _write(opened, arrays, plan, spec.spec, seed=config.seed)
+
+
+def _write(run: Run, arrays: Arrays, plan: Plan, spec: str, *, seed: int) -> dict[str, Result]:
+    """Write fusion.npz and the results, and return those."""
+    data = DataIdentity(
+        spec=spec, fingerprint=plan.images.fingerprint, classes=tuple(plan.images.classes)
     )
-    opened.add_results(data_identity, results)
+    about = {"split": plan.split, "spec": spec, "fingerprint": data.fingerprint}
+    arrays |= {name: np.array(text) for name, text in about.items()}
+    arrays["classes"] = np.array(plan.images.classes)
+    run.write_fusion_arrays(arrays)
+    settings = {"split": plan.split, "batch_size": plan.batch_size}
+    results = main_results(arrays, seed=seed, settings=settings)
+    run.add_results(data, results)
     return results
 
 

@@ -126,24 +126,11 @@ def train_classifier(
     model.train()
     if frozen is not None:
         frozen.requires_grad_(False).eval()
-    n = len(images)
-    batch, total = min(config.batch_size, n), config.steps(n)
-    optim = _optim_config(config)
-    optimizer, peak = build_optimizer(optim, model), peak_learning_rate(optim, batch)
-    place = rng.seed_at(seed, "supervised")
-    batches = view_batches(
-        images,
-        crops_and_flips(how.augment),
-        batch_size=batch,
-        steps=range(total),
-        seed=place,
-        device=how.device,
-        workers=how.workers,
-        views=1,
-    )
+    total, optim = config.steps(len(images)), _optim_config(config)
+    optimizer = build_optimizer(optim, model)
+    peak = peak_learning_rate(optim, min(config.batch_size, len(images)))
     losses = []
-    for step, (views, skipped) in enumerate(batches):
-        targets = _targets(images, batch_index(n, batch, step, place), skipped).to(how.device)
+    for step, (views, targets) in enumerate(_batches(images, config, how, seed)):
         with hardware.autocast(how.device, how.precision):
             logits = model(views.contiguous(memory_format=torch.channels_last))
         loss = _loss(logits.float(), targets, sets)
@@ -230,6 +217,27 @@ def crops_and_flips(config: AugmentConfig) -> AugmentConfig:
 def new_weights(config: PretrainConfig, seed: int) -> ContrastiveModel:
     """The same network from scratch, for the baselines; on the CPU."""
     return build_model(dataclasses.replace(config, seed=rng.seed_at(seed, "scratch")))[1]
+
+
+def _batches(
+    images: Images, config: SupervisedConfig, how: ExtractConfig, seed: int
+) -> Iterator[tuple[Float[Tensor, "b 3 s s"], Int64[Tensor, " b"]]]:
+    """One view of every image of a step, and the labels."""
+    n, place = len(images), rng.seed_at(seed, "supervised")
+    batch = min(config.batch_size, n)
+    batches = view_batches(
+        images,
+        crops_and_flips(how.augment),
+        batch_size=batch,
+        steps=range(config.steps(n)),
+        seed=place,
+        device=how.device,
+        workers=how.workers,
+        views=1,
+    )
+    for step, (views, skipped) in enumerate(batches):
+        index = batch_index(n, batch, step, place)
+        yield views, _targets(images, index, skipped).to(how.device)
 
 
 def _targets(images: Images, index: Tensor, skipped: Skipped) -> Tensor:

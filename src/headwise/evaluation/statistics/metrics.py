@@ -101,7 +101,8 @@ def average_precision_11(
     scores: Float[Tensor, "n c"], targets: Bool[Tensor, "n c"]
 ) -> Float[Tensor, " c"]:
     """Average precision of every class as PASCAL VOC 2007 has it: the mean, over the recalls 0,
-    0.1, …, 1, of the highest precision at that recall or above.
+    0.1, …, 1, of the highest precision at that recall or above. (scikit-learn's average precision
+    is another one, the area under all recalls.)
 
     Precision is taken where the score changes: images of equal score come together, so their order
     does not matter. A class without a positive has 0.
