@@ -29,7 +29,8 @@ from headwise.model.optim import OptimConfig
 from headwise.model.trained import load_config, load_model
 from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_run_report
-from headwise.report.prose.fusion import conclusion, text_table
+from headwise.report.prose.fusion import conclusion
+from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import Run
 
 HEADS = {

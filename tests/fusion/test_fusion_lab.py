@@ -29,7 +29,8 @@ from headwise.fusion.measuring import measure_batches
 from headwise.fusion.verdict import Emergence, depth_slope, emergence, estimate, judge
 from headwise.heads import Context, HeadConfig, build_head
 from headwise.model.config import PretrainConfig
-from headwise.report.prose.fusion import conclusion, text_table
+from headwise.report.prose.fusion import conclusion
+from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import Run
 
 ROWS = 2 * IMAGES
@@ -94,8 +95,8 @@ def test_total_fusion_is_shown():
     assert present(verdict.slope).mean == pytest.approx(0, abs=1e-6)
     lines = words(arrays)
     assert lines[0].startswith("Fusion is shown at 2 of 2 blocks")
-    assert "12.5 % from its twin, 12.5 % from itself and 75.0 % from other images" in lines[2]
-    assert "4 batches only" in lines[4]
+    assert "12.5 % of a row's attention goes to its twin, 12.5 % to itself and 75.0 %" in lines[2]
+    assert "only 4 batches" in lines[4]
     assert text_table(arrays).count("fusion") == 2
 
 

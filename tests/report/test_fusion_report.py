@@ -26,10 +26,11 @@ from headwise.fusion.lab import main_results
 from headwise.report import write_run_report
 from headwise.report.plots.attention import MASKED, head_grid
 from headwise.report.plots.drawing import csv_text, style
-from headwise.report.reading.fusion import Fusion, batch_interval, read_fusion
+from headwise.report.reading.fusion import FusionArrays, batch_interval, read_fusion
 from headwise.runs.directory import Run
+from headwise.runs.results import DataIdentity
 
-ABOUT = {"seeds": [0], "protocol": "fusion", "version": 1, "data": "cifar10", "fingerprint": "f"}
+DATA = DataIdentity(spec="cifar10", fingerprint="abc123")
 MAPS = [f"fusion-{what}-{how}" for what in ("heads", "blocks") for how in ("masked", "unmasked")]
 FIGURES = ["gain", "twin-mass", "training", "path", "geometry"]
 FIGURES = [*(f"fusion-{name}" for name in FIGURES), *MAPS]
@@ -43,7 +44,7 @@ def make_run(path: Path, arrays: dict[str, np.ndarray], head: str = "transformer
     run = Run(path)
     run.finish()
     write_arrays(path, arrays)
-    run.add_results(main_results(arrays, ABOUT))
+    run.add_results(DATA, main_results(arrays, seed=0, settings={}))
     return path
 
 
@@ -187,7 +188,7 @@ def test_one_colour_scale_for_all_panels() -> None:
     arrays["maps"][0, 0, :20] *= 4
     arrays["maps"][1, 2, :20] *= 4
     with style():
-        drawing = head_grid(Fusion(arrays=arrays), masked=True)
+        drawing = head_grid(FusionArrays(arrays=arrays), masked=True)
     assert drawing is not None
     picture = pixels(drawing.svg)
     step = 22  # 20 images and a gap
@@ -241,7 +242,7 @@ def test_whichever_came_last_both_are_on_the_page(tmp_path: Path) -> None:
     page = page_of(path)
     assert {"taps", "fusion", "fusion-maps"} <= set(page.ids)
     assert "others" not in page.ids
-    assert "names 80.0 %" in page.text.replace("\xa0", " ")
+    assert "reaches 80.0 % accuracy" in page.text.replace("\xa0", " ")
 
 
 def test_words_from_outside_are_escaped(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,13 @@ from scipy import stats
 
 from headwise.errors import UserError
 from headwise.evaluation.statistics.scores import Score, differs
-from headwise.report import plain_result, text_table, write_report
+from headwise.report import comparison_text, rebuild, write_report
 from headwise.report.plots.maps import THUMBNAIL_PX, thumbnail_canvas
+from headwise.report.prose.comparison import learned, plain_result
+from headwise.report.reading.summary import summary_of
+from headwise.report.tables.comparison import text_table
+from headwise.runs.directory import Run
+from headwise.runs.results import DataIdentity, Result
 
 HEADS = ("identity", "linear", "mlp", "ffn", "transformer")
 CLASSES = ["circle", "square", "triangle", "star", "ring", "cross", "moon", "heart", "arrow", "hex"]
@@ -104,8 +110,14 @@ def make_run(folder: Path, summary: dict[str, Any], place: int, seed: int, point
         }
         lines.append(json.dumps(line))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    results = {"knn/h": {"value": 0.6, "n": 2000, "k": 20}, "linear/h": {"value": 0.6, "n": 2000}}
-    (folder / "results.json").write_text(json.dumps({"schema": 1, "results": results}))
+    about = {"where": "h", "unit": "share", "value": 0.6, "n": 2000, "version": 1}
+    results = [
+        Result(protocol="knn", measure="knn", settings={"k": 20}, **about),
+        Result(protocol="linear", measure="linear", **about),
+    ]
+    data = DataIdentity(spec=summary["data"], fingerprint="abc")
+    run = Run(folder)
+    run.add_results(data, {result.key: result for result in results})
     environment = {
         "commit": "0123abcd" * 5,
         "dirty": False,
@@ -125,7 +137,7 @@ def make_run(folder: Path, summary: dict[str, Any], place: int, seed: int, point
         "spectrum/rank/h": (4 * rate).astype(np.float32),
         "spectrum/rank/z": np.where(np.arange(128) < 40 + 20 * place, rate[:128], 0).astype("f4"),
     }
-    np.savez(folder / "evaluation.npz", **spectra)  # pyrefly: ignore[bad-argument-type]
+    run.add_arrays(data, spectra)
     arrays = {
         "map": (centres + noise.standard_normal((points, 2))).astype(np.float32),
         "map_labels": labels.astype(np.int64),
@@ -264,9 +276,39 @@ def test_figures_are_on_the_page_and_in_files(out: Path, page: Page) -> None:
     assert page.tags.count("svg") == len(names) == len(list((out / "figures").glob("*.svg")))
 
 
-def test_equal_content_gives_equal_bytes(unlabelled_out: Path) -> None:
-    first = (unlabelled_out / "report.html").read_bytes()
-    assert write_report(unlabelled_out).read_bytes() == first
+def contents(out: Path) -> dict[str, bytes]:
+    pages = [out / "report.html", *(out / "figures").iterdir()]
+    return {path.name: path.read_bytes() for path in pages}
+
+
+def test_a_page_is_rebuilt_byte_for_byte(unlabelled_out: Path) -> None:
+    first = contents(unlabelled_out)
+    shutil.rmtree(unlabelled_out / "figures")
+    assert rebuild(unlabelled_out) == unlabelled_out / "report.html"
+    assert contents(unlabelled_out) == first
+
+
+def test_an_unfinished_comparison_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        rebuild(tmp_path)
+    (tmp_path / "config.json").write_text('{"heads": ["mlp"]}')
+    with pytest.raises(UserError, match="finish it with: headwise compare --resume"):
+        rebuild(tmp_path)
+
+
+def test_a_run_evaluated_on_other_images_keeps_its_place(tmp_path: Path) -> None:
+    """The page of a comparison is of the comparison's images."""
+    summary = few_heads(make_summary(labels=False), 2)
+    write_report(make_comparison(tmp_path, summary))
+    before = (tmp_path / "report.html").read_bytes()
+    other = DataIdentity(spec="builtin:digits", fingerprint="other")
+    run = Run(tmp_path / "identity-seed0")
+    result = Result(
+        protocol="knn", measure="knn", where="h", unit="share", value=0.1, n=9, version=1
+    )
+    run.add_results(other, {result.key: result})
+    run.add_arrays(other, {"spectrum/rank/h": np.ones(9, dtype=np.float32)})
+    assert write_report(tmp_path).read_bytes() == before
 
 
 def test_spread_over_seeds(seeds_page: Page) -> None:
@@ -317,14 +359,27 @@ def test_errors_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text('{"heads": {"mlp": {}}}')
     (tmp_path / "mlp-seed0").mkdir()
     (tmp_path / "mlp-seed0" / "metrics.jsonl").write_text('{"step": 1}\n{"step"')
-    with pytest.raises(UserError, match=r"metrics\.jsonl line 2 must be JSON"):
+    write_report(tmp_path)  # a last line cut short by a crash is left out
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "mlp-seed0" / "metrics.jsonl").write_text('{"step"\n{"step": 1}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl line 1 must be JSON"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
+def test_wrong_kinds_are_named(tmp_path: Path) -> None:
+    for wrong in ({"mlp": {"linear/h": "high"}}, {"mlp": 0.5}):
+        (tmp_path / "summary.json").write_text(json.dumps({"heads": wrong}))
+        with pytest.raises(UserError, match=r"summary\.json must hold"):
+            write_report(tmp_path)
+    (tmp_path / "summary.json").write_text("[]")
+    with pytest.raises(UserError, match="must hold a JSON object"):
+        write_report(tmp_path)
+
+
 def test_text_table() -> None:
     summary = make_summary()
-    lines = text_table(summary).splitlines()
+    lines = text_table(summary_of(summary)).splitlines()
     assert max(map(len, lines)) <= 80
     by_name = {line.split()[0]: line.split() for line in lines[2:10]}
     error = 100 * math.sqrt(0.7137 * 0.2863 / 2000)
@@ -342,31 +397,49 @@ def test_text_table() -> None:
 
 
 def test_text_table_without_labels() -> None:
-    table = text_table(make_summary(labels=False))
+    table = text_table(summary_of(make_summary(labels=False)))
     assert "linear/h" not in table
     assert "chance" not in table
     assert not missing(["31.4", "12.7", "1,574,913", "54.4"], table)
 
 
 def test_result_in_words() -> None:
-    words = " ".join(plain_result(make_summary()))
+    words = " ".join(plain_result(summary_of(make_summary())))
     assert "The h of the mlp head scores highest" in words
     assert "24.9 points above the same encoder untrained (46.5 %)" in words
-    assert "no difference is shown from transformer" in words
-    assert "By nearest neighbours transformer is highest, though not beyond noise" in words
+    assert "a linear probe on it reaches 71.4 ± 1.0 % accuracy on 2,000 test images" in words
+    assert "No difference from transformer is shown" in words
+    assert "By kNN, the transformer head is highest (68.4 %), but not beyond noise" in words
     assert "one seed" in words
+
+
+def test_what_a_head_learned_in_words() -> None:
+    summary = summary_of(make_summary())
+    assert learned(summary, "mlp") == (
+        "A linear probe on h reaches 71 % accuracy (+44 points against raw pixels, "
+        "+25 points against the untrained encoder). A probe on z is 13 points lower."
+    )
+    assert "There is no head, so the loss is computed on h itself" in learned(summary, "identity")
+    unlabelled = summary_of(make_summary(labels=False))
+    assert learned(unlabelled, "mlp") == "The effective rank is 66 for h and 31 for z."
+
+
+def test_the_terminal_shows_tables_and_words(out: Path) -> None:
+    text = comparison_text(out)
+    assert text_table(summary_of(make_summary())) in text
+    assert " ".join(plain_result(summary_of(make_summary()))) in text
 
 
 def test_noise_is_called_noise() -> None:
     summary = make_summary()
     for i, values in enumerate(summary["heads"].values()):
         values["linear/h"] = values["knn/h"] = 0.460 + 0.002 * i
-    words = " ".join(plain_result(summary))
-    assert "Between the heads no difference is shown" in words
-    assert "no difference shown from the same encoder untrained" in words
+    words = " ".join(plain_result(summary_of(summary)))
+    assert "No difference between the heads is shown" in words
+    assert "No difference from the same encoder untrained (46.5 %) is shown" in words
     assert "beats" not in words
     summary["baselines"]["pixels"]["linear"] = 0.9
-    assert "43.2 points below raw pixels" in " ".join(plain_result(summary))
+    assert "43.2 points below raw pixels" in " ".join(plain_result(summary_of(summary)))
 
 
 @pytest.mark.parametrize("gap", [0.1, 0.5, 1.0, 2.0, 4.0])

@@ -132,21 +132,20 @@ def _pretrain(words: list[str]) -> None:
 
 def _compare(words: list[str]) -> None:
     from headwise.comparison.compare import CompareConfig, compare, resume_comparison
-    from headwise.report import plain_result, text_table
+    from headwise.report import comparison_text
 
     if given(words, "--resume") is not None:
         command = parse("compare", Compare(), _only_resume(words))
         assert command.resume is not None, "the word was there"
         out = command.resume
-        summary = resume_comparison(out, quiet=command.quiet)
+        resume_comparison(out, quiet=command.quiet)
     else:
         start = Compare(pretrain=_start("compare", words, "small"))
         command = parse("compare", start, words)
         out = _needed(command.out)
         config = CompareConfig(pretrain=command.pretrain, heads=command.heads, seeds=command.seeds)
-        summary = compare(config, out, quiet=command.quiet)
-    print(text_table(summary))
-    print(*plain_result(summary))
+        compare(config, out, quiet=command.quiet)
+    print(comparison_text(out))
     print(f"Report: {out / 'report.html'}")
 
 

@@ -11,9 +11,7 @@ from headwise.data import DataConfig
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.evaluate import evaluate
 from headwise.model.trained import load_config
-from headwise.report import write_run_report
-from headwise.report.prose.evaluation import plain_evaluation
-from headwise.report.reading.evaluation import read_evaluation
+from headwise.report import run_text, write_run_report
 from headwise.runs.directory import Run
 from headwise.runs.results import Result
 
@@ -37,7 +35,7 @@ def evaluate_command(words: list[str]) -> None:
     for name, result in results.items():
         print(_line(name, result))
     page = write_run_report(command.run)
-    print(*plain_evaluation(read_evaluation(command.run)))
+    print(run_text(command.run))
     print(f"Report: {page}")
 
 

@@ -17,7 +17,8 @@ from headwise.fusion.noise_audit import Audit, audit_table, noise_audits, shippe
 from headwise.model.build import build_model
 from headwise.model.trained import load_config
 from headwise.report import write_run_report
-from headwise.report.prose.fusion import conclusion, text_table
+from headwise.report.prose.fusion import conclusion
+from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import FUSION_FILE, Run
 from headwise.runtime.progress import progress
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from headwise import augment, heads
-from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse, learned
+from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse
 from headwise.data import Splits, open_images
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig, protocol
@@ -27,6 +27,8 @@ from headwise.model.config_file import config_json, read_config
 from headwise.model.trained import load_config
 from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_report
+from headwise.report.prose.comparison import learned
+from headwise.report.reading.summary import summary_of
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.results import Section
 
@@ -184,10 +186,9 @@ def _summary(
         "images": len(images.train),
         "epochs": config.pretrain.epochs,
         "classes": list(shown.classes),
-        "learned": {
-            name: learned(name, row, mean["baselines"]) for name, row in mean["heads"].items()
-        },
     }
+    typed = summary_of(summary)
+    summary["learned"] = {name: learned(typed, name) for name in typed.heads}
     if config.seeds > 1:
         summary["std"] = _over_seeds(by_seed, statistics.stdev)
     if not any(mean["factors"].values()):

@@ -1,7 +1,5 @@
 """What a head did to the representation: probes, geometry and pictures' data of a finished run."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -53,32 +51,6 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     shown = subject.shown
     kept = _map(subject.tables["h"].test, shown, subject.how) if with_map else {}
     write_atomically(run.path / ANALYSIS_FILE, lambda path: save_arrays(path, kept))
-
-
-def learned(name: str, row: dict[str, Any], baselines: dict[str, dict[str, float]]) -> str:
-    """One sentence on what was learned under a head, from its scores."""
-    if "linear/h" not in row:
-        return (
-            f"h spreads over an effective rank of {row['rank/h']:.0f}, z over {row['rank/z']:.0f}; "
-            "without labels there is no more to say."
-        )
-    h, z = row["linear/h"], row["linear/z"]
-    gains = [
-        f"{100 * (h - baselines[key]['linear' + tap]):+.0f} points {words}"
-        for key, tap, words in (
-            ("pixels", "", "against raw pixels"),
-            ("untrained", "/h", "against the untrained encoder"),
-        )
-    ]
-    kept = f"h names {100 * h:.0f} % of the test images linearly ({', '.join(gains)})"
-    gap = h - z
-    if name == "identity":
-        return f"{kept}; there is no head, so the loss works on h itself."
-    if gap > 0.03:
-        return f"{kept}; the head gives {100 * gap:.0f} points of that up on the way to z."
-    if gap < -0.03:
-        return f"{kept}; z names {-100 * gap:.0f} points more."
-    return f"{kept}; z names as many, within 3 points."
 
 
 def _map(h: Features, images: Images, how: ExtractConfig) -> dict[str, np.ndarray]:

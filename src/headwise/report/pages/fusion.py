@@ -1,7 +1,7 @@
 """What `headwise fusion` found, as sections of the run's report."""
 
 from headwise.heads import HeadConfig
-from headwise.report.pages.section import Section
+from headwise.report.pages.part import PagePart
 from headwise.report.plots.attention import WIDE_HEADS, block_grid, head_grid, token_path
 from headwise.report.plots.drawing import Drawing
 from headwise.report.plots.fusion import (
@@ -12,68 +12,68 @@ from headwise.report.plots.fusion import (
 )
 from headwise.report.prose.fusion import conclusion
 from headwise.report.reading.evaluation import Evaluation
-from headwise.report.reading.fusion import Fusion
+from headwise.report.reading.fusion import FusionArrays
 from headwise.report.tables.evaluation import fusion_table
 
 _GAIN_NOTE = (
-    "Gain: attention to other images of one’s own class over what a choice at random gives; 1 is "
-    "no preference. Fusion is called shown where the gain exceeds that of every control. Attention "
-    "in percent; n counts batches."
+    "The gain is the attention to other images of the image's own class, divided by what a random "
+    "choice would give; 1 means no preference. Fusion is called shown if the gain exceeds that of "
+    "every control. Attention is in percent; n counts batches."
 )
 _CURVES_NOTE = (
-    "Bands are 95 % t-intervals over batches; those of permuted labels hold 95 % of the "
+    "Bands are 95 % t-intervals over batches. For permuted labels, the band holds 95 % of the "
     "permutations."
 )
 _MAPS_NOTE = (
-    "Images of one batch sorted by class ({classes}), attending down the side, attended to along "
-    "the top; white frames hold images of one class. Left out is black. The mean over a batch is 1 "
-    "in colour: what is not seen at all is as dark as the scale goes."
+    "The images of one batch, sorted by class ({classes}). Each row of a panel attends to the "
+    "columns; white frames enclose images of one class; black fields are left out. In colour, 1 is "
+    "the mean over the batch; a field that gets no attention has the darkest colour of the scale."
 )
 _GEOMETRY_NOTE = (
-    "First views of a batch, at every tap; bands are 95 % t-intervals over batches. What uniform "
-    "attention does as well owes nothing to who attends to whom."
+    "The first views of a batch at every tap; bands are 95 % t-intervals over batches. A value "
+    "that uniform attention also reaches does not come from the learned attention."
 )
 
 
-def fusion_sections(fusion: Fusion, head: HeadConfig, evaluation: Evaluation) -> list[Section]:
-    """The conclusion with the numbers of every block, then figures; of a head without attention
+def fusion_parts(fusion: FusionArrays, head: HeadConfig, evaluation: Evaluation) -> list[PagePart]:
+    """The conclusion with the numbers of every block, then figures; for a head without attention
     only those of geometry. Call within `style()`."""
-    measures = evaluation.measures(r"fusion_\w+")
-    sections = [
-        Section(
+    results = [r for r in evaluation.results.values() if r.protocol == "fusion"]
+    parts = [
+        PagePart(
             anchor="fusion",
             title="Fusion in the projection head",
             note=_GAIN_NOTE if fusion.block_taps else "",
             lines=conclusion(fusion.arrays, head),
-            table=fusion_table(evaluation, measures) if measures else None,
+            table=fusion_table(results) if results else None,
         )
     ]
     curves = [gain_by_depth(fusion), mass_by_depth(fusion), over_training(fusion)]
     figures = _known([*curves, token_path(fusion)])
     if figures:
         title = "Fusion along depth and training"
-        sections.append(
-            Section(anchor="fusion-curves", title=title, note=_CURVES_NOTE, drawings=figures)
+        parts.append(
+            PagePart(anchor="fusion-curves", title=title, note=_CURVES_NOTE, drawings=figures)
         )
     if fusion.get("maps") is not None:
-        sections.append(_maps(fusion))
+        parts.append(_maps(fusion))
     if figures := _known([geometry_by_tap(fusion)]):
         title = "Geometry along the head"
-        sections.append(
-            Section(anchor="fusion-geometry", title=title, note=_GEOMETRY_NOTE, drawings=figures)
+        parts.append(
+            PagePart(anchor="fusion-geometry", title=title, note=_GEOMETRY_NOTE, drawings=figures)
         )
-    return sections
+    return parts
 
 
-def _maps(fusion: Fusion) -> Section:
+def _maps(fusion: FusionArrays) -> PagePart:
     maps, labels = fusion.arrays["maps"], fusion.arrays["map_labels"]
     blocks = _known([block_grid(fusion, masked=True), block_grid(fusion, masked=False)])
     heads = _known([head_grid(fusion, masked=True), head_grid(fusion, masked=False)])
     wide = maps.shape[1] > WIDE_HEADS
     names = ", ".join(dict.fromkeys(fusion.class_names(labels)))
-    return Section(
+    return PagePart(
         anchor="fusion-maps",
-        title="Who attends to whom",
+        title="Attention between images",
         note=_MAPS_NOTE.format(classes=names),
         drawings=blocks if wide else [*blocks, *heads],
         wide=heads if wide else [],

@@ -1,33 +1,19 @@
-"""What both reports share: templates, words, and how a page and its figures are written."""
+"""What both pages share: templates, and how a page and its figures are written."""
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from headwise.files import write_atomically, write_text
 from headwise.report.plots.drawing import Drawing
-from headwise.runs.results import Result
 
-OF_ALL = {
-    "value",
-    "seeds",
-    "std",
-    "standard_error",
-    "interval",
-    "chance",
-    "protocol",
-    "version",
-    "data",
-    "fingerprint",
-}
-"""What every result may have: the rest are the settings of its probe."""
+_NO_BREAK = "\u00a0"
 
 
-def render(template: str, values: dict[str, Any]) -> str:
+def render(template: str, values: Mapping[str, object]) -> str:
     """A page from the template of this name."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -56,37 +42,15 @@ def write_drawings(folder: Path, drawings: Iterable[Drawing]) -> None:
             write_text(folder / f"{drawing.name}.csv", drawing.table)
 
 
-def settings(results: dict[str, Result]) -> dict[str, str]:
-    """What each result says of its probe, in words, beside what every result says."""
-    return {
-        name: ", ".join(
-            f"{key} = {word(item)}" for key, item in result.items() if key not in OF_ALL
-        )
-        for name, result in results.items()
-    }
-
-
-def word(value: Any) -> str:
-    """A setting as text."""
-    match value:
-        case bool():
-            return "yes" if value else "no"
-        case int() | float():
-            return f"{value:,}"
-        case dict():
-            return ", ".join(f"{key} {word(item)}" for key, item in value.items())
-        case list():
-            return ", ".join(map(word, value))
-        case None:
-            return "unknown"
-        case _:
-            return str(value)
-
-
 def _taps(text: str) -> Markup:
-    """Escaped text with h and z in italics, and no line broken before % or after ±."""
-    whole = text.replace(" %", "\u00a0%").replace("± ", "±\u00a0")
-    return Markup(re.sub(r"\b([hz])\b", r"<i>\1</i>", str(escape(whole))))
+    """Escaped text with the words h and z in italics, and no line broken before % or after ±."""
+    whole = text.replace(" %", f"{_NO_BREAK}%").replace("± ", f"±{_NO_BREAK}")
+    parts = ("".join(part) for _, part in groupby(whole, key=_in_word))
+    return Markup("").join(Markup(f"<i>{p}</i>") if p in ("h", "z") else escape(p) for p in parts)
+
+
+def _in_word(letter: str) -> bool:
+    return letter.isalnum() or letter == "_"
 
 
 def _inline(drawing: Drawing) -> Markup:

@@ -22,7 +22,7 @@ from headwise.report.plots.drawing import (
     finish,
 )
 from headwise.report.plots.maps import LEGEND_CLASSES, class_handle, class_style
-from headwise.report.reading.fusion import Fusion
+from headwise.report.reading.fusion import FusionArrays
 
 WIDE_HEADS = 8
 """With more attention heads than this their grid takes the width of the page."""
@@ -38,7 +38,7 @@ _SHADES = 32
 Panels = Float[np.ndarray, "panels s s"]
 
 
-def head_grid(fusion: Fusion, *, masked: bool) -> Drawing | None:
+def head_grid(fusion: FusionArrays, *, masked: bool) -> Drawing | None:
     """Attention from image to image: a row of panels a block, a column an attention head."""
     maps = fusion.get("maps")
     if maps is None:
@@ -70,7 +70,7 @@ def head_grid(fusion: Fusion, *, masked: bool) -> Drawing | None:
     return finish(figure, f"fusion-heads-{_stem(masked)}", title, described, table)
 
 
-def block_grid(fusion: Fusion, *, masked: bool) -> Drawing | None:
+def block_grid(fusion: FusionArrays, *, masked: bool) -> Drawing | None:
     """Attention from view to view, mean over attention heads: a panel a block."""
     maps = fusion.get("maps")
     if maps is None:
@@ -100,7 +100,7 @@ def block_grid(fusion: Fusion, *, masked: bool) -> Drawing | None:
     return finish(figure, f"fusion-blocks-{_stem(masked)}", title, described, table)
 
 
-def token_path(fusion: Fusion) -> Drawing | None:
+def token_path(fusion: FusionArrays) -> Drawing | None:
     """Where the same tokens are after each block, in one plane: a panel a tap."""
     path = fusion.get("path")
     if path is None:

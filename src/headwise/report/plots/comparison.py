@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from headwise.evaluation.statistics.scores import finite, head_scores, score
 from headwise.report.plots.drawing import COLOURS, DASHES, INK, MUTED, Drawing, finish, new_axes
-from headwise.report.reading.comparison import Comparison, Run
+from headwise.report.reading.comparison import ComparedRun, Comparison
+from headwise.report.reading.summary import Summary
 
 BINS = 60
 """Points of a training curve at most; each is the mean of the steps it stands for."""
@@ -24,14 +24,14 @@ _BASELINES = (("pixels", "raw pixels", ":"), ("untrained", "untrained", "--"))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def accuracy_bars(summary: dict[str, Any], probe: str, title: str) -> Drawing:
+def accuracy_bars(summary: Summary, probe: str, title: str) -> Drawing:
     """Bars of h and z for every head, and the baselines as vertical lines."""
-    heads = list(summary["heads"])
+    heads = list(summary.heads)
     figure, axes = new_axes(1.15 + 0.42 * len(heads))
     edge = axes.get_yaxis_transform()  # x from 0 to 1 across the axes: numbers in one column
     for tap, colour, offset in (("h", COLOURS[0], -0.19), ("z", COLOURS[4], 0.19)):
-        for place, (name, found) in _places(heads, head_scores(summary, f"{probe}/{tap}")):
-            y, x = place + offset, 100 * found.value
+        for name, found in summary.head_scores(f"{probe}/{tap}").items():
+            y, x = heads.index(name) + offset, 100 * found.value
             axes.barh(y, x, 0.36, color=colour, label=tap if name == heads[0] else None)
             axes.errorbar(x, y, xerr=100 * found.spread, color=INK, elinewidth=0.8)
             axes.text(1, y, f"{x:.1f}", transform=edge, ha="right", va="center", fontsize=7.5)
@@ -77,7 +77,7 @@ def curves(comparison: Comparison, key: str, title: str) -> Drawing | None:
 
 def spectra(comparison: Comparison, tap: str, title: str) -> Drawing | None:
     """Singular values over the largest, on a logarithmic axis, for the first seed of each head."""
-    values = {run.head: run.analysis.get(f"spectrum/rank/{tap}") for run in comparison.first_runs()}
+    values = {run.head: run.arrays.get(f"spectrum/rank/{tap}") for run in comparison.first_runs()}
     styles = {head: head_style(comparison.summary, head) for head in values}
     described = f"Normalised singular values of the covariance of {tap}, a line for each head."
     figure = spectrum_figure(values, styles)
@@ -111,17 +111,13 @@ def spectrum_figure(
     return figure
 
 
-def factor_heatmap(summary: dict[str, Any], tap: str, title: str) -> Drawing | None:
+def factor_heatmap(summary: Summary, tap: str, title: str) -> Drawing | None:
     """How well each factor can be read from h or z: factors down, heads across, 0 to 1."""
-    by_head = {
-        head: taps[tap] for head, taps in (summary.get("factors") or {}).items() if taps.get(tap)
-    }
+    by_head = {head: taps[tap] for head, taps in summary.factors.items() if taps.get(tap)}
     if not by_head:
         return None
     factors = list(dict.fromkeys(name for values in by_head.values() for name in values))
-    grid = np.array(
-        [[_or_nan(values.get(name)) for values in by_head.values()] for name in factors]
-    )
+    grid = np.array([[values.get(name, np.nan) for values in by_head.values()] for name in factors])
     described = f"How well each factor can be read from {tap}: a column for each head, 0 to 1."
     return finish(heatmap(grid, factors, list(by_head)), f"factors-{tap}", title, described)
 
@@ -146,9 +142,9 @@ def heatmap(grid: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
     return figure
 
 
-def head_style(summary: dict[str, Any], head: str) -> LineStyle:
+def head_style(summary: Summary, head: str) -> LineStyle:
     """A head's colour and dashes: the same in every figure."""
-    return line_style(list(summary["heads"]).index(head))
+    return line_style(list(summary.heads).index(head))
 
 
 def line_style(place: int) -> LineStyle:
@@ -165,30 +161,25 @@ def line_legend(figure: Figure, styles: dict[str, LineStyle]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
-def _places(heads: list[str], scores: dict[str, Any]) -> list[tuple[int, tuple[str, Any]]]:
-    return [(heads.index(name), (name, found)) for name, found in scores.items()]
-
-
-def _baseline_lines(axes: Axes, summary: dict[str, Any], key: str) -> list[Line2D]:
+def _baseline_lines(axes: Axes, summary: Summary, key: str) -> list[Line2D]:
     lines = []
     for name, label, dashes in _BASELINES:
-        if name in (summary.get("baselines") or {}):
-            found = score(summary, "baselines", name, key)
-            if found is not None:
-                x = 100 * found.value
-                lines.append(axes.axvline(x, color=INK, linestyle=dashes, linewidth=1, label=label))
-    chance = finite(summary.get("chance"))
-    if chance is not None:
-        lines.append(axes.axvline(100 * chance, color=MUTED, linewidth=1, label="chance"))
+        score = summary.score("baselines", name, key)
+        if score is not None:
+            x = 100 * score.value
+            lines.append(axes.axvline(x, color=INK, linestyle=dashes, linewidth=1, label=label))
+    if summary.chance is not None:
+        x = 100 * summary.chance
+        lines.append(axes.axvline(x, color=MUTED, linewidth=1, label="chance"))
     return lines
 
 
-def _curve(run: Run, key: str) -> np.ndarray:
+def _curve(run: ComparedRun, key: str) -> np.ndarray:
     """Rows of (images seen, mean of `key`), at most `BINS` of them."""
     rows = [
-        (line["images_seen"], value)
+        (line["images_seen"], line[key])
         for line in run.metrics
-        if "images_seen" in line and (value := finite(line.get(key))) is not None
+        if "images_seen" in line and key in line
     ]
     parts = np.array_split(np.array(rows, dtype=float), min(BINS, len(rows))) if rows else []
     return np.array([part.mean(0) for part in parts])
@@ -197,8 +188,3 @@ def _curve(run: Run, key: str) -> np.ndarray:
 def power_of_ten(value: float, _: int = 0) -> str:
     """The nearest one, as a tick's label."""
     return "1" if value == 1 else "10" + str(round(np.log10(value))).translate(_SUPERSCRIPTS)
-
-
-def _or_nan(value: Any) -> float:
-    found = finite(value)
-    return np.nan if found is None else found

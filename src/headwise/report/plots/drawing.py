@@ -7,7 +7,6 @@ side on a desktop. Colours are Okabe & Ito's, which the colour-blind can tell ap
 import csv
 import io
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +59,16 @@ WIDE_INCHES = 8.6
 """Of figures that take the width of the page."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a line is drawn and what it is called."""
+
+    label: str
+    colour: str = INK
+    dashes: Any = "-"
+    marker: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
     """One figure with its words."""
@@ -78,11 +87,12 @@ class Drawing:
     @property
     def inline(self) -> str:
         """The SVG for inside a page: identifiers unique to this figure, colours from the page."""
-        svg = self.svg[self.svg.index("<svg") :]
-        svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-        svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-        svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-        svg = re.sub(r'( id="|"#|url\(#)', rf"\g<1>{self.name}-", svg)
+        opening, _, svg = self.svg[self.svg.index("<svg") :].partition(">")
+        box = opening[opening.index("viewBox=") :]  # without width and height: the page sets them
+        before, _, rest = svg.partition("<metadata>")
+        svg = f"<svg {box}>" + before + rest.partition("</metadata>")[2]
+        for reference in (' id="', '"#', "url(#"):
+            svg = svg.replace(reference, reference + self.name + "-")
         for colour, variable in _ON_PAGE.items():
             svg = svg.replace(colour, variable)
         return svg
@@ -111,7 +121,7 @@ def csv_text(columns: Iterable[str | int], rows: Iterable[Iterable[Any]]) -> str
 def finish(figure: Figure, name: str, title: str, description: str, table: str = "") -> Drawing:
     """Render, with no date and no random identifiers: equal figures give equal bytes."""
     FigureCanvasAgg(figure)
-    name = re.sub(r"[^\w-]+", "-", name)
+    name = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in name)
     svg, png = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "headwise"}):
         figure.savefig(svg, format="svg", metadata={"Date": None})

@@ -20,11 +20,12 @@ from headwise.report.plots.drawing import (
     INK,
     WIDTH_INCHES,
     Drawing,
+    Look,
     csv_text,
     finish,
     new_axes,
 )
-from headwise.report.reading.fusion import Fusion, Interval, batch_interval
+from headwise.report.reading.fusion import FusionArrays, Interval, batch_interval
 
 GEOMETRY = {
     "nn1": ("1-NN, % correct", 100.0),
@@ -46,16 +47,6 @@ _TRAINING = {
 _PANEL_POINTS = 7.5
 """Size of words in small panels."""
 _NUMBERS = ("mean", "low", "high")
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a line is drawn and what it is called."""
-
-    label: str
-    colour: str = INK
-    dashes: Any = "-"
-    marker: str = ""
 
 
 TRAINED = Look("trained", COLOURS[0], "-", "o")
@@ -88,7 +79,7 @@ class Line:
             yield [*first, place, self.look.label, *numbers]
 
 
-def gain_by_depth(fusion: Fusion) -> Drawing | None:
+def gain_by_depth(fusion: FusionArrays) -> Drawing | None:
     """Fusion gain after each block, with every control; attention heads are dots."""
     looks = {"layer_gain": TRAINED, "layer_gain_untrained": UNTRAINED, "layer_gain_h": OF_H}
     lines = _lines(fusion, looks)
@@ -118,7 +109,7 @@ def gain_by_depth(fusion: Fusion) -> Drawing | None:
     return finish(figure, "fusion-gain", "Fusion gain by depth", described, table)
 
 
-def mass_by_depth(fusion: Fusion) -> Drawing | None:
+def mass_by_depth(fusion: FusionArrays) -> Drawing | None:
     """How much attention goes to the twin and to oneself, trained and untrained."""
     kinds = {"twin_mass": "to the twin", "self_mass": "to itself"}
     if all(fusion.interval(name) is None for name in kinds):
@@ -146,7 +137,7 @@ def mass_by_depth(fusion: Fusion) -> Drawing | None:
     return finish(figure, "fusion-twin-mass", "Attention to twin and self", described, table)
 
 
-def over_training(fusion: Fusion) -> Drawing | None:
+def over_training(fusion: FusionArrays) -> Drawing | None:
     """Gain of every block at every kept checkpoint, with the control of the one that is strongest
     in the end; below, how separable h was by then."""
     epochs, gain = fusion.get("training_epochs"), fusion.interval("training_gain", 1)
@@ -183,7 +174,7 @@ def over_training(fusion: Fusion) -> Drawing | None:
     return finish(figure, "fusion-training", "Fusion over training", described, table)
 
 
-def geometry_by_tap(fusion: Fusion) -> Drawing | None:
+def geometry_by_tap(fusion: FusionArrays) -> Drawing | None:
     """A panel a measure, along the head: trained, with uniform attention, untrained."""
     measures = [name for name in GEOMETRY if fusion.interval(name) is not None]
     if not measures:
@@ -214,7 +205,7 @@ def geometry_by_tap(fusion: Fusion) -> Drawing | None:
     return finish(figure, "fusion-geometry", "Geometry at every tap", described, table)
 
 
-def _lines(fusion: Fusion, looks: dict[str, Look], scale: float = 1.0) -> list[Line]:
+def _lines(fusion: FusionArrays, looks: dict[str, Look], scale: float = 1.0) -> list[Line]:
     """Of the arrays that are there; of [B L H] the mean over attention heads."""
     found = {name: fusion.get(name) for name in looks if fusion.interval(name) is not None}
     return [
@@ -224,7 +215,7 @@ def _lines(fusion: Fusion, looks: dict[str, Look], scale: float = 1.0) -> list[L
     ]
 
 
-def _dots(axes: Axes, fusion: Fusion, name: str, scale: float = 1.0) -> list[Artist]:
+def _dots(axes: Axes, fusion: FusionArrays, name: str, scale: float = 1.0) -> list[Artist]:
     """Attention heads side by side above their block; none where it has but one."""
     values = fusion.interval(name)
     if values is None or values.mean.shape[1] < 2:
@@ -235,7 +226,7 @@ def _dots(axes: Axes, fusion: Fusion, name: str, scale: float = 1.0) -> list[Art
     return [axes.scatter(places, scale * values.mean, s=7, linewidths=0, zorder=1.5, **style)]
 
 
-def _head_rows(fusion: Fusion, name: str) -> list[list[Any]]:
+def _head_rows(fusion: FusionArrays, name: str) -> list[list[Any]]:
     """Of the table: every attention head of every block."""
     values = fusion.interval(name)
     if values is None:
@@ -247,7 +238,7 @@ def _head_rows(fusion: Fusion, name: str) -> list[list[Any]]:
     ]
 
 
-def _training_table(fusion: Fusion) -> str:
+def _training_table(fusion: FusionArrays) -> str:
     """Everything that was measured at checkpoints, also what the figure leaves out."""
     rows: list[list[Any]] = []
     for name, words in _TRAINING.items():

@@ -1,5 +1,7 @@
 """The map of h: every image a point in two dimensions, and some images drawn as themselves."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -7,7 +9,7 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from headwise.report.plots.drawing import COLOURS, MUTED, PAPER, Drawing, finish, new_axes
-from headwise.report.reading.comparison import Run
+from headwise.report.reading.comparison import ComparedRun
 
 CANVAS_PX = 720
 THUMBNAIL_PX = 38
@@ -19,9 +21,9 @@ LEGEND_CLASSES = 16
 """With more classes than this colours and marks repeat too often for a legend to help."""
 
 
-def class_map(run: Run, classes: list[str]) -> Drawing | None:
+def class_map(run: ComparedRun, classes: Sequence[str]) -> Drawing | None:
     """The run's map, coloured and marked by class where there are labels."""
-    points, labels = run.analysis.get("map"), run.analysis.get("map_labels")
+    points, labels = run.arrays.get("map"), run.arrays.get("map_labels")
     if points is None or not len(points):
         return None
     labels = np.full(len(points), -1) if labels is None else labels
@@ -32,7 +34,7 @@ def class_map(run: Run, classes: list[str]) -> Drawing | None:
         colour, marker = class_style(int(label))
         here = unit[labels == label]
         axes.scatter(*here.T, s=9, color=colour, marker=marker, linewidths=0, alpha=0.85)
-    thumbnails = run.analysis.get("map_thumbnails")
+    thumbnails = run.arrays.get("map_thumbnails")
     if thumbnails is not None:
         canvas = thumbnail_canvas(unit, labels, thumbnails)
         axes.imshow(canvas, extent=(0, 1, 0, 1), zorder=3, interpolation="none")

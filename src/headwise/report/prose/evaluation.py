@@ -3,146 +3,147 @@
 from pathlib import Path
 
 from headwise.evaluation.statistics.tests import verdict
-from headwise.report.prose.comparison import percent
-from headwise.report.reading.evaluation import Evaluation, Number
+from headwise.report.reading.evaluation import Evaluation, taps
+from headwise.report.tables.numbers import interval_of, value_text
+from headwise.report.words import counted, listed, percent
+from headwise.runs.results import Result
 
 ALPHA = 0.05
-"""Of all comparisons that a sentence makes together."""
+"""The level of all comparisons that a sentence makes, together."""
+NOT_SHOWN = "no difference shown"
+"""What a test says of a difference within noise."""
 
 _PROBES = {"linear": "linear probe", "knn": "nearest-neighbour probe"}
 _BASELINES = {"pixels": "raw pixels", "untrained": "the same encoder untrained"}
+_MOST = 6
+"""Sentences at most, the last of them on the noise."""
 
 
 def plain_evaluation(evaluation: Evaluation) -> list[str]:
-    """At most six sentences: what h reads, against baselines, against z and other taps; leakage;
-    another run; few labels; and what the noise is. Plain text, not escaped."""
+    """At most six sentences, plain text that is not escaped: the accuracy of a probe on h, against
+    baselines, against z and other taps; leakage; another run; few labels; and what the intervals
+    cover."""
     probe = next((name for name in _PROBES if evaluation.get(name, "h")), None)
-    if probe is None:
+    h = evaluation.get(probe, "h") if probe else None
+    if h is None:
         sentences = _without_probe(evaluation)
     else:
-        sentences = [
-            _reads(evaluation, probe),
-            *_against_baselines(evaluation, probe),
-            *_against_z(evaluation, probe),
-        ]
+        sentences = [_accuracy(h), *_against_baselines(evaluation, h), *_against_z(evaluation, h)]
     sentences += _leakage(evaluation) + _against_run(evaluation)
-    if probe is not None:
-        sentences += _best_tap(evaluation, probe)
+    if h is not None:
+        sentences += _best_tap(evaluation, h)
     sentences += _few_labels(evaluation)
-    return [*sentences[:5], _noise(evaluation)]
+    return [*sentences[: _MOST - 1], _noise(evaluation)]
 
 
 def leakage_sentence(evaluation: Evaluation) -> str:
-    """Empty where it was not measured."""
-    number = evaluation.get("leakage", "z")
-    words = number.result.get("verdict", "") if number else ""
-    return f"Leakage: {words}." if words else ""
+    """Empty if it was not measured."""
+    result = evaluation.get("leakage", "z")
+    return f"Leakage: {result.verdict}." if result and result.verdict else ""
 
 
-def _reads(evaluation: Evaluation, probe: str) -> str:
-    h = evaluation.numbers[f"{probe}/h"]
-    low, high = h.interval
+def _accuracy(h: Result) -> str:
+    low, high = interval_of(h)
+    chance = "" if h.chance is None else f"; chance is {percent(h.chance)} %"
     return (
-        f"A {_PROBES[probe]} on h names {percent(h.value)} % "
-        f"(95 % interval {percent(low)} to {percent(high)}) of {h.result['n']:,} test images "
-        f"correctly{'' if h.chance is None else f'; chance is {percent(h.chance)} %'}."
+        f"A {_PROBES[h.measure]} on h reaches {percent(h.value)} % accuracy "
+        f"(95 % interval {percent(low)} to {percent(high)}) on {h.n:,} test images{chance}."
     )
 
 
-def _against_baselines(evaluation: Evaluation, probe: str) -> list[str]:
-    h = evaluation.numbers[f"{probe}/h"]
-    found = {name: evaluation.get(probe, name) for name in _BASELINES}
-    bases = {name: number for name, number in found.items() if number}
-    phrases = [_gap(evaluation, h, b, _BASELINES[name], len(bases)) for name, b in bases.items()]
-    return [f"That is {' and '.join(phrases)}."] if phrases else []
+def _against_baselines(evaluation: Evaluation, h: Result) -> list[str]:
+    found = {name: evaluation.get(h.measure, name) for name in _BASELINES}
+    bases = {name: result for name, result in found.items() if result}
+    apart, near = [], []
+    for name, base in bases.items():
+        against = f"{_BASELINES[name]} ({percent(base.value)} %)"
+        test = _compared(evaluation, h, base, len(bases))
+        if test == NOT_SHOWN:
+            near.append(against)
+        else:
+            side = "above" if h.value > base.value else "below"
+            untested = "" if test else " (untested)"
+            apart.append(f"{percent(abs(h.value - base.value))} points{untested} {side} {against}")
+    sentences = [f"That is {listed(apart)}."] if apart else []
+    return sentences + ([f"No difference from {listed(near, 'or')} is shown."] if near else [])
 
 
-def _gap(evaluation: Evaluation, h: Number, base: Number, words: str, comparisons: int) -> str:
-    against = f"{words} ({percent(base.value)} %)"
-    found = _compared(evaluation, h, base, comparisons)
-    if found == "no difference shown":
-        return f"no difference shown from {against}"
-    side = "above" if h.value > base.value else "below"
-    untested = "" if found else ", untested,"
-    return f"{percent(abs(h.value - base.value))} points{untested} {side} {against}"
-
-
-def _against_z(evaluation: Evaluation, probe: str) -> list[str]:
-    h, z = evaluation.numbers[f"{probe}/h"], evaluation.get(probe, "z")
+def _against_z(evaluation: Evaluation, h: Result) -> list[str]:
+    z = evaluation.get(h.measure, "z")
     test = evaluation.paired(h, z) if z else None
     if z is None or test is None:
         return []
     low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in test.interval)
     gap = f"(h − z: {100 * test.difference:+.1f} points, {low} to {high})".replace("-", "−")
-    if verdict(test, ALPHA) == "no difference shown":
-        return [f"Between h and z, which reads {percent(z.value)} %, no difference is shown {gap}."]
-    side = "lower" if z.value < h.value else "higher"
-    return [f"The projection z reads {side}: {percent(z.value)} % {gap}."]
+    reached = f"The same probe on z reaches {percent(z.value)} %"
+    if verdict(test, ALPHA) == NOT_SHOWN:
+        return [f"{reached}; no difference between h and z is shown {gap}."]
+    return [f"{reached}, which is {'lower' if z.value < h.value else 'higher'} {gap}."]
 
 
-def _best_tap(evaluation: Evaluation, probe: str) -> list[str]:
-    h = evaluation.numbers[f"{probe}/h"]
-    taps = evaluation.taps([probe])
-    if not set(taps) - {"h", "z"}:
+def _best_tap(evaluation: Evaluation, h: Result) -> list[str]:
+    measured = {result.where: result for result in evaluation.of(h.measure)}
+    along = taps(measured.values())
+    if not set(along) - {"h", "z"}:
         return []
-    best = max(taps, key=lambda tap: evaluation.numbers[f"{probe}/{tap}"].value)
-    top = evaluation.numbers[f"{probe}/{best}"]
+    best = max(along, key=lambda tap: measured[tap].value)
     if best == "h":
-        return [f"Of the {len(taps)} taps measured none reads higher than h."]
+        return [f"None of the {len(along)} taps measured has a higher accuracy than h."]
     # The best was chosen by looking at all of them.
-    found = _compared(evaluation, top, h, len(taps) - 1)
-    doubt = {"no difference shown": ", but no difference from h is shown", "": ", untested"}
+    found = _compared(evaluation, measured[best], h, len(along) - 1)
+    doubt = {NOT_SHOWN: ", but no difference from h is shown", "": ", untested"}
     return [
-        f"Of the {len(taps)} taps measured {best} reads highest ({percent(top.value)} %)"
-        f"{doubt.get(found, '')}."
+        f"Of the {len(along)} taps measured, {best} has the highest accuracy "
+        f"({percent(measured[best].value)} %){doubt.get(found, '')}."
     ]
 
 
 def _few_labels(evaluation: Evaluation) -> list[str]:
-    measures = evaluation.measures(r"semi_[\d.]+")
-    if not measures:
+    shares = [result.variant for result in evaluation.of("semi")]
+    if not shares:
         return []
-    fewest = min(measures, key=lambda measure: float(measure.removeprefix("semi_")))
-    ours, scratch = (evaluation.get(fewest, what) for what in ("finetuned", "scratch"))
+    fewest = min(shares, key=float)
+    ours, scratch = (evaluation.get("semi", arm, fewest) for arm in ("finetuned", "scratch"))
     if ours is None or scratch is None:
         return []
-    opening = f"Fine-tuned with {fewest.removeprefix('semi_')} % of the labels the network reaches"
-    doubt = {"no difference shown": ": no difference shown", "": ", untested"}
+    doubt = {NOT_SHOWN: "; no difference is shown", "": " (untested)"}
     return [
-        f"{opening} {percent(ours.value)} %, from scratch {percent(scratch.value)} %"
+        f"Fine-tuned on {fewest} % of the labels, the network reaches {percent(ours.value)} % "
+        f"accuracy; trained from scratch, {percent(scratch.value)} %"
         f"{doubt.get(_compared(evaluation, ours, scratch, 1), '')}."
     ]
 
 
 def _leakage(evaluation: Evaluation) -> list[str]:
     sentence = leakage_sentence(evaluation)
-    return [sentence] if sentence and evaluation.measures("leakage_.*") else []
+    measured = evaluation.of("leakage_knn", "leakage_knn_self")
+    return [sentence] if sentence and measured else []
 
 
 def _against_run(evaluation: Evaluation) -> list[str]:
-    compared = [n for n in evaluation.numbers.values() if n.measure == "difference"]
+    compared = evaluation.differences
     if not compared:
         return []
-    other = Path(compared[0].result.get("against", "another run")).name
-    shown = sum(n.result.get("verdict") in ("higher", "lower") for n in compared)
-    words = f"of {len(compared)} values compared with {other} {shown or 'none'}"
-    counted = f"{words} {'are' if shown > 1 else 'is'} shown to differ"
-    found = next((n for name in _PROBES if (n := evaluation.get("difference", f"{name}/h"))), None)
-    if found is None:
-        return [f"{counted[0].upper()}{counted[1:]}."]
-    points = f"{percent(abs(found.value))} points"
-    if found.result.get("verdict") == "no difference shown":
-        return [f"Against {other}, no difference of h is shown ({points}); {counted}."]
-    side = "higher" if found.value > 0 else "lower"
-    return [f"Against {other}, h reads {points} {side}; {counted}."]
+    other = Path(compared[0].against or "another run").name
+    shown = sum(result.verdict in ("higher", "lower") for result in compared)
+    verb = "differs" if shown == 1 else "differ"
+    of_all = f"{shown or 'none'} of {counted(len(compared), 'compared value')} {verb} beyond noise"
+    h = next((r for r in compared if r.key in (f"difference/{p}/h" for p in _PROBES)), None)
+    if h is None:
+        return [f"Compared with {other}, {of_all}."]
+    points = f"{percent(abs(h.value))} points"
+    if h.verdict == NOT_SHOWN:
+        return [f"Compared with {other}, no difference of h is shown ({points}); {of_all}."]
+    side = "higher" if h.value > 0 else "lower"
+    return [f"Compared with {other}, the probe on h is {points} {side}; {of_all}."]
 
 
 def _without_probe(evaluation: Evaluation) -> list[str]:
-    ranks = [n for tap in ("h", "z") if (n := evaluation.get("rank", tap)) is not None]
+    ranks = [r for tap in ("h", "z") if (r := evaluation.get("rank", tap)) is not None]
     if not ranks:
-        count = len(evaluation.numbers)
-        return [f"{count} number{'' if count == 1 else 's'} measured, none by a probe on h."]
-    words = " and of ".join(f"{n.what} is {n.text}" for n in ranks)
+        numbers = counted(len(evaluation.results), "number")
+        return [f"The evaluation has {numbers}, but none from a probe on h."]
+    words = " and of ".join(f"{rank.where} is {value_text(rank)}" for rank in ranks)
     return [
         f"The effective rank of {words}.",
         "No probe with labels was run on h, so no accuracy can be given; "
@@ -151,15 +152,17 @@ def _without_probe(evaluation: Evaluation) -> list[str]:
 
 
 def _noise(evaluation: Evaluation) -> str:
-    seeds = max(len(n.result.get("seeds", ())) for n in evaluation.numbers.values())
-    several = f", and σ over the {seeds} seeds of the evaluation," if seeds > 1 else ""
+    results = [*evaluation.results.values(), *evaluation.differences]
+    seeds = max((len(result.seeds) for result in results), default=0)
+    several = f" and σ (over {seeds} seeds of the evaluation)" if seeds > 1 else ""
     return (
-        f"Intervals{several} are those of one pretrained run: "
-        "pretraining with another seed could move every number by more."
+        f"The intervals{several} describe one pretrained run; "
+        "pretraining with another seed could change every number by more."
     )
 
 
-def _compared(evaluation: Evaluation, a: Number, b: Number, comparisons: int) -> str:
-    """`verdict`, the level shared among so many comparisons; empty where no test can be made."""
+def _compared(evaluation: Evaluation, a: Result, b: Result, comparisons: int) -> str:
+    """The verdict of a test whose level is shared among so many comparisons; empty if no test can
+    be made."""
     test = evaluation.paired(a, b)
     return verdict(test, ALPHA / comparisons) if test else ""

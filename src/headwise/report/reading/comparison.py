@@ -1,117 +1,115 @@
 """The directory that `headwise compare` wrote, read once."""
 
 import json
-import re
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from headwise.errors import UserError
-from headwise.files import read_json
+from headwise.report.reading.files import read_object
+from headwise.report.reading.summary import Summary, read_summary
+from headwise.report.words import settings_in_words, word
+from headwise.runs.directory import Run, load_arrays
+from headwise.runs.results import Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class ComparedRun:
     """One head pretrained with one seed. What the run did not write is empty."""
 
     head: str
     seed: int
-    metrics: list[dict[str, Any]]
-    """One dictionary a logged step, in the order of training."""
-    results: dict[str, dict[str, Any]]
-    """Final scores by name, each with the settings of its probe."""
-    environment: dict[str, Any]
-    analysis: dict[str, np.ndarray]
+    metrics: list[dict[str, float]]
+    """The finite numbers of each logged step, in the order of training."""
+    settings: dict[str, str]
+    """The settings of the probes in words, by result."""
+    environment: dict[str, str]
+    """In words."""
+    arrays: dict[str, np.ndarray]
     """The arrays of its evaluation, and the map of h."""
+
+    def at_the_end(self, key: str) -> float | None:
+        """A logged measure: its mean over the last epoch, or the last of the seconds."""
+        lines = [line for line in self.metrics if key in line]
+        if not lines:
+            return None
+        if key == "seconds":
+            return lines[-1][key]
+        # Epochs are fractions: 3.25 is a quarter into the fourth.
+        start = lines[-1].get("epoch", 0) - 1
+        return statistics.mean(line[key] for line in lines if line.get("epoch", 0) > start)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
+    """A comparison as it lies on disk."""
+
     out: Path
-    summary: dict[str, Any]
-    config: dict[str, Any]
-    runs: list[Run]
+    summary: Summary
+    config: str
+    """Its settings, as JSON to be read."""
+    runs: list[ComparedRun]
     """Heads in the summary's order, then seeds ascending."""
 
-    def first_runs(self) -> list[Run]:
+    def first_runs(self) -> list[ComparedRun]:
         """The lowest seed of every head that has a run."""
         first = {run.head: run for run in reversed(self.runs)}
-        return [first[head] for head in self.summary["heads"] if head in first]
+        return [first[head] for head in self.summary.heads if head in first]
 
 
 def read_comparison(out: Path) -> Comparison:
     """Read `out`.
 
-    Raises `UserError` where `summary.json` is missing or names no head, or where a file is broken.
-    A run may lack any of its files: it is then left out of the figures that need them.
+    Raises `UserError` if `summary.json` is missing or names no head, or if a file is broken. A run
+    may lack any of its files: it is then left out of the figures that need them.
     """
-    if not (out / "summary.json").is_file():
-        raise UserError(
-            f"report: {out} must be a directory that `headwise compare` finished; "
-            "it has no summary.json; run `headwise compare` first or check the path"
-        )
-    summary = _json(out / "summary.json")
-    if not isinstance(summary, dict) or not summary.get("heads"):
-        raise UserError(
-            f"report: {out / 'summary.json'} must name at least one head under 'heads'; "
-            "it names none; run `headwise compare` again"
-        )
-    runs = [run for head in summary["heads"] for run in _runs(out, head)]
-    config = _json(out / "config.json") if (out / "config.json").is_file() else {}
+    summary = read_summary(out / "summary.json")
+    config = json.dumps(read_object(out / "config.json"), indent=2, ensure_ascii=False)
+    names = [(head, seed) for head in summary.heads for seed in _seeds(out, head)]
+    runs = [_run(out, head, seed, summary.data) for head, seed in names]
     return Comparison(out=out, summary=summary, config=config, runs=runs)
 
 
-def _runs(out: Path, head: str) -> list[Run]:
-    pattern = re.compile(re.escape(head) + r"-seed(\d+)")
-    seeds = sorted(
-        int(match[1])
-        for folder in out.iterdir()
-        if folder.is_dir() and (match := pattern.fullmatch(folder.name))
-    )
-    return [_run(out / f"{head}-seed{seed}", head, seed) for seed in seeds]
+def _seeds(out: Path, head: str) -> list[int]:
+    """The seeds of the directories `HEAD-seedN`."""
+    start = f"{head}-seed"
+    names = [folder.name for folder in out.iterdir() if folder.is_dir()]
+    numbers = [name.removeprefix(start) for name in names if name.startswith(start)]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
-def _run(folder: Path, head: str, seed: int) -> Run:
-    results, environment = folder / "results.json", folder / "environment.json"
-    return Run(
+def _run(out: Path, head: str, seed: int, spec: str) -> ComparedRun:
+    run = Run(out / f"{head}-seed{seed}")
+    section = _section(run.sections, spec)
+    results = section.results if section else {}
+    return ComparedRun(
         head=head,
         seed=seed,
-        metrics=_metrics(folder / "metrics.jsonl"),
-        results=_json(results).get("results", {}) if results.is_file() else {},
-        environment=_json(environment) if environment.is_file() else {},
-        analysis=_arrays(folder / "evaluation.npz") | _arrays(folder / "analysis.npz"),
+        metrics=_metrics(run),
+        settings={key: settings_in_words(result.settings) for key, result in results.items()},
+        environment=words_of(run.path / "environment.json"),
+        arrays=(run.arrays(section.data) if section else {})
+        | load_arrays(run.path / "analysis.npz"),
     )
 
 
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_decode(line, f"{path} line {i}") for i, line in enumerate(lines, 1) if line.strip()]
+def _section(sections: Sequence[Section], spec: str) -> Section | None:
+    """The results on the comparison's images: a run may have been evaluated on others since."""
+    own = [section for section in sections if section.data.spec == spec]
+    return next(iter(own or sections), None)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        return {}
-    with np.load(path) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+def words_of(path: Path) -> dict[str, str]:
+    """The entries of a JSON object in words; none if there is no file."""
+    return {key: word(value) for key, value in read_object(path).items()}
 
 
-def _json(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except json.JSONDecodeError as error:
-        raise _broken(str(path), error) from error
-
-
-def _decode(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise _broken(where, error) from error
-
-
-def _broken(where: str, error: json.JSONDecodeError) -> UserError:
-    return UserError(f"report: {where} must be JSON; got {error}; run that command again")
+def _metrics(run: Run) -> list[dict[str, float]]:
+    """Without what is no number: a loss may have been NaN."""
+    return [
+        {k: float(v) for k, v in line.items() if isinstance(v, int | float) and math.isfinite(v)}
+        for line in run.metrics()
+    ]

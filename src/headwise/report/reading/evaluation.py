@@ -1,151 +1,127 @@
-"""The numbers of one evaluated run, found by measure and tap."""
+"""What was measured of one run, by data set."""
 
-import re
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from headwise.errors import UserError
 from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test
-from headwise.files import read_json
+from headwise.report.reading.comparison import words_of
+from headwise.report.reading.fusion import FusionArrays, read_fusion
 from headwise.runs.directory import Run
-from headwise.runs.results import Result
+from headwise.runs.results import DataIdentity, Result, key_of
 
-# Of these a value is a share of test images; other measures have scales of their own.
-_SHARES = re.compile(
-    r"(knn|linear|semi|finetune|transfer|robustness|leakage)[\w.]*|cluster(_spectral)?"
-    r"|transformation_(grey|rotation|noise|sobel)|fusion_(nn1|(twin|self|other)_mass)"
-)
-_TAPS = (r"f\d+", "h", r"g\d+", "z", "pixels", "untrained")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Number:
-    """One entry of results.json."""
-
-    measure: str
-    """`linear` of `linear/h`."""
-    what: str
-    """`h` of `linear/h`: a tap, or what else was measured."""
-    result: Result
-
-    @property
-    def value(self) -> float:
-        return float(self.result["value"])
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %; no wider than the value where none is known."""
-        low, high = self.result.get("interval") or (self.value, self.value)
-        return low, high
-
-    @property
-    def chance(self) -> float | None:
-        """What a guess reaches; None where it is not known, or differs from seed to seed."""
-        chance = self.result.get("chance")
-        return float(chance) if isinstance(chance, int | float) else None
-
-    @property
-    def text(self) -> str:
-        return number_text(self.measure, self.value)
-
-    @property
-    def spread(self) -> str:
-        """What follows ±: half the width of the 95 % interval; then σ over seeds, where known."""
-        parts = []
-        if "interval" in self.result:
-            low, high = self.interval
-            parts.append(number_text(self.measure, (high - low) / 2))
-        if "std" in self.result:
-            parts.append(f"σ {number_text(self.measure, self.result['std'])}")
-        return ", ".join(parts)
+_BASELINE = (4, 0)
+"""The first place that is no tap."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a run directory says after `headwise evaluate`."""
+    """What was measured on one data set. Nothing of it is ever combined with another's."""
 
-    name: str
-    numbers: dict[str, Number]
-    """By `measure/what`, in the order of results.json."""
+    data: DataIdentity
+    results: dict[str, Result]
+    """By key, in the order of results.json; without differences to another run."""
+    differences: list[Result]
+    """The differences to another run's values on the same images."""
     arrays: dict[str, np.ndarray]
-    config: dict[str, Any]
-    environment: dict[str, Any]
+    """By `kind/key`."""
+    fusion: FusionArrays | None = None
+    """What `headwise fusion` measured on these images."""
 
-    def get(self, measure: str, what: str) -> Number | None:
-        return self.numbers.get(f"{measure}/{what}")
+    def get(self, measure: str, where: str, variant: str = "") -> Result | None:
+        """The measure in its usual metric."""
+        return self.results.get(key_of(measure, variant, "", where))
 
-    def whats(self, measures: Iterable[str]) -> list[str]:
-        """Where these were measured: taps from the encoder on, baselines, then all else."""
-        wanted = set(measures)
-        found = [n.what for n in self.numbers.values() if n.measure in wanted]
-        return sorted(dict.fromkeys(found), key=_place)
+    def of(self, *measures: str) -> list[Result]:
+        """These measures in their usual metric, everywhere."""
+        found = self.results.values()
+        return [result for result in found if result.measure in measures and not result.metric]
 
-    def taps(self, measures: Iterable[str]) -> list[str]:
-        """The same without baselines and all else."""
-        return [what for what in self.whats(measures) if _place(what) < (4, 0)]
-
-    def measures(self, pattern: str) -> list[str]:
-        """Those whose whole name matches."""
-        found = dict.fromkeys(number.measure for number in self.numbers.values())
-        return [measure for measure in found if re.fullmatch(pattern, measure)]
-
-    def paired(self, a: Number, b: Number) -> PairedTest | None:
-        """Whether two means over the same test images differ; None where they are not that."""
-        first, second = (self.arrays.get(f"each/{n.measure}/{n.what}") for n in (a, b))
-        same = a.result.get("fingerprint") == b.result.get("fingerprint")
-        if first is None or second is None or first.shape != second.shape or not same:
+    def paired(self, a: Result, b: Result) -> PairedTest | None:
+        """Whether two means over the same test images differ; None if they are not that."""
+        first, second = (self.arrays.get(f"each/{result.key}") for result in (a, b))
+        if first is None or second is None or first.shape != second.shape:
             return None
         return paired_permutation_test(torch.from_numpy(first), torch.from_numpy(second), seed=0)
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read the run directory `path`. Raises `UserError` where there is no run or no result, also
-    none of fusion."""
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedRun:
+    """What a run directory says after `headwise evaluate` or `headwise fusion`."""
+
+    name: str
+    evaluations: list[Evaluation]
+    """One for each data set, in the order in which they were first measured; at least one."""
+    config: str
+    """Of pretraining, as JSON to be read."""
+    environment: dict[str, str]
+    """Of pretraining, in words."""
+
+
+def read_run(path: Path) -> EvaluatedRun:
+    """Read the run directory `path`. Raises `UserError` if there is no finished run, or if nothing
+    was measured."""
     run = Run.open(path)
-    numbers = {}
-    for name, result in run.results.items():
-        measure, _, what = name.partition("/")
-        numbers[f"{measure}/{what}"] = Number(measure=measure, what=what, result=result)
-    if not numbers and not run.fusion_arrays:
+    evaluations = [
+        Evaluation(
+            data=section.data,
+            results={k: r for k, r in section.results.items() if r.against is None},
+            differences=[r for r in section.results.values() if r.against is not None],
+            arrays=run.arrays(section.data),
+        )
+        for section in run.sections
+        if section.results
+    ]
+    evaluations = _with_fusion(evaluations, read_fusion(path))
+    if not evaluations:
         raise UserError(
             f"report: {path} must have results; it has none; run `headwise evaluate {path}` first"
         )
-    environment = path / "environment.json"
-    return Evaluation(
+    return EvaluatedRun(
         name=path.resolve().name,
-        numbers=numbers,
-        arrays=run.arrays,
-        config=run.config,
-        environment=read_json(environment) if environment.is_file() else {},
+        evaluations=evaluations,
+        config=json.dumps(run.config, indent=2, ensure_ascii=False),
+        environment=words_of(path / "environment.json"),
     )
 
 
-def number_text(measure: str, value: float) -> str:
-    """Shares of test images in percent, without the sign."""
-    if is_share(measure):
-        text = f"{100 * value:.1f}"
-    elif measure == "rank":
-        text = f"{value:,.1f}"
-    elif abs(value) >= 1000:
-        text = f"{value:,.0f}"
-    else:
-        text = f"{value:.3f}"
-    return text.replace("-", "−")
+def places(results: Iterable[Result]) -> list[str]:
+    """Where these were measured: taps from the encoder on, then baselines, then all else."""
+    return sorted(dict.fromkeys(result.where for result in results), key=_place)
 
 
-def is_share(measure: str) -> bool:
-    """Whether a value is a share of test images."""
-    return not measure.endswith(("_nmi", "_ari")) and bool(_SHARES.fullmatch(measure))
+def taps(results: Iterable[Result]) -> list[str]:
+    """The same without baselines and all else."""
+    return [where for where in places(results) if _place(where) < _BASELINE]
 
 
-def _place(what: str) -> tuple[int, int]:
-    """Along the model: encoder stages, h, head layers, z; then baselines."""
-    for place, pattern in enumerate(_TAPS):
-        if re.fullmatch(pattern, what):
-            return place, int(what[1:]) if what[1:].isdigit() else 0
-    return len(_TAPS), 0
+def _with_fusion(evaluations: list[Evaluation], fusion: FusionArrays | None) -> list[Evaluation]:
+    """The arrays of the lab beside the results on the same images."""
+    if fusion is None:
+        return evaluations
+    own = [e for e in evaluations if e.data.fingerprint == fusion.fingerprint]
+    if not fusion.fingerprint:  # version 0.1 did not write it
+        own = [e for e in evaluations if any(r.protocol == "fusion" for r in e.results.values())]
+    if not own:
+        data = DataIdentity(spec=fusion.spec, fingerprint=fusion.fingerprint)
+        alone = Evaluation(data=data, results={}, differences=[], arrays={}, fusion=fusion)
+        return [*evaluations, alone]
+    last = own[-1]
+    return [replace(e, fusion=fusion) if e is last else e for e in evaluations]
+
+
+def _place(where: str) -> tuple[int, int]:
+    """Along the model: encoder stages, h, head layers, z; then raw pixels and the untrained
+    encoder."""
+    match where[:1], where[1:]:
+        case "f", number if number.isdecimal():
+            return 0, int(number)
+        case "g", number if number.isdecimal():
+            return 2, int(number)
+        case _:
+            return {"h": 1, "z": 3, "pixels": 4, "untrained": 5}.get(where, 6), 0

@@ -20,10 +20,20 @@ class Interval(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fusion:
+class FusionArrays:
     """The arrays of fusion.npz, numbers as float64."""
 
     arrays: dict[str, np.ndarray]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the images; empty in files of version 0.1."""
+        return str(self.arrays.get("fingerprint", ""))
+
+    @property
+    def spec(self) -> str:
+        """What `--data` said; empty in files of version 0.1."""
+        return str(self.arrays.get("spec", ""))
 
     @property
     def taps(self) -> list[str]:
@@ -55,12 +65,12 @@ class Fusion:
         return None if found is None or np.isnan(found).all() else batch_interval(found, axis)
 
 
-def read_fusion(run_path: Path) -> Fusion | None:
+def read_fusion(run_path: Path) -> FusionArrays | None:
     """None where `headwise fusion` has not run."""
     arrays = Run(run_path).fusion_arrays
     if not arrays:
         return None
-    return Fusion(arrays={name: _double(array) for name, array in arrays.items()})
+    return FusionArrays(arrays={name: _double(array) for name, array in arrays.items()})
 
 
 def batch_interval(values: Float[np.ndarray, "*all"], axis: int = 0) -> Interval:

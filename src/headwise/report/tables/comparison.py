@@ -1,170 +1,145 @@
-"""The tables of a comparison: rows of cells, for the page and for the terminal."""
+"""The tables of a comparison: heads down, measures across."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-from headwise.evaluation.statistics.scores import best_and_tied, head_scores, is_accuracy, score
-
-Mark = Literal["", "best", "tied"]
+from headwise.evaluation.statistics.scores import best_and_tied, is_accuracy
+from headwise.report.reading.summary import Group, Summary
+from headwise.report.tables.table import Cell, Column, Mark, Table, TableRow
 
 BASELINES = {"pixels": "raw pixels", "untrained": "untrained encoder"}
+_DEFINED = ("pixels", "untrained")
+"""Baselines that have a definition of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class Quantity:
+    """A measure of the summary, as a column."""
+
     key: str
-    """Its name in `summary["heads"][NAME]`."""
+    """Its name in the summary: `linear/h`."""
     title: str
-    """Words for the column; measures that share a title stand side by side under it."""
     anchor: str
     """Its entry among the page's definitions."""
     decimals: int = 0
-    """Decimals to print; accuracies are printed as percentages."""
+    """Accuracies are printed in percent."""
 
     @property
-    def tap(self) -> str:
-        return self.key.partition("/")[2]
+    def column(self) -> Column:
+        tap = self.key.partition("/")[2]
+        return Column(title=self.title, tap=tap, short=self.key, anchor=self.anchor)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    text: str
-    spread: str = ""
-    """What follows ±, empty where no error is known."""
-    mark: Mark = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    name: str
-    label: str
-    kind: Literal["head", "baseline"]
-    cells: list[Cell]
+    def text(self, value: float) -> str:
+        """A value as it is printed."""
+        scale = 100 if is_accuracy(self.key) else 1
+        return f"{scale * value:,.{self.decimals}f}".replace("-", "−")
 
 
 ACCURACY = (
-    Measure(key="linear/h", title="Linear probe", anchor="linear", decimals=1),
-    Measure(key="linear/z", title="Linear probe", anchor="linear", decimals=1),
-    Measure(key="knn/h", title="kNN", anchor="knn", decimals=1),
-    Measure(key="knn/z", title="kNN", anchor="knn", decimals=1),
-    Measure(key="knn_weighted/h", title="Weighted kNN", anchor="knn-weighted", decimals=1),
+    Quantity(key="linear/h", title="Linear probe", anchor="linear", decimals=1),
+    Quantity(key="linear/z", title="Linear probe", anchor="linear", decimals=1),
+    Quantity(key="knn/h", title="kNN", anchor="knn", decimals=1),
+    Quantity(key="knn/z", title="kNN", anchor="knn", decimals=1),
+    Quantity(key="knn_weighted/h", title="Weighted kNN", anchor="knn-weighted", decimals=1),
 )
 GEOMETRY = (
-    Measure(key="rank/h", title="Effective rank", anchor="rank", decimals=1),
-    Measure(key="rank/z", title="Effective rank", anchor="rank", decimals=1),
+    Quantity(key="rank/h", title="Effective rank", anchor="rank", decimals=1),
+    Quantity(key="rank/z", title="Effective rank", anchor="rank", decimals=1),
 )
 TRAINING = (
-    Measure(key="loss", title="Loss", anchor="loss", decimals=3),
-    Measure(
+    Quantity(key="loss", title="Loss", anchor="loss", decimals=3),
+    Quantity(
         key="contrastive_accuracy",
         title="Contrastive accuracy",
         anchor="contrastive-accuracy",
         decimals=3,
     ),
-    Measure(key="alignment", title="Alignment", anchor="alignment", decimals=3),
-    Measure(key="uniformity", title="Uniformity", anchor="uniformity", decimals=3),
+    Quantity(key="alignment", title="Alignment", anchor="alignment", decimals=3),
+    Quantity(key="uniformity", title="Uniformity", anchor="uniformity", decimals=3),
 )
 COST = (
-    Measure(key="parameters", title="Head parameters", anchor="parameters"),
-    Measure(key="seconds", title="Seconds", anchor="seconds", decimals=1),
-    Measure(key="views_per_second", title="Views/s", anchor="throughput"),
-    Measure(key="memory_mib", title="Memory, MiB", anchor="memory"),
+    Quantity(key="parameters", title="Head parameters", anchor="parameters"),
+    Quantity(key="seconds", title="Seconds", anchor="seconds", decimals=1),
+    Quantity(key="views_per_second", title="Views/s", anchor="throughput"),
+    Quantity(key="memory_mib", title="Memory, MiB", anchor="memory"),
 )
 
 
-def measured(summary: dict[str, Any], measures: Iterable[Measure]) -> list[Measure]:
-    """Those measures that at least one head has."""
-    return [measure for measure in measures if head_scores(summary, measure.key)]
+def comparison_table(
+    summary: Summary, quantities: Iterable[Quantity], notes: Mapping[str, str] | None = None
+) -> Table | None:
+    """A row for each head; below accuracies also the baselines and chance. Only the quantities
+    that at least one head has; None if there are none. `notes` are sentences below heads."""
+    known = [quantity for quantity in quantities if summary.head_scores(quantity.key)]
+    if not known:
+        return None
+    marks = [_marks(summary, quantity) for quantity in known]
+    rows = []
+    for name in summary.heads:
+        cells = _cells(summary, "heads", name, known, [mark.get(name, "") for mark in marks])
+        note = (notes or {}).get(name, "")
+        rows.append(TableRow(label=name, cells=cells, kind="head", note=note))
+    if any(is_accuracy(quantity.key) for quantity in known):
+        rows += _baselines(summary, known)
+    return Table(corner="head", columns=[quantity.column for quantity in known], rows=rows)
 
 
-def rows(summary: dict[str, Any], measures: list[Measure]) -> list[Row]:
-    """A row a head; then, where an accuracy is among the measures, the baselines and chance."""
-    marks = {measure.key: _marks(summary, measure) for measure in measures}
-    table = [
-        Row(
-            name=name,
-            label=name,
-            kind="head",
-            cells=[_cell(summary, "heads", name, m, marks[m.key].get(name, "")) for m in measures],
+def text_table(summary: Summary) -> str:
+    """The tables for a terminal: accuracies in percent, then geometry and cost."""
+    accuracy = comparison_table(summary, ACCURACY)
+    other = comparison_table(summary, (*GEOMETRY, *COST))
+    blocks = []
+    if accuracy is not None:
+        blocks.append(f"{accuracy.text()}\n{_legend(summary)}")
+    if other is not None:
+        blocks.append(other.text())
+    return "\n\n".join(blocks) + "\n"
+
+
+def _baselines(summary: Summary, known: Sequence[Quantity]) -> list[TableRow]:
+    rows = [
+        TableRow(
+            label=BASELINES.get(name, name),
+            short=name,
+            anchor=name if name in _DEFINED else "baseline",
+            kind="baseline",
+            cells=_cells(summary, "baselines", name, known, [""] * len(known)),
         )
-        for name in summary["heads"]
+        for name in summary.baselines
     ]
-    if not any(is_accuracy(measure.key) for measure in measures):
-        return table
-    for name in summary.get("baselines") or {}:
-        cells = [_cell(summary, "baselines", name, measure, "") for measure in measures]
-        label = BASELINES.get(name, name)
-        table.append(Row(name=name, label=label, kind="baseline", cells=cells))
-    if summary.get("chance"):
-        text = f"{100 * summary['chance']:.1f}"
-        cells = [Cell(text=text if is_accuracy(m.key) else "") for m in measures]
-        table.append(Row(name="chance", label="chance", kind="baseline", cells=cells))
-    return table
+    if summary.chance:
+        text = f"{100 * summary.chance:.1f}"
+        cells = [Cell(text=text if is_accuracy(quantity.key) else "") for quantity in known]
+        rows.append(TableRow(label="chance", anchor="chance", kind="baseline", cells=cells))
+    return rows
 
 
-def text_table(summary: dict[str, Any]) -> str:
-    """The tables for a terminal, aligned plain text at most 80 columns wide where names are short:
-    accuracies in percent, with `*` at the best head of a column and `~` at heads not shown to
-    differ from it; then geometry and cost."""
-    groups = [measured(summary, ACCURACY), measured(summary, (*GEOMETRY, *COST))]
-    blocks = [_block(summary, measures) for measures in groups if measures]
-    if groups[0]:
-        blocks[0] += _legend(summary)
-    return "\n\n".join("\n".join(block) for block in blocks) + "\n"
-
-
-def _block(summary: dict[str, Any], measures: list[Measure]) -> list[str]:
-    table = rows(summary, measures)
-    names = [row.label if row.kind == "head" else row.name for row in table]
-    columns = [["head", *names]]
-    for i, measure in enumerate(measures):
-        columns.append(_aligned(measure.key, [row.cells[i] for row in table]))
-    widths = [max(map(len, column)) for column in columns]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
-        for line in zip(*columns, strict=True)
-    ]
-    return [lines[0], "─" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]]
-
-
-def number(value: float, measure: Measure) -> str:
-    scale = 100 if is_accuracy(measure.key) else 1
-    return f"{scale * value:,.{measure.decimals}f}".replace("-", "−")
-
-
-def _marks(summary: dict[str, Any], measure: Measure) -> dict[str, Mark]:
-    """Only accuracies have a best: of the other measures neither end is better."""
-    scores = head_scores(summary, measure.key)
-    if not is_accuracy(measure.key) or len(scores) < 2:
+def _marks(summary: Summary, quantity: Quantity) -> dict[str, Mark]:
+    """Only accuracies have a best: for the other measures neither end is better."""
+    scores = summary.head_scores(quantity.key)
+    if not is_accuracy(quantity.key) or len(scores) < 2:
         return {}
     best, tied = best_and_tied(scores)
     marks: dict[str, Mark] = dict.fromkeys(tied, "tied")
     return {**marks, best: "best"}
 
 
-def _cell(summary: dict[str, Any], group: str, name: str, measure: Measure, mark: Mark) -> Cell:
-    found = score(summary, group, name, measure.key)
-    if found is None:
-        return Cell(text="–" if group == "heads" else "")
-    spread = number(found.spread, measure) if found.spread else ""
-    return Cell(text=number(found.value, measure), spread=spread, mark=mark)
+def _cells(
+    summary: Summary, group: Group, name: str, known: Sequence[Quantity], marks: Sequence[Mark]
+) -> list[Cell]:
+    cells = []
+    for quantity, mark in zip(known, marks, strict=True):
+        score = summary.score(group, name, quantity.key)
+        if score is None:
+            cells.append(Cell(text="–" if group == "heads" else ""))
+        else:
+            spread = quantity.text(score.spread) if score.spread else ""
+            cells.append(Cell(text=quantity.text(score.value), spread=spread, mark=mark))
+    return cells
 
 
-def _aligned(heading: str, cells: list[Cell]) -> list[str]:
-    """A column whose numbers, errors and marks each stand in line."""
-    spread = max(len(cell.spread) for cell in cells)
-    marked = any(cell.mark for cell in cells)
-    column = [heading]
-    for cell in cells:
-        error = f" ±{cell.spread.rjust(spread)}" if cell.spread else " " * (spread + 2)
-        mark = {"best": "*", "tied": "~", "": " "}[cell.mark]
-        column.append(cell.text + (error if spread else "") + (mark if marked else ""))
-    return column
-
-
-def _legend(summary: dict[str, Any]) -> list[str]:
-    seeds = summary.get("seeds") or 1
+def _legend(summary: Summary) -> str:
+    seeds = summary.seeds
     noise = f"standard deviation over {seeds} seeds" if seeds > 1 else "binomial standard error"
-    marks = "  * best  ~ not shown to differ from it" if len(summary["heads"]) > 1 else ""
-    return [f"% correct ± {noise}{marks}"]
+    marks = "  * best  ~ not shown to differ from it" if len(summary.heads) > 1 else ""
+    return f"% correct ± {noise}{marks}"

@@ -1,0 +1,40 @@
+"""Values in words."""
+
+from collections.abc import Mapping, Sequence
+
+
+def word(value: object) -> str:
+    """A setting as text."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int() | float():
+            return f"{value:,}"
+        case dict():
+            return ", ".join(f"{key} {word(item)}" for key, item in value.items())
+        case list() | tuple():
+            return ", ".join(map(word, value))
+        case None:
+            return "unknown"
+        case _:
+            return str(value)
+
+
+def settings_in_words(settings: Mapping[str, object]) -> str:
+    """`k = 10, chance = 0.1`."""
+    return ", ".join(f"{key} = {word(item)}" for key, item in settings.items())
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """`a, b and c`."""
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def percent(value: float) -> str:
+    """0.6215 as "62.2"; the caller writes the sign or the word."""
+    return f"{100 * value:.1f}".replace("-", "−")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
