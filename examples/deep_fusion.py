@@ -106,7 +106,7 @@ def pretrained(head: str, seed: int, images: Splits, flags: argparse.Namespace) 
 
 def measure(run: Run, seed: int, images: Splits, *, over_training: bool) -> None:
     """Probe h and z, and run the lab if the head attends. What was measured before is kept."""
-    if "knn/h" not in run.results:
+    if not any("knn/h" in section.results for section in run.sections):
         asked = EvaluateConfig(protocols=("linear", "knn"), taps=("h", "z"), baselines=seed == 0)
         evaluate(run.path, config=asked, images=images)
     if load_config(run).head.name == "transformer" and not run.fusion_arrays:
@@ -124,13 +124,14 @@ def worth(runs: Runs) -> str:
         parameters = load_model(found[0])[1].head.parameters()
         size = sum(p.numel() for p in parameters if p.requires_grad)
         cells = [
-            _mean_and_spread([run.results[name]["value"] for run in found]) for name in MEASURES
+            _mean_and_spread([run.sections[0].results[name].value for run in found])
+            for name in MEASURES
         ]
         cells.append(_mean_and_spread([run.metrics()[-1]["contrastive_accuracy"] for run in found]))
         lines.append(f"| {head} | {size:,} | {' | '.join(cells)} |")
-    results = next(iter(runs.values()))[0].results
+    results = next(iter(runs.values()))[0].sections[0].results
     for name in ("untrained", "pixels"):
-        cells = [f"{100 * results[f'{probe}/{name}']['value']:.1f}" for probe in ("linear", "knn")]
+        cells = [f"{100 * results[f'{probe}/{name}'].value:.1f}" for probe in ("linear", "knn")]
         lines.append(f"| *{name}* | | {' | '.join(cells)} | | | |")
     return "\n".join(lines)
 
@@ -148,7 +149,9 @@ def answers(runs: Runs) -> str:
 
 def _difference(a: list[Run], b: list[Run], name: str) -> str:
     one, other = (
-        torch.from_numpy(np.stack([run.arrays[f"each/{name}"] for run in runs])).double()
+        torch.from_numpy(
+            np.stack([run.arrays(run.sections[0].data)[f"each/{name}"] for run in runs])
+        ).double()
         for runs in (a, b)
     )
     by_seed = estimate(100 * (one - other).mean(1).numpy())

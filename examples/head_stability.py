@@ -137,7 +137,7 @@ def _ended(name: str, setting: Setting, images: Splits, flags: argparse.Namespac
     last = run.metrics()[-1]
     rows = 2 * flags.batch_size - 1
     flat = math.log(rows) if setting.objective == "nt-xent" else math.log(2)
-    knn = run.results["knn/h"]["value"]
+    knn = run.sections[0].results["knn/h"].value
     return (
         f"{last['loss']:.2f} ({flat:.2f}) | "
         f"{last['contrastive_accuracy']:.3f} ({1 / rows:.3f}) | {last['rank_z']:.0f} | {knn:.3f}"

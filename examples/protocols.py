@@ -24,6 +24,7 @@ from headwise.model.config import PretrainConfig
 from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_run_report
 from headwise.runs.directory import Run
+from headwise.runs.results import Result
 
 TRANSFORMATIONS = ("grey", "rotation", "noise", "sobel")
 
@@ -76,16 +77,14 @@ def settings(flags: argparse.Namespace) -> EvaluateConfig:
 
 def table(runs: dict[str, Run]) -> str:
     """One row for each value, one column for each head."""
-    results = {head: run.results for head, run in runs.items()}
+    results = {head: run.sections[0].results for head, run in runs.items()}
     names = list(dict.fromkeys(name for found in results.values() for name in found))
     lines = [
         f"| value | chance | {' | '.join(runs)} |",
         "|---|" + "---:|" * (1 + len(runs)),
     ]
     for name in names:
-        chance = next(
-            (r[name]["chance"] for r in results.values() if "chance" in r.get(name, {})), None
-        )
+        chance = next((found[name].chance for found in results.values() if name in found), None)
         cells = [_cell(found.get(name)) for found in results.values()]
         lines.append(
             f"| {name} | {'' if chance is None else f'{chance:.3f}'} | {' | '.join(cells)} |"
@@ -93,13 +92,13 @@ def table(runs: dict[str, Run]) -> str:
     return "\n".join(lines)
 
 
-def _cell(result: dict | None) -> str:
+def _cell(result: Result | None) -> str:
     if result is None:
         return ""
-    value = f"{result['value']:.3f}"
-    if "interval" not in result:
+    value = f"{result.value:.3f}"
+    if result.interval is None:
         return value
-    low, high = result["interval"]
+    low, high = result.interval
     return f"{value} [{low:.3f}, {high:.3f}]"
 
 
@@ -125,7 +124,7 @@ def claims(runs: dict[str, Run]) -> list[str]:
 
 def _claim(claim: str, one: Run, better: str, other: Run, worse: str) -> str:
     a, b = (
-        torch.from_numpy(run.arrays[f"each/{key}"]).double()
+        torch.from_numpy(run.arrays(run.sections[0].data)[f"each/{key}"]).double()
         for run, key in ((one, better), (other, worse))
     )
     test = paired_permutation_test(a, b, seed=0)

@@ -76,7 +76,8 @@ def test_compare_evaluate_embed(headwise: Command, tmp_path: Path) -> None:
     judged = headwise("evaluate", run, "--protocols", "knn", "linear", "--taps", "h", "g1", "z")
     assert judged.returncode == 0, judged.stderr
     results = json.loads((run / "results.json").read_text())
-    results = results["results"]
+    (section,) = results["sections"]
+    results = section["results"]
     assert results["knn/h"]["value"] == pytest.approx(summary["heads"]["transformer"]["knn/h"])
     assert "linear/g1" in results
     assert results["knn/h"]["n"] == 200

@@ -24,6 +24,7 @@ from headwise.features.extract import ExtractConfig
 from headwise.fusion.batches import draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_statistics
+from headwise.fusion.description import FUSION
 from headwise.fusion.lab import main_results, measure_fusion
 from headwise.fusion.measuring import measure_batches
 from headwise.fusion.verdict import Emergence, depth_slope, emergence, estimate, judge
@@ -32,6 +33,7 @@ from headwise.model.config import PretrainConfig
 from headwise.report.prose.fusion import conclusion
 from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import Run
+from headwise.runs.results import to_json
 
 ROWS = 2 * IMAGES
 EACH = IMAGES // CLASSES
@@ -173,9 +175,10 @@ def test_contexts(context):
     assert ("leaks" in lines[4]) == (context == "twin-masked")
     if context in ("halves", "twin-masked"):
         close(arrays, twin_mass=0)
-    results = main_results(arrays, {})
-    assert all(np.isfinite(result["value"]) for result in results.values())
-    json.dumps(results, allow_nan=False)
+    results = main_results(arrays, seed=0, settings={})
+    assert all(np.isfinite(result.value) for result in results.values())
+    assert all(result.measure in FUSION.labels for result in results.values())
+    json.dumps({name: to_json(result) for name, result in results.items()}, allow_nan=False)
 
 
 def test_intervals_are_scipys():
@@ -275,8 +278,9 @@ def test_a_run(run: Path, images: Splits):
     np.testing.assert_allclose(arrays["training_gain"][-1], arrays["layer_gain"], rtol=1e-5)
     np.testing.assert_allclose(arrays["training_nn1_h"][-1], arrays["nn1"][:, 0])
     assert not np.allclose(arrays["training_gain"][0], arrays["layer_gain"], rtol=1e-3)
-    kept = Run.open(run).results
-    assert kept == json.loads(json.dumps(results))
+    (section,) = Run.open(run).sections
+    assert section.results == results
+    assert arrays["fingerprint"] == section.data.fingerprint == images.test.fingerprint
     for name in ("gain", "gain_untrained", "gain_h", "twin_mass", "self_mass", "auroc", "nmi"):
         assert {f"fusion_{name}/g2", f"fusion_{name}/g3"} <= set(results)
     one = results["fusion_gain/g2"]

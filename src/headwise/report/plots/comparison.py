@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from headwise.report.plots.drawing import COLOURS, DASHES, INK, MUTED, Drawing, finish, new_axes
 from headwise.report.reading.comparison import ComparedRun, Comparison
@@ -40,12 +40,13 @@ def accuracy_bars(summary: Summary, probe: str, title: str) -> Drawing:
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("% correct")
+    baselines = _baseline_lines(axes, summary, f"{probe}/h")
     axes.set_xlim(0, axes.get_xlim()[1] * 1.1)
-    axes.xaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     handles = [
         Line2D([], [], color=COLOURS[0], linewidth=6, label="h"),
         Line2D([], [], color=COLOURS[4], linewidth=6, label="z"),
-        *_baseline_lines(axes, summary, f"{probe}/h"),
+        *baselines,
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.1)
     described = f"{title} of h and z by head, with baselines; the numbers are in the first table."
