@@ -130,7 +130,7 @@ def test_copying_the_twin_is_not_fusion():
     lines = words(arrays)
     assert lines[0].startswith("Fusion is not shown")
     assert "of the attention goes to other images" in lines[0]
-    assert "100.0 % from its twin" in lines[2]
+    assert "100.0 % of a row's attention goes to its twin" in lines[2]
 
 
 def test_one_attention_head_of_two():
@@ -394,7 +394,7 @@ def test_command(run: Path, capsys: pytest.CaptureFixture[str]):
     said = capsys.readouterr().out.splitlines()
     arrays = Run.open(run).fusion_arrays
     assert tuple(said[:5]) == conclusion(arrays, CONFIG.head)
-    assert "\n".join(said[6:12]) == text_table(arrays)
+    assert f"\n{text_table(arrays)}\n" in "\n".join(said)
     assert said[-2:] == [f"Arrays: {run / 'fusion.npz'}", f"Report: {run / 'report.html'}"]
 
 

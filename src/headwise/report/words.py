@@ -8,8 +8,10 @@ def word(value: object) -> str:
     match value:
         case bool():
             return "yes" if value else "no"
-        case int() | float():
+        case int():
             return f"{value:,}"
+        case float():
+            return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
         case dict():
             return ", ".join(f"{key} {word(item)}" for key, item in value.items())
         case list() | tuple():
@@ -21,8 +23,9 @@ def word(value: object) -> str:
 
 
 def settings_in_words(settings: Mapping[str, object]) -> str:
-    """`k = 10, chance = 0.1`."""
-    return ", ".join(f"{key} = {word(item)}" for key, item in settings.items())
+    """`k = 10, temperature = 0.1`, without nested ones: results.json has them."""
+    plain = {key: item for key, item in settings.items() if not isinstance(item, dict)}
+    return ", ".join(f"{key} = {word(item)}" for key, item in plain.items())
 
 
 def listed(words: Sequence[str], last: str = "and") -> str:

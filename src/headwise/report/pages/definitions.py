@@ -17,9 +17,7 @@ class Definition:
     title: str
     text: str
     source: str = ""
-    """The paper and the place in it."""
-    paper: str = ""
-    """Its number at arXiv, for a link; empty if it is elsewhere."""
+    """The papers and the places in them."""
     here: str = ""
     """The settings of this run."""
 
@@ -37,19 +35,21 @@ def definitions_of(results: Iterable[Result]) -> list[Definition]:
 
 def definition(protocol: str, description: Description, here: str = "") -> Definition:
     """A protocol's own words as an entry."""
-    kind, _, rest = description.source.partition(" ")
     return Definition(
         anchor=protocol.replace("_", "-"),
         title=description.title,
         text=description.definition,
         source=description.source,
-        paper=rest.partition(",")[0] if kind == "arXiv" else "",
         here=here,
     )
 
 
 def _here(protocol: str, results: Iterable[Result]) -> str:
     """The settings of the protocol's own measure on h; empty if it has none."""
-    own = (r for r in results if r.measure == protocol and r.where == "h" and not r.metric)
+    own = (
+        r
+        for r in results
+        if r.measure == protocol and r.where == "h" and not r.metric and not r.variant
+    )
     result = next(own, None)
     return settings_in_words(result.settings) if result else ""

@@ -22,7 +22,7 @@ def render(template: str, values: Mapping[str, object]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(taps=_taps, inline=_inline)
+    templates.filters.update(taps=_taps, inline=_inline, papers=_papers)
     return templates.get_template(template).render(values)
 
 
@@ -47,6 +47,20 @@ def _taps(text: str) -> Markup:
     whole = text.replace(" %", f"{_NO_BREAK}%").replace("± ", f"±{_NO_BREAK}")
     parts = ("".join(part) for _, part in groupby(whole, key=_in_word))
     return Markup("").join(Markup(f"<i>{p}</i>") if p in ("h", "z") else escape(p) for p in parts)
+
+
+def _papers(source: str) -> Markup:
+    """A source in which every number of an arXiv paper is a link."""
+    return Markup(" ").join(map(_paper, source.split()))
+
+
+def _paper(text: str) -> Markup:
+    number = text.strip(",;")
+    year, _, rest = number.partition(".")
+    if not (len(year) == 4 and year.isdecimal() and rest.isdecimal()):
+        return escape(text)
+    link = Markup('<a href="https://arxiv.org/abs/{0}">{0}</a>').format(number)
+    return link + text.removeprefix(number)
 
 
 def _in_word(letter: str) -> bool:

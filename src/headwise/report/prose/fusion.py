@@ -54,7 +54,8 @@ def _where(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
     by_head = arrays["gain"][:, _place(verdict, block)].mean(0)
     best = int(np.nanargmax(by_head))
     where = (
-        f"Where: the gain is highest at {block.tap} ({_times(block.gain)}); "
+        f"Where: the gain is highest at {block.tap}, {block.gain.mean:.2f} "
+        f"({block.gain.low:.2f} to {block.gain.high:.2f}); "
         f"its strongest attention head is {best + 1} of {len(by_head)} ({by_head[best]:.2f})"
     )
     slope = verdict.slope
@@ -84,7 +85,10 @@ def _naive(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
 def _rows(arrays: dict[str, np.ndarray]) -> str:
     nn1 = arrays["nn1"].astype(np.float64)
     change = estimate(nn1[:, -1] - nn1[:, 0])
-    side = "raises" if change.low > 0 else "lowers" if change.high < 0 else "has no shown effect on"
+    if change.low > 0 or change.high < 0:
+        effect = f"the head {'raises' if change.low > 0 else 'lowers'} the 1-NN accuracy"
+    else:
+        effect = "no effect of the head on the 1-NN accuracy is shown"
     h, z = float(nn1[:, 0].mean()), float(nn1[:, -1].mean())
     others = {
         "with uniform attention": arrays["nn1_uniform"][:, -1].mean(),
@@ -94,8 +98,8 @@ def _rows(arrays: dict[str, np.ndarray]) -> str:
     known = {words: float(value) for words, value in others.items() if not np.isnan(value)}
     beside = ", ".join(f"{percent(value)} % {words}" for words, value in known.items())
     return (
-        f"Rows: the head {side} the 1-NN accuracy, which is {percent(h)} % at h and {percent(z)} % "
-        f"at z ({_points(change)} points); at z it would be {beside}."
+        f"Rows: {effect}; it is {percent(h)} % at h and {percent(z)} % at z "
+        f"({_points(change)} points); at z it would be {beside}."
     )
 
 
