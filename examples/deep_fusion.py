@@ -50,7 +50,7 @@ MEASURES = ("linear/h", "knn/h", "linear/z", "knn/z")
 
 # What differs between two heads. Everything else is equal.
 QUESTIONS = {
-    "exchange between samples": ("joint", "self"),
+    "exchange between images": ("joint", "self"),
     "exchange within a view": ("per-view", "self"),
     "exchange within a half, with half of the negatives": ("halves", "self"),
     "attention instead of plain averaging": ("joint", "uniform"),
