@@ -7,7 +7,8 @@ import io
 import numpy as np
 import pytest
 
-from headwise.cli.theory import theory_command
+from headwise.cli import theory
+from headwise.cli.words import read_words
 from headwise.data import DataConfig
 from headwise.errors import UserError
 from headwise.heads import HeadConfig
@@ -43,7 +44,7 @@ def test_bad_words_are_one_line_and_write_nothing(tmp_path, words, said):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(UserError, match=said) as caught:
-        theory_command([word.format(tmp=tmp_path) for word in words])
+        theory.run(read_words(theory.LINE, [word.format(tmp=tmp_path) for word in words]))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
+from headwise.cli.terminal import say
+from headwise.cli.words import CommandLine, Given
+
 GIB = 2**30
 _LITTLE_MEMORY, _LITTLE_DISK = 2 * GIB, 5 * GIB
 
@@ -35,6 +38,22 @@ class Check:
     """What was found."""
     advice: str = ""
     """What to do; "" where nothing is to be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Check this installation, and say what to do about what is wrong. Exits with 1 if something
+    essential is wrong."""
+
+
+def run(given: Given[Doctor]) -> None:
+    checks = diagnose()
+    say(report(checks))
+    if not healthy(checks):
+        raise SystemExit(1)
+
+
+LINE = CommandLine(kind=Doctor, example="headwise doctor", usual="", run=run)
 
 
 def diagnose() -> list[Check]:

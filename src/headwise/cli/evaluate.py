@@ -1,42 +1,50 @@
-"""`headwise evaluate`, apart from the other commands: they need not wait for what it imports."""
+"""`headwise evaluate`: measure a finished run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from headwise.cli.flags import given, parse
+from headwise.cli.flags import Role
+from headwise.cli.images import own_images
+from headwise.cli.terminal import say
+from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
-from headwise.evaluation.config import EvaluateConfig
-from headwise.evaluation.evaluate import evaluate
-from headwise.model.trained import load_config
-from headwise.report import run_text, write_run_report
-from headwise.runs.directory import Run
+from headwise.errors import UserError
+from headwise.evaluation.config import PROTOCOLS, EvaluateConfig
 from headwise.runs.results import Result
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a finished run; results are added to its results.json and to its report.html."""
+    """Measure a finished run. The results are added to its results.json and to its report.html."""
 
-    run: Positional[Path]
+    run: Annotated[Path, Role.POSITIONAL]
     """The run directory."""
-    data: DataConfig = field(default_factory=DataConfig)
-    evaluate: Annotated[EvaluateConfig, arg(name="")] = field(default_factory=EvaluateConfig)
+    data: DataConfig | None = None
+    evaluate: Annotated[EvaluateConfig, Role.UNPREFIXED] = field(default_factory=EvaluateConfig)
 
 
-def evaluate_command(words: list[str]) -> None:
-    command = parse("evaluate", Evaluate, words)
-    if not given(words, "--data.spec"):
-        own = load_config(Run.open(command.run)).data
-        command = parse("evaluate", Evaluate(run=command.run, data=own), words)
+def run(given: Given[Evaluate]) -> None:
+    from headwise.evaluation.evaluate import evaluate
+    from headwise.report import run_text, write_run_report
+
+    command = given.command({"data": own_images(given, given.need("run"))})
+    refuse_idle(given, command.evaluate)
     results = evaluate(command.run, command.data, command.evaluate)
-    for name, result in results.items():
-        print(_line(name, result))
+    say(*(_line(name, result) for name, result in results.items()))
     page = write_run_report(command.run)
-    print(run_text(command.run))
-    print(f"Report: {page}")
+    say(run_text(command.run), f"Report: {page}")
+
+
+def refuse_idle(given: Given[Evaluate], config: EvaluateConfig) -> None:
+    """Raise `UserError` where a flag was given for a protocol that is not asked for."""
+    for protocol in PROTOCOLS:
+        flags = given.under(protocol)
+        if flags and not {protocol, "all"} & set(config.protocols):
+            raise UserError(
+                f"{flags[0]} has an effect only with the protocol {protocol}; "
+                f"got --protocols {' '.join(config.protocols)}; add it, or leave {flags[0]} out"
+            )
 
 
 def _line(name: str, result: Result) -> str:
@@ -48,3 +56,13 @@ def _line(name: str, result: Result) -> str:
     if result.std is not None:
         words.append(f"± {result.std:.4f} over {len(result.seeds)} seeds")
     return "  ".join([*words, f"n = {result.n}"])
+
+
+LINE = CommandLine(
+    kind=Evaluate,
+    example="headwise evaluate runs/photos --data ./labelled --protocols knn linear --taps h z",
+    usual=(
+        "data.spec protocols taps seeds baselines against data.limit transfer.targets seed device"
+    ),
+    run=run,
+)

@@ -1,12 +1,13 @@
-"""`headwise fusion`, apart from the other commands: they need not wait for what it imports."""
+"""`headwise fusion`: does the attention of a run's head bring classes together?"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from headwise.cli.flags import given, parse
+from headwise.cli.flags import Role
+from headwise.cli.images import own_images
+from headwise.cli.terminal import say
+from headwise.cli.words import CommandLine, Given
 from headwise.config import chosen
 from headwise.data import DataConfig
 from headwise.encoders.build import representation_size
@@ -22,39 +23,53 @@ from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import FUSION_FILE, Run
 from headwise.runtime.progress import progress
 
+_OF_THE_AUDIT = ("run", "noise_audit", "seed", "quiet")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
-    """Say whether, where and why the attention of a finished run's head brings the samples of a
-    class together, against its controls. Adds fusion.npz, results and figures to the run."""
+    """Test whether, where and why the attention of a finished run's head brings the images of a
+    class together, against controls. Adds fusion.npz, results and figures to the run."""
 
-    run: Positional[Path | None] = None
-    """The run directory; not needed for --noise-audit."""
-    data: DataConfig = field(default_factory=DataConfig)
-    fusion: Annotated[FusionConfig, arg(name="")] = field(default_factory=FusionConfig)
+    run: Annotated[Path | None, Role.POSITIONAL] = None
+    """The run directory. --noise-audit can do without."""
+    data: DataConfig | None = None
+    fusion: Annotated[FusionConfig, Role.UNPREFIXED] = field(default_factory=FusionConfig)
     noise_audit: bool = False
-    """Instead train heads on independent noise, to see whether what a row sees gives its twin
-    away: the head of the run, or without a run every head there is."""
+    """Instead train heads on independent noise, to see whether what a row attends to reveals its
+    twin: the head of RUN, or every head if no run is given."""
     quiet: bool = False
-    """No progress."""
+    """Show no progress."""
 
 
-def fusion_command(words: list[str]) -> None:
-    command = parse("fusion", Fusion, words)
-    run = None if command.run is None else Run.open(command.run, finished=not command.noise_audit)
-    if command.noise_audit:
-        print(audit_table(_audits(run, command.fusion.seed, quiet=command.quiet)))
-    elif run is None:
-        raise UserError("fusion needs a run directory; got none; --noise-audit needs none")
-    else:
-        if not given(words, "--data.spec"):
-            own = load_config(run).data
-            command = parse("fusion", Fusion(run=run.path, data=own), words)
-        _measure(run, command)
+def run(given: Given[Fusion]) -> None:
+    if given.values.get("noise_audit"):
+        _audit(given)
+        return
+    path = given.need("run")
+    command = given.command({"data": own_images(given, path)})
+    measure_fusion(path, command.data, command.fusion, quiet=command.quiet)
+    opened = Run.open(path)
+    arrays = opened.fusion_arrays
+    say(*conclusion(arrays, load_config(opened).head))
+    say(f"\n{text_table(arrays)}\n")
+    page = write_run_report(path)
+    say(f"Arrays: {path / FUSION_FILE}", f"Report: {page}")
+
+
+def _audit(given: Given[Fusion]) -> None:
+    idle = [
+        f.name for f in given.line.flags if f.path in given.values and f.path not in _OF_THE_AUDIT
+    ]
+    if idle:
+        raise UserError(f"{idle[0]} has no effect on --noise-audit; leave one of them out")
+    command = given.command()
+    opened = None if command.run is None else Run.open(command.run, finished=False)
+    say(audit_table(_audits(opened, command.fusion.seed, quiet=command.quiet)))
 
 
 def _audits(run: Run | None, seed: int, *, quiet: bool) -> list[Audit]:
-    """Of the run's head, or of every head that there is."""
+    """Audits of the run's head, or of every head if there is no run."""
     configs, p = list(shipped_heads().values()), 64
     if run is not None:
         config, model = build_model(load_config(run))
@@ -68,12 +83,12 @@ def _audits(run: Run | None, seed: int, *, quiet: bool) -> list[Audit]:
     return found
 
 
-def _measure(run: Run, command: Fusion) -> None:
-    measure_fusion(run.path, command.data, command.fusion, quiet=command.quiet)
-    arrays = run.fusion_arrays
-    for line in conclusion(arrays, load_config(run).head):
-        print(line)
-    print(f"\n{text_table(arrays)}\n")
-    page = write_run_report(run.path)
-    print(f"Arrays: {run.path / FUSION_FILE}")
-    print(f"Report: {page}")
+LINE = CommandLine(
+    kind=Fusion,
+    example="headwise fusion runs/transformer --data ./labelled",
+    usual=(
+        "data.spec batch_size batches permutations over_training noise_audit data.limit seed "
+        "device quiet"
+    ),
+    run=run,
+)

@@ -1,23 +1,36 @@
 """The command line: dispatch only. Nothing heavy is imported before a command needs it."""
 
 import logging
+import os
 import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from headwise.cli.terminal import complain, first_rank
+from headwise.errors import UserError, nearest
+from headwise.runtime.interrupts import Interrupted
+
+if TYPE_CHECKING:
+    from headwise.cli.flags import Flag
+    from headwise.cli.words import CommandLine
 
 HELP = """\
 usage: headwise COMMAND [options]
 
-Contrastive pretraining of image encoders, projection head first.
+Contrastive pretraining of image encoders, built to compare projection heads.
 
 commands:
-  pretrain   pretrain an encoder on images, or go on with a run (--resume RUN)
-  evaluate   probe a finished run: k-NN and linear, at h and at any tap of the head
-  fusion     does the attention of a run's head bring classes together: measures and controls
-  theory     what attention over a batch does to its classes: prediction against simulation
+  pretrain   pretrain an encoder on images, or continue a run (--resume RUN)
+  evaluate   measure a finished run: k-NN, linear probes and more, at any tap of the head
+  fusion     test whether the attention of a run's head brings classes together
+  theory     predict what attention over a batch does to its classes, and check it
   compare    pretrain the same encoder under several heads; a table and a report
-  embed      write the representation h of every image of a folder to a parquet file
-  doctor     check this installation and say what to do where something is wrong
+  embed      write the representation h of every image to a parquet file
+  report     write the page of a run or a comparison again, without measuring
+  doctor     check this installation, and say what to do about what is wrong
 
-headwise COMMAND --help lists a command's options.
+headwise COMMAND --help shows a command's main flags; --help all shows every flag.
+headwise --version prints the version.
 
 examples:
   headwise pretrain --data ./photos --encoder resnet50 --out runs/photos
@@ -27,51 +40,91 @@ examples:
   headwise embed runs/photos ./photos --out features.parquet
 """
 
-COMMANDS = ("pretrain", "evaluate", "fusion", "theory", "compare", "embed", "doctor")
+COMMANDS = (
+    "pretrain",
+    "evaluate",
+    "fusion",
+    "theory",
+    "compare",
+    "embed",
+    "report",
+    "doctor",
+)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 2 bad input, 75 stopped by SIGTERM (its state is saved),
     130 by Ctrl-C. `doctor` exits with 1 where something essential is wrong."""
-    sys.exit(_main(sys.argv[1:] if argv is None else argv))
-
-
-def _main(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] in ([], ["-h"], ["--help"], ["help"]):
         print(HELP, end="")
-        return 0
-    if argv[0] == "--version":
-        from importlib.metadata import version
-
-        print(version("headwise"))
-        return 0
-    from headwise.errors import UserError, nearest
+        sys.exit(0)
+    if words[0] == "--version":
+        print(metadata.version("headwise"))
+        sys.exit(0)
+    from headwise.cli.words import read_words
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("headwise").setLevel(logging.INFO)
+    logging.getLogger("headwise").setLevel(logging.INFO if first_rank() else logging.ERROR)
+    line = None
     try:
-        if argv[0] not in COMMANDS:
-            raise UserError(f"no command {argv[0]!r}: {nearest(argv[0], COMMANDS)}")
-        if argv[0] == "doctor":
-            from headwise.cli.doctor import diagnose, healthy, report
+        line = command_line(words[0])
+        given = read_words(line, words[1:])
+        if given.help == "no":
+            line.run(given)
+        else:
+            from headwise.cli.help import help_text
 
-            checks = diagnose()
-            print(report(checks))
-            return 0 if healthy(checks) else 1
-        from headwise.cli import commands
+            print(help_text(given), end="")
+        sys.stdout.flush()
+    except (UserError, Interrupted, OSError, KeyboardInterrupt) as error:
+        flags = () if line is None else line.flags
+        sys.exit(exit_code(error, words, flags))
+    sys.exit(0)
 
-        return commands.run(argv[0], argv[1:])
-    except UserError as error:
-        return _say(error, 2)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
+
+def exit_code(error: BaseException, words: list[str], flags: tuple["Flag", ...]) -> int:
+    """Say in one line why a command ended early; its exit code."""
+    match error:
+        case UserError():
+            from headwise.cli.flags import in_flags
+
+            complain(in_flags(str(error), flags, words))
+        case Interrupted():
+            complain(error)
+            return error.exit_code
+        case BrokenPipeError():
+            # The reader has enough. Without this, Python complains once more when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        place = f" {error.filename}" if error.filename else ""
-        return _say(f"cannot read or write{place}: {error.strerror or error}", 2)
-    except KeyboardInterrupt:
-        return _say("stopped", 130)
+        case OSError():
+            place = f" {error.filename}" if error.filename else ""
+            complain(f"cannot read or write{place}: {error.strerror or error}")
+        case KeyboardInterrupt():
+            complain("stopped")
+            return 130
+    return 2
 
 
-def _say(message: object, code: int) -> int:
-    print(f"headwise: {message}", file=sys.stderr)
-    return code
+def command_line(name: str) -> "CommandLine[Any]":
+    """The command of this name. Raises `UserError` for an unknown one."""
+    match name:
+        case "pretrain":
+            from headwise.cli.pretrain import LINE
+        case "evaluate":
+            from headwise.cli.evaluate import LINE
+        case "fusion":
+            from headwise.cli.fusion import LINE
+        case "theory":
+            from headwise.cli.theory import LINE
+        case "compare":
+            from headwise.cli.compare import LINE
+        case "embed":
+            from headwise.cli.embed import LINE
+        case "report":
+            from headwise.cli.report import LINE
+        case "doctor":
+            from headwise.cli.doctor import LINE
+        case _:
+            raise UserError(f"no command {name!r}: {nearest(name, COMMANDS)}")
+    return LINE

@@ -1,14 +1,16 @@
-"""`headwise theory`, apart from the other commands: they need not wait for what it imports."""
+"""`headwise theory`: the prediction of what attention over a batch does, and its checks."""
 
 import dataclasses
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from headwise.cli.flags import given, parse
+from headwise.cli.images import own_images
+from headwise.cli.terminal import say
+from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
 from headwise.errors import UserError
 from headwise.files import write_json
@@ -40,19 +42,18 @@ from headwise.theory.trained_figures import (
 
 @dataclass(frozen=True, kw_only=True)
 class Theory:
-    """Predict what attention over a batch does to its classes, and hold the prediction against
-    simulation and, with --runs, against trained Transformer heads."""
+    """Predict what attention over a batch does to its classes, and compare the prediction with
+    simulation and, with --runs, with trained Transformer heads."""
 
-    out: Path | None = None
-    """The directory to make, for figures, their data and theory.json."""
+    out: Path
+    """The directory to create for figures, their data and theory.json."""
     runs: tuple[Path, ...] = ()
-    """Finished runs with a Transformer head, and images with labels."""
-    data: DataConfig = field(default_factory=DataConfig)
-    """Images for the runs; by default those of each run's pretraining."""
+    """Finished runs with a Transformer head, on images with labels."""
+    data: DataConfig | None = None
     studies: bool = False
-    """Also ask the runs' heads at other batch sizes and augmentation strengths."""
+    """Also study the heads of --runs at other batch sizes and augmentation strengths."""
     seed: int = 0
-    """Of the random batches."""
+    """Seed of the random batches."""
 
 
 class Part(NamedTuple):
@@ -65,16 +66,17 @@ class Part(NamedTuple):
     drawings: list[Drawing]
 
 
-def theory_command(words: list[str]) -> None:
-    command = parse("theory", Theory, words)
-    if command.out is None:
-        raise UserError("--out must name a directory to make; got none; for example --out theory")
-    if command.studies and not command.runs:
-        raise UserError("--studies needs --runs: the heads to ask; got none")
+def run(given: Given[Theory]) -> None:
+    command = given.command()
+    idle = ["--studies"] * command.studies + given.under("data")
+    if idle and not command.runs:
+        raise UserError(f"{idle[0]} needs --runs, the heads to study; got none")
     refuse_existing(command.out, resumable=False)
     hardware.keep_freed_memory()
-    data = command.data if given(words, "--data.spec") else None
-    setups = {run.name: set_up(run, data) for run in command.runs}
+    setups = {
+        run.name: set_up(run, given.command({"data": own_images(given, run)}).data)
+        for run in command.runs
+    }
     if len(setups) < len(command.runs):
         raise UserError("--runs must be directories of different names; got one name twice")
     with style():
@@ -89,8 +91,8 @@ def theory_command(words: list[str]) -> None:
     found = [part.numbers for part in parts]
     write_json(command.out / "theory.json", {key: one[key] for one in found for key in one})
     for part in parts:
-        print(*part.lines, sep="\n")
-    print(f"Figures and data: {command.out}")
+        say(*part.lines)
+    say(f"Figures and data: {command.out}")
 
 
 def _one_layer(seed: int) -> Part:
@@ -262,3 +264,11 @@ def _plain(block: BlockTheory) -> dict[str, Any]:
     for key in ("before", "predicted", "from_weights", "measured"):
         found[key] = found[key]._asdict()
     return found
+
+
+LINE = CommandLine(
+    kind=Theory,
+    example="headwise theory --out theory --runs runs/transformer",
+    usual="out runs studies data.spec data.limit seed",
+    run=run,
+)

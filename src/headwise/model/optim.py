@@ -55,7 +55,7 @@ class OptimConfig:
 
 def _require(holds: bool, what: str, given: Any) -> None:
     if not holds:
-        raise UserError(f"optim: {what}; got {given!r}")
+        raise UserError(f"optim.{what}; got {given!r}")
 
 
 def peak_learning_rate(config: OptimConfig, batch_size: int) -> float:

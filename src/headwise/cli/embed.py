@@ -1,0 +1,68 @@
+"""`headwise embed`: the representation of every image, as a table."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from headwise.cli.flags import Role, Without
+from headwise.cli.terminal import say
+from headwise.cli.words import CommandLine, Given
+from headwise.data import DataConfig
+from headwise.errors import UserError
+from headwise.runtime.hardware import Device, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed:
+    """Write the representation h of every image, with its path and label, to a parquet file."""
+
+    run: Annotated[Path, Role.POSITIONAL]
+    """A finished run, or an encoder.safetensors."""
+    images: Annotated[str, Role.POSITIONAL]
+    """The images: anything that --data.spec of pretrain takes, such as a folder."""
+    out: Path
+    """The .parquet file to create. If an earlier call was interrupted, it is continued."""
+    data: Annotated[
+        DataConfig,
+        Without(("spec",), "IMAGES, its second word, names the images"),
+        Without(("test_fraction", "split_seed"), "it takes every image, and splits none off"),
+        Without(("resident_mib",), "it keeps no images in memory"),
+    ] = field(default_factory=DataConfig)
+    batch_size: int = 256
+    """Images encoded at a time."""
+    device: Device = "auto"
+    """The device to run on. auto: a GPU if there is one."""
+    precision: Precision = "auto"
+    """The precision of the encoder. auto: bfloat16 autocast if the hardware is fast at it,
+    otherwise float32."""
+    workers: int | None = None
+    """Processes that decode image files. None: one for each core."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def run(given: Given[Embed]) -> None:
+    from headwise.features.table import embed
+
+    command = given.command()
+    if command.out.suffix != ".parquet":
+        raise UserError(f"--out must end in .parquet, the only format written; got {command.out}")
+    rows = embed(
+        command.run,
+        replace(command.data, spec=command.images),
+        command.out,
+        batch_size=command.batch_size,
+        device=command.device,
+        precision=command.precision,
+        workers=command.workers,
+        quiet=command.quiet,
+    )
+    say(f"{command.out}: {rows} rows")
+
+
+LINE = CommandLine(
+    kind=Embed,
+    example="headwise embed runs/photos ./photos --out features.parquet",
+    usual="out data.limit batch_size device precision workers quiet",
+    run=run,
+)

@@ -1,0 +1,105 @@
+"""`headwise pretrain`: an encoder from images, or a stopped run continued."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from headwise.cli.flags import Role
+from headwise.cli.terminal import say
+from headwise.cli.words import CommandLine, Given
+from headwise.config import from_dict
+from headwise.errors import UserError
+from headwise.files import read_json
+from headwise.model.config import PretrainConfig
+from headwise.pretraining.recipes import recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Pretrain an encoder on images, or continue a run that stopped."""
+
+    out: Path | None = None
+    """The run directory to create; required unless --resume is given."""
+    resume: Path | None = None
+    """A run directory to continue from its last checkpoint, with the settings that it has; no other
+    flag but --quiet can be given with it."""
+    recipe: str = "default"
+    """The named settings to start from: default, small, demo, cifar10, speedrun-cifar10, imagenet,
+    deepfusion, deepfusion-first, deepfusion-later or transfusion (docs/commands.md)."""
+    config: Path | None = None
+    """A run's config.json to start from, in place of a recipe."""
+    quiet: bool = False
+    """Show no progress."""
+    pretrain: Annotated[PretrainConfig, Role.UNPREFIXED] = field(default_factory=PretrainConfig)
+
+
+def run(given: Given[Pretrain]) -> None:
+    from headwise.pretraining.loop import pretrain, resume
+
+    if given.values.get("resume") is not None:
+        refuse_beside_resume(given)
+        command = given.command({})
+        done = resume(given.need("resume"), quiet=command.quiet)
+    else:
+        out = given.need("out")
+        command = given.command()
+        refuse_idle(given, command.pretrain)
+        done = pretrain(command.pretrain, out, quiet=command.quiet)
+    say(f"{done.path} is finished; its encoder is {done.path / 'encoder.safetensors'}")
+
+
+def starting_config(given: Given[Any], default: str) -> PretrainConfig:
+    """The config that the flags then change: a file's or a recipe's."""
+    file, name = given.values.get("config"), given.values.get("recipe")
+    if file is None:
+        return recipe(name or default)
+    if name is not None:
+        raise UserError("--config and --recipe both say what to start from; leave one out")
+    if not file.is_file():
+        raise UserError(f"--config must be a file; {file} does not exist")
+    try:
+        return from_dict(PretrainConfig, read_json(file), str(file))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"--config {file} must be JSON; {error}") from None
+
+
+def refuse_beside_resume(given: Given[Any]) -> None:
+    """Raise `UserError` where a flag was given that a stopped run cannot take."""
+    others = [path for path in given.values if path not in ("resume", "quiet")]
+    if others:
+        name = next(flag.name for flag in given.line.flags if flag.path == others[0])
+        raise UserError(
+            f"--resume continues with the settings that the run has; got {name}; leave it out"
+        )
+
+
+def refuse_idle(given: Given[Any], config: PretrainConfig) -> None:
+    """Raise `UserError` where a flag was given that these settings make no use of."""
+    optimizer = config.optim.name
+    idle = {
+        "optim.momentum": (optimizer == "adamw", "--optim.name sgd or lars"),
+        "optim.betas": (optimizer != "adamw", "--optim.name adamw"),
+        "optim.lars_trust": (optimizer != "lars", "--optim.name lars"),
+        "optim.lars_variant": (optimizer != "lars", "--optim.name lars"),
+        "temperature": (config.objective == "affinity", "--objective nt-xent"),
+        "loss": (config.objective == "affinity", "--objective nt-xent"),
+        "anchors.weight": (config.anchors.fraction == 0, "--anchors.fraction above 0"),
+    }
+    for flag in given.line.flags:
+        unused, needs = idle.get(flag.path, (False, ""))
+        if unused and flag.path in given.values:
+            raise UserError(f"{flag.name} has an effect only with {needs}; leave it out")
+
+
+LINE = CommandLine(
+    kind=Pretrain,
+    example="headwise pretrain --data ./photos --encoder resnet50 --out runs/photos",
+    usual=(
+        "data.spec out recipe encoder.name head.name epochs batch_size optim.lr temperature "
+        "data.limit seed device resume quiet"
+    ),
+    run=run,
+    bases=lambda given: {"pretrain": starting_config(given, "default")},
+)
