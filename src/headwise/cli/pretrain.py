@@ -7,10 +7,9 @@ from typing import Annotated, Any
 from headwise.cli.flags import Role
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
-from headwise.config import from_dict
 from headwise.errors import UserError
-from headwise.files import read_json
 from headwise.model.config import PretrainConfig
+from headwise.model.config_file import read_config
 from headwise.pretraining.recipes import recipe
 
 
@@ -57,12 +56,7 @@ def starting_config(given: Given[Any], default: str) -> PretrainConfig:
         raise UserError("--config and --recipe both say what to start from; leave one out")
     if not file.is_file():
         raise UserError(f"--config must be a file; {file} does not exist")
-    try:
-        return from_dict(PretrainConfig, read_json(file), str(file))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"--config {file} must be JSON; {error}") from None
+    return read_config(PretrainConfig, file)
 
 
 def refuse_beside_resume(given: Given[Any]) -> None:
@@ -85,7 +79,10 @@ def refuse_idle(given: Given[Any], config: PretrainConfig) -> None:
         "optim.lars_variant": (optimizer != "lars", "--optim.name lars"),
         "temperature": (config.objective == "affinity", "--objective nt-xent"),
         "loss": (config.objective == "affinity", "--objective nt-xent"),
-        "anchors.weight": (config.anchors.fraction == 0, "--anchors.fraction above 0"),
+        "class_directions.weight": (
+            config.class_directions.fraction == 0,
+            "--class-directions.fraction above 0",
+        ),
     }
     for flag in given.line.flags:
         unused, needs = idle.get(flag.path, (False, ""))
