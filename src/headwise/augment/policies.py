@@ -29,34 +29,38 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random-resized-crop, flip, colour jitter, grey, blur: the SimCLR family of policies."""
+    """Random-resized crop, flip, colour jitter, grey and blur: the SimCLR family of policies."""
 
     size: int | None = None
     """Side of the views in pixels. None: the images' own side, or 224 for images of mixed sizes."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Area of the crop as a fraction of the image."""
+    """Smallest and largest area of the crop, as a fraction of the image."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Aspect ratio of the crop, width over height."""
+    """Smallest and largest aspect ratio of the crop, width over height."""
     flip: float = 0.5
-    """Probability of a mirrored view."""
+    """Probability that a view is mirrored."""
     jitter: float = 0.8
-    """Probability of colour jitter."""
+    """Probability that a view's colours are jittered."""
     strength: float | None = None
-    """Multiplies `colour`. None: 1 (SimCLR on ImageNet), or 0.5 up to 64 px (SimCLR on CIFAR)."""
+    """The strength of colour jitter; it multiplies --augment.colour. None: 0.5 for views up to 64
+    px (SimCLR on CIFAR), otherwise 1 (SimCLR on ImageNet)."""
     colour: tuple[float, float, float, float] = (0.8, 0.8, 0.8, 0.2)
-    """Brightness, contrast, saturation and hue at strength 1."""
+    """Largest change of brightness, contrast, saturation and hue at strength 1. Hue is in turns of
+    the colour circle."""
     grey: float = 0.2
-    """Probability of a grey view."""
+    """Probability that a view is made grey."""
     blur: float | None = None
-    """Probability of Gaussian blur. None: 0.5, or 0 up to 64 px."""
+    """Probability that a view is blurred. None: 0 for views up to 64 px, otherwise 0.5."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """σ of the blur in pixels."""
+    """Smallest and largest σ of the Gaussian blur, in pixels."""
     mean: tuple[float, float, float] | None = None
-    """Subtracted from the channels. None: the training images' mean, or ImageNet's for files."""
+    """Means that are subtracted from the red, green and blue channels; 1 is white. None: those of
+    the training images, or ImageNet's if the images stay files."""
     std: tuple[float, float, float] | None = None
-    """What the channels are divided by. None: as for the mean."""
+    """Standard deviations that divide the channels. None: those of the training images, or
+    ImageNet's if the images stay files."""
     in_c: bool = True
-    """On a CPU, make views by compiled C, where it was built."""
+    """On a CPU, make the views with compiled C code if it was built."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grey", "blur"):

@@ -150,7 +150,8 @@ def _is_flag(word: str) -> bool:
 def _take(flag: Flag, rest: list[str]) -> list[str]:
     """Take the words of a flag's value from the front of those that are left."""
     if flag.switch:
-        return [rest.pop(0)] if rest and rest[0].lower() in ("true", "false") else []
+        said = ("true", "false", "none") if flag.optional else ("true", "false")
+        return [rest.pop(0)] if rest and rest[0].lower() in said else []
     taken = []
     while rest and not _is_flag(rest[0]) and (flag.count is None or len(taken) < flag.count):
         taken.append(rest.pop(0))
@@ -167,9 +168,9 @@ def _value(flag: Flag, name: str, texts: list[str]) -> Any:
     """The value that these words say. Raises `UserError` where they say none."""
     if flag.optional and [text.lower() for text in texts] == ["none"]:
         return None
+    must, got = _must(flag), " ".join(texts)
     if flag.switch:
         texts = [text.capitalize() for text in texts]
-    must, got = _must(flag), " ".join(texts)
     if not texts:
         raise UserError(f"{name} must be {must}; got nothing after it")
     allowed = choices(flag.hint)

@@ -36,30 +36,36 @@ FORMS = (
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, how many of them, and how they are kept."""
+    """Which images are used, how many, and how they are kept."""
 
     spec: str = "builtin:shapes"
-    """builtin:shapes, builtin:digits, torchvision:NAME, or the path of a folder of images, of such
-    a folder as .zip, of an .npz, or of image parquet (a file, a folder, a glob)."""
+    """The images: builtin:shapes, builtin:digits, torchvision:NAME, or a path. The path can be a
+    folder of images, a .zip of such a folder, an .npz file, or parquet with images (a file, a
+    folder, or a pattern with *)."""
     limit: int | None = None
-    """Take this many images of each split at most: the first of every class in turn."""
+    """Largest number of images of each split; the classes take turns. None: all images."""
     test_fraction: float = 0.2
-    """Fraction of each class that becomes the test split of a labelled source without one; or 0."""
+    """Fraction of each class that becomes the test split, if the images have labels and no test
+    split of their own. 0: no test split is made."""
     split_seed: int = 0
-    """Seed of that split."""
+    """Seed that chooses the images of that test split."""
     image_column: str | None = None
-    """Parquet: the column with the images; by default the only one that can be."""
+    """The parquet column with the images. None: the only column that can hold images."""
     label_column: str | None = None
-    """Parquet: the column with the labels; by default one called label (or nearly so), or else the
-    only one of integers."""
+    """The parquet column with the labels. None: a column called label or similar, otherwise the
+    only column of integers."""
     resize: int | None = None
-    """Make every image a square of this many pixels: short side resized, centre cropped."""
+    """Make every image a square of this many pixels: the short side is resized, the centre is
+    cropped. None: images keep their size."""
     resident_mib: int = 4096
-    """A split of images of one size, up to this many MiB, is decoded once into memory."""
+    """Images of one size are decoded once and kept in memory if a split needs at most this many
+    MiB; larger splits stay files."""
     max_bad_fraction: float = 0.01
-    """More unreadable images than this fraction of a split are an error; fewer are skipped."""
+    """Largest fraction of a split that may be unreadable. Unreadable images are skipped; more than
+    this is an error."""
     cache: bool = True
-    """Keep decoded images in $HEADWISE_CACHE, $XDG_CACHE_HOME/headwise or ~/.cache/headwise."""
+    """Keep decoded images on disk for the next command, in $HEADWISE_CACHE,
+    $XDG_CACHE_HOME/headwise or ~/.cache/headwise."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

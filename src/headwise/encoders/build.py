@@ -28,15 +28,17 @@ class EncoderConfig:
     """The encoder `f`, from images to representations `h`."""
 
     name: str = "resnet18"
-    """A timm model name, or `resnet-small`: four basic blocks of 32 to 256 channels."""
+    """The name of a timm model, or resnet-small: a ResNet of four basic blocks with 32 to 256
+    channels."""
     stem: Literal["auto", "standard", "small", "small-strided"] = "auto"
-    """First layers of a ResNet: standard (7×7 stride 2, max-pool), small (3×3 stride 1, none),
-    small-strided (3×3 stride 2, none). auto: small for images up to 64 px, else standard."""
+    """The first layers of a ResNet. standard: a 7×7 convolution of stride 2 and max-pooling; small:
+    a 3×3 convolution of stride 1; small-strided: a 3×3 convolution of stride 2. auto: small for
+    views up to 64 px, otherwise standard."""
     depths: tuple[int, ...] | None = None
-    """ResNets: blocks of each of the four stages. None: the model's own."""
+    """Number of blocks in each of the four stages of a ResNet. None: the model's own."""
     widths: tuple[int, ...] | None = None
-    """ResNets: channels of each of the four stages (of a bottleneck's inner layers). None: the
-    model's own."""
+    """Number of channels in each of the four stages of a ResNet; with bottlenecks, those of their
+    inner layers. None: the model's own."""
 
     def __post_init__(self) -> None:
         for name in ("depths", "widths"):

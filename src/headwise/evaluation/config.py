@@ -54,24 +54,26 @@ PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What is measured, at which taps, how often."""
+    """What is measured, at which taps, and with how many seeds."""
 
     protocols: tuple[ProtocolName | Literal["all"], ...] = ("knn", "linear")
-    """What to measure (docs/protocols.md); all: everything that these images, this head and these
-    targets allow."""
+    """What to measure (docs/protocols.md). all: everything that the images, the head and the
+    transfer targets allow."""
     taps: tuple[str, ...] = ("h", "z")
-    """h, z, g1, g2, … after a layer of the head, f1, f2, … after a stage of the encoder; all."""
+    """Where to measure. h: the representation; z: the projection; g1, g2, …: after a layer of the
+    head; f1, f2, …: after a stage of the encoder. all: all of these."""
     seeds: int = 1
-    """Evaluations with seeds from --seed on; more than one gives standard deviations."""
+    """Number of evaluations, with the seeds --seed, --seed + 1 and so on. With more than one,
+    results have standard deviations."""
     seed: int = 0
-    """Of validation splits, label subsets, transformations and of the order in which images share
+    """Seed of validation splits, label subsets, transformations and the order of images in
     batches."""
     baselines: bool = True
-    """Also measure raw pixels and the untrained encoder."""
+    """Also measure raw pixels and the untrained encoder, for comparison."""
     against: Path | None = None
-    """Another finished run: every value is compared with its own, image by image."""
+    """Another finished run, whose results on the same test images are compared image by image."""
     device: Device = "auto"
-    """auto: a GPU where there is one."""
+    """The device to run on. auto: a GPU if there is one."""
     linear_sgd: LinearSgdConfig = field(default_factory=LinearSgdConfig)
     semi: SemiConfig = field(default_factory=SemiConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)

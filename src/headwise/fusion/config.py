@@ -11,22 +11,22 @@ SMALLEST_BATCH = 4
 
 @dataclass(frozen=True, kw_only=True)
 class FusionConfig:
-    """On how many images fusion is measured, and how often."""
+    """How many images fusion is measured on, and how often."""
 
     batch_size: int | None = None
-    """Images a batch; each gives two views. None: that of pretraining, but at most half the
-    images."""
+    """Images in a batch; each gives two views. None: the batch size of pretraining, but at most
+    half the images."""
     batches: int = 8
-    """Batches of distinct images. Attention couples the rows of a batch, so intervals are over
-    batches."""
+    """Number of batches; no image is in two. Intervals are over batches, because attention couples
+    the rows of a batch."""
     permutations: int = 200
-    """Random relabellings behind each p-value; at least twenty a block are drawn."""
+    """Number of random relabellings for each p-value. At least twenty for each block are drawn."""
     over_training: bool = False
-    """Also measure attention at every checkpoint that the run kept, and before training."""
+    """Also measure attention before training and at every checkpoint that the run kept."""
     seed: int = 0
-    """Of the images in the batches, their views and the relabellings."""
+    """Seed of the choice of images, their views and the relabellings."""
     device: Device = "auto"
-    """auto: a GPU where there is one."""
+    """The device to run on. auto: a GPU if there is one."""
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < SMALLEST_BATCH:

@@ -52,47 +52,50 @@ class HeadConfig:
     """The projection head `g`, from `h` to `z`. A setting left at None is the head's own."""
 
     name: HeadName = "mlp"
-    """identity (z is h), linear, mlp (SimCLR), ffn (Deep Fusion's baseline), ffn-matched (residual
-    feed-forward blocks of the Transformer's size), transformer (Deep Fusion: attends over the
-    samples of the batch), or transfusion (its first version: ReLU attention without self)."""
+    """The projection head. identity: z is h; linear: one layer; mlp: SimCLR's; ffn: Deep Fusion's
+    baseline; ffn-matched: residual feed-forward blocks with as many parameters as the Transformer
+    head; transformer: Deep Fusion's, in which the views of a batch attend to each other;
+    transfusion: Deep Fusion's first version, whose ReLU attention leaves out the row itself."""
     depth: int | None = None
-    """mlp: linear layers (2); ffn: Linear-BatchNorm-ReLU layers (10); ffn-matched, transformer:
-    blocks (4; as published 10); transfusion: blocks (5)."""
+    """Number of layers. mlp: linear layers (2). ffn: Linear-BatchNorm-ReLU layers (10). ffn-matched
+    and transformer: blocks (4; published with 10). transfusion: blocks (5)."""
     width: int | None = None
-    """Size of the hidden layers. mlp: p; transfusion: 512; others: 256."""
+    """Size of the hidden layers. mlp: the size of h; transfusion: 512; others: 256."""
     output_size: int | None = None
-    """`d`, the size of z. linear, mlp, transfusion: 128; others: 512."""
+    """The size of z. linear, mlp and transfusion: 128; others: 512."""
     batch_norm: bool | None = None
-    """mlp: BatchNorm after every linear layer (yes)."""
+    """mlp: put BatchNorm after every linear layer (on)."""
     num_heads: int | None = None
-    """transformer: attention heads (16)."""
+    """transformer: number of attention heads in a block (16)."""
     ratio: float | None = None
-    """transformer: width of the feed-forward layers over `width` (4). ffn-matched: that of the
-    Transformer whose parameters it has."""
+    """transformer: width of the feed-forward layers as a multiple of --head.width (4). ffn-matched:
+    the ratio of the Transformer head whose number of parameters it matches (4)."""
     norm: Norm | None = None
-    """transformer, ffn-matched: LayerNorm before each part (pre, the default) or after its sum
-    (post, as published), or BatchNorm after its sum (batch, as first published)."""
+    """transformer and ffn-matched: where a block normalises. pre: LayerNorm before each part (the
+    default); post: LayerNorm after each sum, as published; batch: BatchNorm after each sum, as
+    first published."""
     context: Context | None = None
-    """transformer, transfusion: what a sample attends to. joint: both views of the batch, as
-    published; per-view: the samples of its own view; self: itself alone (a control without
-    exchange); halves: itself and the other half of the batch, which never holds its twin (the
-    loss's negatives then come from its own half); twin-masked: all but its twin, a negative
-    control that gives the twin away by its absence."""
+    """transformer and transfusion: which rows a row attends to. joint: all rows of both views, as
+    published; per-view: the rows of its own view; self: only itself, a control without exchange;
+    halves: itself and the other half of the batch, which never holds its twin (its negatives then
+    come from its own half); twin-masked: all rows except its twin, a negative control, because
+    hiding the twin shows which row it is."""
     attention: Literal["softmax", "uniform"] | None = None
-    """transformer: uniform gives every sample in view the same weight, with the same parameters
-    (a control)."""
+    """transformer: how the weights of attention are computed. softmax: from queries and keys;
+    uniform: every row that is attended to has the same weight, a control with the same
+    parameters."""
     activation: Literal["gelu", "relu"] | None = None
-    """transformer: of the feed-forward layers (gelu; as first published relu)."""
+    """transformer: activation of the feed-forward layers (gelu; first published with relu)."""
     residual: float | None = None
-    """transformer: weight of a part's input in its sum (1; as first published 0). Above 1 a deep
-    post-norm head trains more easily (DeepNorm, arXiv 2203.00555: (2·depth)^¼)."""
+    """transformer: weight of the residual connections (1; first published with 0). With more than 1
+    a deep post-norm head trains more easily (DeepNorm, arXiv 2203.00555: (2·depth)^¼)."""
     double_projection: bool | None = None
-    """transformer: queries, keys and values projected twice, as in the published code (no)."""
+    """transformer: project queries, keys and values twice, as the published code does (off)."""
     output: Literal["linear", "mlp"] | None = None
-    """transformer: linear, as published; mlp: blocks of width p with SimCLR's MLP behind them, as
-    in the later version."""
+    """transformer: what follows the blocks. linear: one linear layer, as published; mlp: SimCLR's
+    MLP after blocks as wide as h, as in the later version."""
     place: Literal["before", "inside", "after"] | None = None
-    """transfusion: where the blocks stand to the MLP p-width-d (after)."""
+    """transfusion: whether the blocks come before, inside or after the MLP (after)."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -32,39 +32,46 @@ class PretrainConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     epochs: int = 100
-    """Passes over the images."""
+    """Passes over the training images."""
     batch_size: int = 256
-    """Images a step, over all ranks; each gives two views."""
+    """Images in a step, over all ranks. Each image gives two views."""
     temperature: float = 0.5
-    """τ of NT-Xent."""
+    """The temperature τ of NT-Xent."""
     objective: Objective = "nt-xent"
     """The contrastive loss: nt-xent, or affinity (TransFusion's: Jensen-Shannon divergence of the
     squared cosines from the twins; no temperature)."""
     class_directions: ClassDirectionsConfig = field(default_factory=ClassDirectionsConfig)
     loss: Method = "auto"
-    """How NT-Xent is computed; the value is the same."""
+    """How NT-Xent is computed; the value is the same. dense: one matrix of all logits; tiled: in
+    tiles, with less memory; fused: a Triton kernel on NVIDIA GPUs. auto: by batch size and
+    device."""
     seed: int = 0
-    """Of weights, data order and augmentation."""
+    """Seed of the weights, the data order and the augmentation."""
     device: Device = "auto"
-    """auto: a GPU where there is one."""
+    """The device to train on. auto: a GPU if there is one."""
     precision: Precision = "auto"
-    """auto: bfloat16 autocast where the hardware is fast at it, else float32."""
+    """The precision of encoder and head. auto: bfloat16 autocast if the hardware is fast at it,
+    otherwise float32."""
     workers: int | None = None
-    """Processes that decode image files; sets in memory need none. None: one a core."""
+    """Processes that decode image files. None: one for each core; none if the images are in
+    memory."""
     log_every: int = 20
-    """Steps between lines of metrics.jsonl."""
+    """Steps between two lines of metrics.jsonl."""
     knn_every: int = 5
-    """Epochs between k-NN checks of h on training images, where there are labels; 0: never."""
+    """Epochs between two k-NN evaluations of h on training images, if there are labels. 0:
+    never."""
     checkpoint_every: int = 1
-    """Epochs between checkpoints."""
+    """Epochs between two checkpoints."""
     keep_checkpoints: int = 2
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints that are kept."""
     keep_freed_memory: bool = True
-    """Have glibc keep freed memory for the next step, which is faster."""
+    """Keep freed memory for the next step instead of returning it to the system, which is faster
+    (Linux with glibc)."""
     unfolded_convolutions: bool = True
-    """In bfloat16 on CPUs, compute convolutions of few pixels as matrix products: faster."""
+    """In bfloat16 on a CPU, compute convolutions of few pixels as matrix products, which is
+    faster."""
     compiled: bool | None = None
-    """Compile the encoder with torch.compile for training. None: on NVIDIA GPUs."""
+    """Train with an encoder that torch.compile has compiled. None: on NVIDIA GPUs only."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "log_every", "checkpoint_every", "keep_checkpoints"):
@@ -72,11 +79,11 @@ class PretrainConfig:
                 raise UserError(f"{_flag(name)} must be at least 1; got {getattr(self, name)}")
         if self.batch_size < 2:
             raise UserError(
-                f"--batch-size must be at least 2, for want of negatives; got {self.batch_size}"
+                f"--batch-size must be at least 2, to have negatives; got {self.batch_size}"
             )
         if self.batch_size < 4 and heads.loss_groups(self.head) > 1:
             raise UserError(
-                "--batch-size must be at least 4 with head.context halves, for want of negatives; "
+                "--batch-size must be at least 4 with head.context halves, to have negatives; "
                 f"got {self.batch_size}"
             )
         if not 0 < self.temperature < float("inf"):

@@ -21,25 +21,29 @@ class OptimConfig:
     """The defaults suit small data and any batch size: they need no tuning to learn something."""
 
     name: Literal["sgd", "adamw", "lars"] = "adamw"
-    """SGD and LARS use the momentum, AdamW the betas."""
+    """The optimizer. SGD and LARS use --optim.momentum, AdamW uses --optim.betas."""
     lr: float = 1e-3
-    """Base learning rate, before scaling. SimCLR: LARS with 0.3 (linear) or 0.075 (sqrt)."""
+    """Base learning rate, before --optim.lr-scaling. SimCLR uses LARS with 0.3 (linear) or 0.075
+    (sqrt)."""
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
-    """Peak learning rate: lr, lr·batch_size/256 or lr·√batch_size."""
+    """How the batch size changes the peak learning rate. none: not at all; linear: times
+    batch_size/256; sqrt: times √batch_size."""
     momentum: float = 0.9
+    """Momentum of SGD and LARS."""
     nesterov: bool = False
-    """SGD only."""
+    """Use Nesterov momentum. SGD only."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW only."""
+    """Decay rates of AdamW's two running means. AdamW only."""
     weight_decay: float = 1e-4
-    """Never on biases and normalisation. SimCLR: 1e-6 in the paper, 1e-4 in the code's default."""
+    """Weight decay, applied to weights but not to biases and normalisation layers. SimCLR uses 1e-6
+    in the paper, and 1e-4 as the default of its code."""
     warmup_epochs: float | None = None
-    """Epochs of linear warm-up from 0; cosine decay to 0 follows. None: 10 (SimCLR's), but at most
-    a tenth of the run."""
+    """Epochs of linear warm-up from 0, before the cosine decay to 0. None: 10 as in SimCLR, but at
+    most a tenth of the run."""
     lars_trust: float = 0.001
-    """LARS's trust coefficient (SimCLR's)."""
+    """Trust coefficient of LARS; the default is SimCLR's. LARS only."""
     lars_variant: Literal["reference", "denominator"] = "reference"
-    """SimCLR's reference code, or the form of timm and lightly: see `LARS`."""
+    """The form of LARS. reference: SimCLR's code; denominator: timm and lightly. LARS only."""
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "lr must be positive", self.lr)

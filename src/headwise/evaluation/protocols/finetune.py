@@ -47,19 +47,23 @@ class FinetuneConfig:
     takes 20,000 steps, and chooses among 7 learning rates and 8 weight decays."""
 
     taps: tuple[str, ...] | None = None
-    """Where the classifier sits: h discards the head, z keeps all of it. None: h, g1 (SimCLRv2) and
-    z, those that the head has."""
+    """The taps that the classifier reads: h is without the head, z is after all of it. None: h, g1
+    (SimCLRv2) and z, as far as the head has them."""
     epochs: int = 10
     """Passes over the training images."""
     scratch_epochs: int = 20
-    """The same from scratch; the paper too gives it twice the steps."""
+    """Passes over the training images when training from scratch, which gets twice the steps in the
+    paper too."""
     batch_size: int = 256
+    """Images in a step."""
     lrs: tuple[float, ...] = (0.01, 0.1, 1.0)
-    """Learning rates at 256 images a batch, to choose from on a validation split; a single one is
-    taken as it is. The paper's are 1e-4 to 0.1; a few hundred steps need more."""
+    """Learning rates for batches of 256 images. The best on a validation split is used; if only one
+    is given, it is used as it is. The paper's are 1e-4 to 0.1, but a few hundred steps need
+    more."""
     weight_decay: float = 1e-4
+    """Weight decay of fine-tuning."""
     validation_fraction: float = 0.2
-    """Of the training images of every class, to choose the learning rate on."""
+    """Fraction of the training images of each class on which the learning rate is chosen."""
 
     def __post_init__(self) -> None:
         if not self.lrs:

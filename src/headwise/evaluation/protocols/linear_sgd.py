@@ -35,13 +35,14 @@ LINEAR_SGD = Description(
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSgdConfig:
-    """The linear layer that is trained under augmentation."""
+    """A linear classifier that is trained by SGD on augmented images."""
 
     epochs: int = 90
-    """Passes over the training images, each through the whole encoder."""
+    """Passes over the training images; every image goes through the whole encoder."""
     batch_size: int = 256
+    """Images in a step."""
     lr: float = 0.1
-    """Learning rate at 256 images a batch; it goes with the batch size."""
+    """Learning rate for batches of 256 images; it is proportional to the batch size."""
 
 
 def linear_sgd(subject: Subject, config: LinearSgdConfig, *, seed: int) -> Iterator[Value]:

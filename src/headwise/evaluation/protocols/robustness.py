@@ -40,16 +40,16 @@ Whole = Literal["flip", "rotation_90", "rotation_180", "rotation_270"]
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessConfig:
-    """Augmentations of test images, one at a time."""
+    """How accuracy changes when the test images are augmented, one augmentation at a time."""
 
     strengths: tuple[float, ...] = (0.25, 0.5, 1.0)
-    """Above 0 (nothing), at most 1. At 1: a crop of 8 % of the area; SimCLR's colour jitter at its
-    strength 1; a grey image; blur with σ = 2 px; noise with σ = 0.2; the Sobel image alone; a hole
-    of half the side."""
+    """Strengths of the augmentations, above 0 and at most 1. Strength 1 means: a crop of 8 % of the
+    area; SimCLR's colour jitter at its strength 1; a grey image; blur with σ = 2 px; noise with σ =
+    0.2; the Sobel image alone; a hole of half the side."""
     train: int = 10_000
-    """Training images that the linear probe learns from, at most."""
+    """Largest number of training images that the linear probe learns from."""
     test: int = 2_000
-    """Test images, at most."""
+    """Largest number of test images."""
 
     def __post_init__(self) -> None:
         if not self.strengths or not all(0 < strength <= 1 for strength in self.strengths):

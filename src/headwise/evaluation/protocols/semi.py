@@ -51,18 +51,19 @@ class SemiConfig:
     flips. Its batch is 4,096 images."""
 
     fractions: tuple[float, ...] = (0.01, 0.1)
-    """Of the training labels."""
+    """Fractions of the training labels that are used, one evaluation for each."""
     epochs: tuple[int, ...] = (60, 30)
-    """Passes over the labelled images, one number for each of `fractions`."""
+    """Passes over the labelled images, one number for each of --semi.fractions."""
     min_steps: int = 200
-    """But at least so many steps: few labels are few steps an epoch. The paper's 60 epochs of 1 %
-    of ImageNet are 188."""
+    """Smallest number of steps, because few labels make few steps in an epoch. The paper's 60
+    epochs of 1 % of ImageNet are 188 steps."""
     batch_size: int = 256
-    """Or all labelled images, where they are fewer."""
+    """Images in a step; all labelled images if there are fewer."""
     lr: float = 0.05
-    """Learning rate at 256 images a batch; it goes with the batch size."""
+    """Learning rate for batches of 256 images; it is proportional to the batch size."""
     from_tap: str = "h"
-    """Where the classifier sits: h discards the head, g1 keeps its first layer (SimCLRv2)."""
+    """The tap that the classifier reads. h: without the head; g1: after the head's first layer
+    (SimCLRv2)."""
 
     def __post_init__(self) -> None:
         if len(self.fractions) != len(self.epochs) or not self.fractions:

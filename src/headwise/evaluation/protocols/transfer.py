@@ -60,26 +60,27 @@ class TransferConfig:
     20,000."""
 
     targets: tuple[str, ...] = ()
-    """Each NAME=IMAGES, images as for --data; or NAME:METRIC=IMAGES with metric top1 (if none is
-    given), per_class or map11, where images of several classes have the class a+b; or one of the
-    paper's sets: food101 cifar10 cifar100 birdsnap sun397 cars aircraft voc2007 dtd pets caltech101
-    flowers."""
+    """The data sets to transfer to. Each is NAME=IMAGES, with images as for --data, or
+    NAME:METRIC=IMAGES with the metric top1 (the default), per_class or map11, where an image of
+    several classes has the class a+b. Or one of the paper's sets: food101 cifar10 cifar100 birdsnap
+    sun397 cars aircraft voc2007 dtd pets caltech101 flowers."""
     limit: int | None = None
-    """Take this many images of each split of a target at most."""
+    """Largest number of images of each split of a target. None: all images."""
     finetune: bool = True
     """Also fine-tune the encoder on each target."""
     steps: int = 200
-    """Of fine-tuning; at least one pass over the images. The paper: 20,000."""
+    """Steps of fine-tuning, but at least one pass over the images. The paper takes 20,000."""
     batch_size: int = 256
-    """Images a step of fine-tuning."""
+    """Images in a step of fine-tuning."""
     lrs: tuple[float, ...] = (0.001, 0.01, 0.1)
-    """Learning rates to choose from on a validation split, at 256 images a batch. The paper: 7,
-    log-spaced from 1e-4 to 0.1."""
+    """Learning rates of fine-tuning for batches of 256 images; the best on a validation split is
+    used. The paper has 7, log-spaced from 1e-4 to 0.1."""
     weight_decays: tuple[float, ...] = (0.0,)
-    """To choose from; each is divided by the learning rate, as in the paper: 0, and 7 log-spaced
-    from 1e-6 to 1e-3."""
+    """Weight decays of fine-tuning; the best on a validation split is used. Each is divided by the
+    learning rate, as in the paper, which has 0 and 7 log-spaced from 1e-6 to 1e-3."""
     validation_fraction: float = 0.2
-    """Of the training images of every class, to choose settings of fine-tuning on."""
+    """Fraction of the training images of each class on which the settings of fine-tuning are
+    chosen."""
 
     def __post_init__(self) -> None:
         if not self.lrs or not self.weight_decays:

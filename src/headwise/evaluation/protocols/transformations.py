@@ -72,18 +72,18 @@ _BATCH, _PATIENCE = 200, 400
 
 @dataclass(frozen=True, kw_only=True)
 class TransformationsConfig:
-    """Reading from features what was done to an image."""
+    """Predicting from features which transformation was applied to an image."""
 
     train: int = 10_000
-    """Training images that the probes learn from, at most."""
+    """Largest number of training images that the probes learn from."""
     test: int = 5_000
-    """Test images, at most."""
+    """Largest number of test images."""
     noise: float = 0.1
-    """σ of the Gaussian noise; 1 is white. (The paper states none.)"""
+    """σ of the Gaussian noise, where 1 is white. The paper does not state its value."""
     width: int = 256
-    """Hidden units of the MLP. (The paper states none.)"""
+    """Number of hidden units of the MLP. The paper does not state its value."""
     untrained: bool = True
-    """Also read `h` of the same encoder with its first weights."""
+    """Also measure h of the same encoder before training."""
 
     def __post_init__(self) -> None:
         for name, least in (("train", _FEWEST_TRAIN), ("test", _FEWEST_TEST), ("width", 1)):
