@@ -108,6 +108,7 @@ def test_help_shows_the_defaults_that_hold() -> None:
         (("evaluate", "--no-baselines", "r"), "run", Path("r")),
         (("pretrain", "--limit", "300"), "data.limit", 300),
         (("pretrain", "--data.limit", "None"), "data.limit", None),
+        (("pretrain", "--epochs", "3", "--epochs", "4"), "epochs", 4),
         (("pretrain", "--lr=1e-3"), "optim.lr", 1e-3),
         (("pretrain", "--lr", "-1"), "optim.lr", -1.0),
         (("pretrain", "--encoder.widths", "8", "8", "16", "16"), "encoder.widths", (8, 8, 16, 16)),

@@ -110,6 +110,7 @@ def read_words(line: CommandLine[Command], words: Sequence[str]) -> Given[Comman
     off = {name: flag for flag in line.flags for name in flag.off_names}
     places = [flag for flag in line.flags if flag.positional]
     values: dict[str, Any] = {}
+    typed: dict[str, str] = {}
     rest, before = list(words), ""
     while rest:
         word = rest.pop(0)
@@ -126,8 +127,9 @@ def read_words(line: CommandLine[Command], words: Sequence[str]) -> Given[Comman
         flag = by_name.get(name) or off.get(name)
         if flag is None:
             raise _unknown(line, before)
-        if flag.path in values:
-            raise UserError(f"{before} must be given once; got it twice; leave one out")
+        # Of the same flag the last counts, as a script may append to its words.
+        if typed.setdefault(flag.path, name) != name:
+            raise UserError(f"{before} and {typed[flag.path]} are one setting; leave one out")
         texts = [text] if equals else _take(flag, rest)
         if name in off and texts:
             raise UserError(f"{before} takes no value; got {texts[0]!r}; leave the value out")
