@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never a part of it."""
+"""Atomic file writes: a reader sees the old content or the new content, never a part of it."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write(temporary)`, flush to the disk, and rename over `path`.
+    """Call `write(temporary)`, flush the result to the disk, and rename it to `path`.
 
-    `write` may make a file or a directory. A directory at `path` must not exist yet or be empty.
-    On any error the temporary is removed and `path` is as it was.
+    `write` may make a file or a directory. If it makes a directory, `path` must not exist or must
+    be an empty directory. On any error the temporary is removed and `path` does not change.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically; NaN and infinities are refused, since JSON has none."""
+    """Write indented JSON atomically. Raises `ValueError` for NaN and infinities."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

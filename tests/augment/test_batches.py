@@ -13,9 +13,9 @@ from PIL import Image
 from headwise.augment import (
     AugmentConfig,
     batch_index,
+    central_squares,
     resolve,
     view_batches,
-    whole,
     whole_batches,
     write_sheet,
 )
@@ -204,8 +204,8 @@ def test_whole_batches_leave_unreadable_files_out(both, tmp_path):
 
 def test_whole_leaves_squares_of_the_right_size_alone():
     images = pixels(3, 24, 24)
-    assert torch.equal(whole(images, 24), images.float() / 255)
-    assert whole(images, 8).shape == (3, 3, 8, 8)
+    assert torch.equal(central_squares(images, 24), images.float() / 255)
+    assert central_squares(images, 8).shape == (3, 3, 8, 8)
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["resident", "files"])
@@ -220,7 +220,7 @@ def test_the_sheet_shows_eight_images_and_eight_views_of_each(both, tmp_path, ki
     assert sheet.shape == (8 * (tile + gap), 9 * (tile + gap) + 3 * gap, 3)
     # The first column holds the images themselves, evenly spaced through the set.
     shown = torch.linspace(0, 10, 8).long()
-    squares = (whole(pixels(11)[shown], size) * 255).round()
+    squares = (central_squares(pixels(11)[shown], size) * 255).round()
     scale = tile // size
     for row, square in enumerate(squares):
         top = row * (tile + gap)

@@ -9,7 +9,7 @@ from narrow import present
 from scipy.stats import binomtest
 
 from headwise.augment import AugmentConfig, policies, simclr, simclr_small
-from headwise.augment.batches import local_rows, place
+from headwise.augment.batches import local_batch, local_rows
 from headwise.augment.crop import crop_boxes
 from headwise.augment.policies import make_views, sample_views
 from headwise.data.images import image_files, resident_images
@@ -93,12 +93,12 @@ def test_changing_one_operation_leaves_the_draws_of_the_others(operation, change
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_the_ranks_parameters_together_are_those_of_one_process(world, monkeypatch):
     config = simclr()
-    index, drawn = place(config, 40, 16, step=3, seed=5)
+    index, drawn = local_batch(config, 40, 16, step=3, seed=5)
     monkeypatch.setattr(distributed, "world_size", lambda: world)
     parts = []
     for rank in range(world):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        parts.append(place(config, 40, 16, step=3, seed=5))
+        parts.append(local_batch(config, 40, 16, step=3, seed=5))
         assert len(range(16)[local_rows(16)]) == 16 // world
     assert torch.equal(torch.cat([part for part, _ in parts]), index)
     whole = leaves(drawn)

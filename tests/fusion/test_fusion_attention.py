@@ -35,7 +35,7 @@ from headwise.fusion.attention import (
 )
 from headwise.heads import Head, HeadConfig, build_head, with_uniform_attention
 from headwise.heads.config import Context
-from headwise.heads.layers import layout
+from headwise.heads.layers import batch_layout
 
 CONTEXTS: tuple[Context, ...] = typing.get_args(Context)
 MEASURED = ("gain", "same_mass", "other_mass", "twin_mass", "self_mass", "entropy")
@@ -242,7 +242,7 @@ def test_what_is_undefined_is_nan():
 # Plain loops, straight from the definitions
 
 
-def loops(weights: torch.Tensor, who, n: int, labels: torch.Tensor) -> dict[str, list[float]]:
+def loops(weights: torch.Tensor, layout, n: int, labels: torch.Tensor) -> dict[str, list[float]]:
     """Of weights `[s heads t t]`: each measure, by attention head."""
     s, heads, t, _ = weights.shape
     m, y = s * t, labels.tolist()
@@ -251,7 +251,7 @@ def loops(weights: torch.Tensor, who, n: int, labels: torch.Tensor) -> dict[str,
     for k in range(s):
         rows = slice(k * t, k * t + t)
         full[:, rows, rows] = weights[k]
-        sees[rows, rows] = True if who.mask is None else who.mask
+        sees[rows, rows] = True if layout.mask is None else layout.mask
     found: dict[str, list[float]] = {name: [] for name in (*MEASURED, "effective_number", "auroc")}
     for head in range(heads):
         w = full[head].tolist()
@@ -293,19 +293,19 @@ def test_measures_are_those_of_plain_loops(context, views):
     n = 8
     head, h = random_head(context), normal(views * n, 6)
     labels = torch.tensor([3, 0, 3, 1, 0, 1, 1, 3])
-    who = layout(context, views * n, views, h.device)
+    layout = batch_layout(context, views * n, views, h.device)
     blocks = measure_attention(head, h, labels, views, permutations=3, seed=0)
     for weights, block in zip(head.attention(h, views), blocks, strict=True):
-        for name, expected in loops(weights, who, n, labels).items():
+        for name, expected in loops(weights, layout, n, labels).items():
             close(getattr(block, name), expected, atol=1e-10)
         # The layer's are those of the attention heads' mean.
-        layer = loops(weights.mean(1, keepdim=True), who, n, labels)
+        layer = loops(weights.mean(1, keepdim=True), layout, n, labels)
         close(block.layer_gain, layer["gain"][0], atol=1e-10)
         close(block.layer_auroc, layer["auroc"][0], atol=1e-10)
         for p, y in enumerate(relabelled(labels, 3, seed=0)[1:]):
-            null = loops(weights, who, n, y)
+            null = loops(weights, layout, n, y)
             close(block.gain_permuted[:, p], null["gain"], atol=1e-10)
-            layer = loops(weights.mean(1, keepdim=True), who, n, y)
+            layer = loops(weights.mean(1, keepdim=True), layout, n, y)
             close(block.layer_gain_permuted[p], layer["gain"][0], atol=1e-10)
             close(block.layer_auroc_permuted[p], layer["auroc"][0], atol=1e-10)
 
@@ -414,9 +414,9 @@ def test_p_values_are_uniform_where_labels_mean_nothing_and_tiny_where_planted()
 # The control by h
 
 
-def matched_by_bisection(cosines, who, labels, entropy: float) -> float:
+def matched_by_bisection(cosines, layout, labels, entropy: float) -> float:
     """The gain by the definition, at the β that has this entropy."""
-    n, seen = labels.shape[1], visible_rows(who, cosines.shape[0] * cosines.shape[2])
+    n, seen = labels.shape[1], visible_rows(layout, cosines.shape[0] * cosines.shape[2])
     low, high = 0.0, 1e4
     for _ in range(100):
         beta = (low + high) / 2
@@ -433,16 +433,16 @@ def test_the_control_by_h_has_the_entropy_it_is_compared_at(context):
     y = torch.arange(n) % 2
     centres = normal(2, dimensions, seed=1)
     h = centres[y].repeat(2, 1) + normal(2 * n, dimensions)
-    labels, who = y[None], layout(context, 2 * n, 2, h.device)
-    visible = between_images(visible_rows(who, 2 * n).double(), n)[0] > 0
-    curve = cosine_curve(h, who, classes_of(labels, visible))
+    labels, layout = y[None], batch_layout(context, 2 * n, 2, h.device)
+    visible = between_images(visible_rows(layout, 2 * n).double(), n)[0] > 0
+    curve = cosine_curve(h, layout, classes_of(labels, visible))
     assert curve.gain[0] == pytest.approx(1)
-    unit = nn.functional.normalize(h, dim=1).unflatten(0, (who.sequences, -1))[:, None]
+    unit = nn.functional.normalize(h, dim=1).unflatten(0, (layout.sequences, -1))[:, None]
     most = curve.entropy[0].item()
     for share in (0.999, 0.98, 0.9, 0.6, 0.4):
         entropy = share * most
         found = matched_gain(curve, torch.tensor([entropy])).item()
-        expected = matched_by_bisection(unit @ unit.mT, who, labels, entropy)
+        expected = matched_by_bisection(unit @ unit.mT, layout, labels, entropy)
         assert found == pytest.approx(expected, rel=5e-3)
         assert found > 1
     # Beyond the curve: its ends.

@@ -86,28 +86,28 @@ def by_hand(block: Any, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Ten
 def test_a_block_is_the_textbooks(context, norm):
     n = 5
     head, x = built(context, norm), normal(2 * n, 16)
-    block, who = head.layers[1], layout(context, 2 * n, 2, x.device)
-    expected = [by_hand(block, rows, who.mask) for rows in x.chunk(who.sequences)]
-    torch.testing.assert_close(block(x, who), torch.cat(expected), rtol=0, atol=1e-12)
+    block, layout = head.layers[1], batch_layout(context, 2 * n, 2, x.device)
+    expected = [by_hand(block, rows, layout.mask) for rows in x.chunk(layout.sequences)]
+    torch.testing.assert_close(block(x, layout), torch.cat(expected), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_block_of_the_published_variants_is_the_textbooks(norm):
     changes = {"double_projection": True, "residual": 0.5, "activation": "relu"}
     head, x = built("joint", norm, **changes), normal(10, 16)
-    block, who = head.layers[1], layout("joint", 10, 2, x.device)
-    torch.testing.assert_close(block(x, who), by_hand(block, x, None), rtol=0, atol=1e-12)
+    block, layout = head.layers[1], batch_layout("joint", 10, 2, x.device)
+    torch.testing.assert_close(block(x, layout), by_hand(block, x, None), rtol=0, atol=1e-12)
 
 
 def test_the_first_commits_block_normalises_over_the_batch_and_drops_its_input():
     head, x = built("joint", "batch", residual=0.0, activation="relu").train(), normal(10, 16)
     block = head.layers[1]
     assert isinstance(block.norm_attention, nn.BatchNorm1d)
-    rows = block(x, layout("joint", 10, 2, x.device))
+    rows = block(x, batch_layout("joint", 10, 2, x.device))
     torch.testing.assert_close(rows.mean(0), torch.zeros(16).double(), rtol=0, atol=1e-12)
     # Without residual the input comes in through attention alone: flat attention, flat rows.
     even = with_uniform_attention(head).layers[1]
-    flat = even(x, layout("joint", 10, 2, x.device))
+    flat = even(x, batch_layout("joint", 10, 2, x.device))
     torch.testing.assert_close(flat, flat[:1].expand_as(flat), rtol=0, atol=1e-9)
 
 
@@ -117,8 +117,10 @@ def test_uniform_attention_weighs_all_rows_in_view_alike(context):
     trained = built(context)
     for head in (built(context, attention="uniform"), with_uniform_attention(trained)):
         for weights in head.attention(h):
-            who = layout(context, 2 * n, 2, h.device)
-            seen = torch.ones_like(weights) if who.mask is None else who.mask.expand_as(weights)
+            layout = batch_layout(context, 2 * n, 2, h.device)
+            seen = (
+                torch.ones_like(weights) if layout.mask is None else layout.mask.expand_as(weights)
+            )
             even = seen.double() / seen.sum(-1, keepdim=True)
             torch.testing.assert_close(weights, even, rtol=0, atol=1e-12)
     assert not any(layer.uniform for layer in trained.layers if isinstance(layer, Block))
@@ -131,20 +133,22 @@ def test_relu_attention_is_a_plain_loops(context):
     """TransFusion's layer: a_ij = max(0, cos(q_i, k_j)) for j ≠ i in view, over its row's sum."""
     n, x = 4, normal(8, 16)
     block = ReluBlock(16).double()
-    who = layout(context, 2 * n, 2, x.device)
+    layout = batch_layout(context, 2 * n, 2, x.device)
     query, key, value = (x @ block.qkv.weight.T + block.qkv.bias).detach().split(16, 1)
     expected = x.clone()
     for i in range(2 * n):
-        length = 2 * n // who.sequences
+        length = 2 * n // layout.sequences
         row = torch.zeros(2 * n).double()
         for j in range(2 * n):
-            in_view = i // length == j // length and (who.mask is None or bool(who.mask[i, j]))
+            in_view = i // length == j // length and (
+                layout.mask is None or bool(layout.mask[i, j])
+            )
             if in_view and i != j:
                 row[j] = max(0.0, float(query[i] @ key[j] / (query[i].norm() * key[j].norm())))
         if row.sum() > 0:
             expected[i] += row @ value / row.sum()
-    torch.testing.assert_close(block(x, who), expected, rtol=0, atol=1e-12)
-    weights = block.attention(x, who)
+    torch.testing.assert_close(block(x, layout), expected, rtol=0, atol=1e-12)
+    weights = block.attention(x, layout)
     assert weights.diagonal(dim1=-2, dim2=-1).abs().max() == 0
     with pytest.raises(ValueError, match="softmax"):
         with_uniform_attention(Head([block], "joint"))
@@ -170,31 +174,31 @@ def test_twin_masked_hides_the_twin_and_nothing_else():
 def test_attention_weights_are_those_that_the_block_applies(context, norm):
     n, width, num_heads = 5, 16, 4
     head, h = built(context, norm), normal(2 * n, 12)
-    who = layout(context, 2 * n, 2, h.device)
+    layout = batch_layout(context, 2 * n, 2, h.device)
     weights = list(head.attention(h))
     assert len(weights) == 3
-    length = 2 * n // who.sequences
+    length = 2 * n // layout.sequences
     rows = head.layers[0](h)
     blocks: Any = head.layers[1:-1]
     for block, shares in zip(blocks, weights, strict=True):
         assert shares.shape == (who.sequences, num_heads, length, length)
         total = torch.ones(shares.shape[:-1])
         torch.testing.assert_close(shares.sum(-1), total.to(shares), rtol=0, atol=1e-6)
-        if who.mask is not None:
-            assert (shares[..., ~who.mask] == 0).all()
-            assert (shares[..., who.mask] > 0).all()
+        if layout.mask is not None:
+            assert (shares[..., ~layout.mask] == 0).all()
+            assert (shares[..., layout.mask] > 0).all()
         # weights @ values, merged, is what the block adds to its input.
         x = block.norm_attention(rows) if block.pre_norm else rows
         values = (x @ block.qkv.weight[2 * width :].T + block.qkv.bias[2 * width :]).reshape(
-            who.sequences, length, num_heads, width // num_heads
+            layout.sequences, length, num_heads, width // num_heads
         )
         mixed = torch.einsum("shij,sjhe->sihe", shares.double(), values).reshape(2 * n, width)
         added = block.merge(mixed)
-        expected = block._attend(x, who)
+        expected = block._attend(x, layout)
         torch.testing.assert_close(added, expected, rtol=0, atol=1e-12)
-        rows = block(rows, who)
+        rows = block(rows, layout)
 
 
 def test_a_head_without_blocks_has_no_attention():
     assert list(build_head(HeadConfig(), 12).attention(torch.zeros(4, 12))) == []
-    assert Layout(1) == layout("joint", 6, 2, torch.device("cpu"))
+    assert Layout(1) == batch_layout("joint", 6, 2, torch.device("cpu"))

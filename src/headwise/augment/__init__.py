@@ -1,6 +1,12 @@
-"""Batched augmentation: two functions an operation, the policies made of them, and the batches."""
+"""Batched augmentation: operations as pairs of functions, policies made of them, and batches."""
 
-from headwise.augment.batches import batch_index, normalised, view_batches, whole, whole_batches
+from headwise.augment.batches import (
+    batch_index,
+    central_squares,
+    normalised,
+    view_batches,
+    whole_batches,
+)
 from headwise.augment.policies import (
     SMALL_PX,
     AugmentConfig,
@@ -15,13 +21,13 @@ __all__ = [
     "SMALL_PX",
     "AugmentConfig",
     "batch_index",
+    "central_squares",
     "normalised",
     "resolve",
     "simclr",
     "simclr_small",
     "unnormalised",
     "view_batches",
-    "whole",
     "whole_batches",
     "write_sheet",
 ]

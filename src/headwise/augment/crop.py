@@ -1,4 +1,4 @@
-"""Random resized crop, batched: every image its own box, antialiased when it shrinks."""
+"""Batched random resized crop. Every image has its own box; shrinking is antialiased."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-# A box that does not fit is drawn again, ten times at most (as torchvision's RandomResizedCrop).
+# Number of draws for a box until one fits (as in torchvision's RandomResizedCrop).
 TRIES = 10
 
 
@@ -17,8 +17,8 @@ def sample_crop(
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> Float[Tensor, "n tries 4"]:
-    """Draws for `n` crops that do not know the image's size yet: area as a fraction of the image,
-    aspect ratio (width over height, log-uniform), and two positions in [0, 1)."""
+    """Draw `n` crops independently of the image size: area as a fraction of the image, aspect ratio
+    (width over height, log-uniform), and two positions in [0, 1)."""
     draws = torch.rand(n, TRIES, 4, generator=generator)
     draws[..., 0] = scale[0] + (scale[1] - scale[0]) * draws[..., 0]
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -29,11 +29,8 @@ def sample_crop(
 def crop_boxes(
     draws: Float[Tensor, "n tries 4"], height: int, width: int, ratio: tuple[float, float]
 ) -> Int64[Tensor, "n 4"]:
-    """Boxes (top, left, height, width) in pixels of an image of this size.
-
-    The first try that fits inside the image counts; where none does, the largest centred box whose
-    aspect ratio lies within `ratio`.
-    """
+    """Return boxes (top, left, height, width) in pixels of an image of this size: the first try
+    that fits in the image, or else the largest centred box with an aspect ratio within `ratio`."""
     area, aspect, y, x = draws.double().unbind(-1)
     heights = (area * height * width / aspect).sqrt().round().long().clamp(min=1)
     widths = (area * height * width * aspect).sqrt().round().long().clamp(min=1)
@@ -55,11 +52,11 @@ def apply_crop(
     boxes: Int64[Tensor, "m 4"],
     size: int,
 ) -> Float[Tensor, "m c size size"]:
-    """Cut each box and resize it to `size`, bilinear, with a wider filter when it shrinks.
+    """Cut each box and resize it to `size`, bilinear, with a wider filter if it shrinks.
 
-    There may be several boxes an image (`m` a multiple of `n`): box `j` cuts image `j mod n`, so
-    that `2n` boxes make two views. uint8 images become floats in [0, 1]. Resizing is a product
-    with one small matrix for rows and one for columns, which a batch does in two calls.
+    `m` is a multiple of `n`, and box `j` cuts image `j mod n`: `2n` boxes give two views. uint8
+    images become floats in [0, 1]. Resizing multiplies by one small matrix for the rows and one for
+    the columns, so two calls resize the whole batch.
     """
     n, channels, height, width = images.shape
     if images.dtype == torch.uint8:
@@ -80,14 +77,14 @@ def _resize_matrix(
     size: int,
     like: Float[Tensor, "..."],
 ) -> Float[Tensor, "m size source"]:
-    """Weights of the source pixels in each output pixel: a triangle around the output pixel's
-    centre, one source pixel wide on each side or one output pixel, whichever is larger; pixels
-    outside the box have no weight (the edge is the box, not the image)."""
+    """Return the weights of the source pixels in each output pixel: a triangle around the output
+    pixel's centre that reaches one source pixel or one output pixel to each side, whichever is
+    larger. Pixels outside the box have no weight, even inside the image."""
     start = start.to(like.device, non_blocking=True)[:, None]
     length = length.to(like.device, non_blocking=True)[:, None]
     step = length.to(like.dtype) / size
     centre = (torch.arange(size, device=like.device) + 0.5) * step
-    pixel = torch.arange(source, device=like.device) - start  # from the box's edge
+    pixel = torch.arange(source, device=like.device) - start  # distance to the box's edge
     distance = (pixel[:, None] + 0.5 - centre[..., None]).abs() / step.clamp(min=1)[..., None]
     inside = (pixel >= 0) & (pixel < length)
     weights = (1 - distance).clamp(min=0) * inside[:, None]

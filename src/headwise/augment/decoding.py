@@ -1,4 +1,4 @@
-"""Batches of image files, decoded and cut by worker processes."""
+"""Batches from image files: worker processes decode and cut them."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from headwise.data import ImageFiles
-from headwise.data.decode import Opened
+from headwise.data.decode import LazyImage
 from headwise.errors import UserError
 
 Skipped = list[tuple[str, str]]
@@ -22,10 +22,10 @@ Box = tuple[int, int, int, int]
 """Top, left, height, width in pixels of the upright picture."""
 
 Draws = list[list[float]]
-"""As `crop_boxes` takes them, of one view."""
+"""The draws of one view, as `crop_boxes` takes them."""
 
-ROOM = 2
-"""A JPEG is not shrunk below so many times the size that is wanted."""
+OVERSAMPLING = 2
+"""A JPEG is decoded at no less than this multiple of the view's size."""
 
 
 def read_crops(
@@ -35,26 +35,23 @@ def read_crops(
     size: int,
     ratio: tuple[float, float],
 ) -> tuple[UInt8[Tensor, "m 3 size size"], Skipped]:
-    """Random-resized crops of files: as many views of each image as there are draws for it.
-
-    A file that cannot be read is replaced by the next that can.
-    """
+    """Return random resized crops of files, as many views of each image as it has draws. An
+    unreadable file is replaced by the next readable one."""
     crops = torch.empty(len(draws), 3, size, size, dtype=torch.uint8)
     skipped: Skipped = []
     tries = draws.tolist()
-    for place, first in enumerate(index.tolist()):
-        rows = slice(place, None, len(index))
-        crops[rows] = _views(images, first, tries[rows], size, ratio, skipped)
+    for i, first in enumerate(index.tolist()):
+        rows = slice(i, None, len(index))
+        crops[rows], unreadable = _views(images, first, tries[rows], size, ratio)
+        skipped += unreadable
     return crops, skipped
 
 
-def read_whole(
+def read_central_squares(
     images: ImageFiles, index: Iterable[int], size: int
 ) -> tuple[Int64[Tensor, " k"], UInt8[Tensor, "k 3 size size"]]:
-    """The central squares of files, with the indices of those that could be read.
-
-    Decoded and resized by Pillow, as whoever takes the encoder away will prepare images for it.
-    """
+    """Return the central squares of the readable files, with their indices. Pillow decodes and
+    resizes them, as users of an exported encoder do."""
     squares = {}
     for i in index:
         try:
@@ -74,8 +71,9 @@ def read_whole(
 def loader(
     read: Callable[[int], tuple], keys: Sequence[int], workers: int, *, ahead: int = 0
 ) -> DataLoader:
-    """`read(key)` for every key in order, in `workers` processes (0: in this one), each two keys
-    ahead, or more where together they would not be `ahead`."""
+    """Return a loader that calls `read(key)` for every key in order, in `workers` processes (0: in
+    this one). Each worker prefetches two keys, or more if all together would prefetch fewer than
+    `ahead`."""
     return DataLoader(
         _Keyed(read),
         batch_size=None,
@@ -83,7 +81,7 @@ def loader(
         num_workers=workers,
         collate_fn=lambda batch: batch,  # the default one turns tuples into lists
         prefetch_factor=max(2, math.ceil(ahead / workers)) if workers else None,
-        # Forked, so that `read` needs no pickling and the listing is not copied.
+        # With fork, `read` needs no pickling and the listing is not copied.
         multiprocessing_context="fork" if workers else None,
     )
 
@@ -102,22 +100,22 @@ def _views(
     draws: list[Draws],
     size: int,
     ratio: tuple[float, float],
-    skipped: Skipped,
-) -> UInt8[Tensor, "views 3 size size"]:
-    """Crops of image `first`, or of the next that can be read."""
+) -> tuple[UInt8[Tensor, "views 3 size size"], Skipped]:
+    """Return crops of image `first` or of the next readable one, and the files skipped for it."""
+    skipped: Skipped = []
     for i in range(first, first + len(images)):
         try:
             with images.open(i % len(images)) as image:
                 boxes = [_box(tries, image.height, image.width, ratio) for tries in draws]
-                return _cut(image, boxes, size)
+                return _cut(image, boxes, size), skipped
         except OSError as error:
             skipped.append((images.ids[i % len(images)], str(error)))
-    raise UserError(f"at least one image must be readable; none of {len(images)} is")
+    raise UserError(f"at least one image must be readable; none of the {len(images)} images is")
 
 
 def _box(draws: Draws, height: int, width: int, ratio: tuple[float, float]) -> Box:
-    """`crop_boxes` for one view, without tensors: images come one by one here, and then its
-    overhead is a tenth of all the work."""
+    """Do what `crop_boxes` does for one view without tensors. Images come one by one here, and
+    tensors would add a tenth to the time of all the work."""
     for area, aspect, y, x in draws:
         tall = max(1, round(math.sqrt(area * height * width / aspect)))
         wide = max(1, round(math.sqrt(area * height * width * aspect)))
@@ -130,18 +128,15 @@ def _box(draws: Draws, height: int, width: int, ratio: tuple[float, float]) -> B
     return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
-def _cut(image: Opened, boxes: list[Box], size: int) -> UInt8[Tensor, "views 3 size size"]:
-    """Boxes resized to `size`, bilinear and antialiased.
-
-    Of a large JPEG no more detail is decoded than the boxes need: it shrinks while it is decoded,
-    as long as every box keeps `ROOM` times `size` pixels a side.
-    """
-    need = min(min(height, width) for _, _, height, width in boxes) // (ROOM * size)
-    pixels = image.pixels(next((shrink for shrink in (8, 4, 2) if shrink <= need), 1))
+def _cut(image: LazyImage, boxes: list[Box], size: int) -> UInt8[Tensor, "views 3 size size"]:
+    """Return the boxes resized to `size`, bilinear and antialiased. A large JPEG is decoded at a
+    smaller scale, such that every box keeps `OVERSAMPLING` times `size` pixels on each side."""
+    limit = min(min(height, width) for _, _, height, width in boxes) // (OVERSAMPLING * size)
+    pixels = image.pixels(next((shrink for shrink in (8, 4, 2) if shrink <= limit), 1))
     y, x = pixels.shape[1] / image.height, pixels.shape[2] / image.width
     views = []
     for top, left, height, width in boxes:
-        # Cut first: the edge is the box, pixels beyond it have no weight.
+        # Cut before resizing, so that pixels outside the box have no weight.
         rows = slice(round(top * y), round((top + height) * y))
         columns = slice(round(left * x), round((left + width) * x))
         cut = pixels[None, :, rows, columns]

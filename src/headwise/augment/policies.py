@@ -1,4 +1,4 @@
-"""Policies: named recipes of operations, from a batch of images to a batch of views."""
+"""Policies: which operations make a batch of views from a batch of images."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
 from headwise.runtime import hardware
 
-# Up to this side, images count as small: no blur, colour at half strength, small-image stem.
+# Up to this side, images are small: by default no blur, colour at half strength, and a small stem.
 SMALL_PX = 64
 
-# Floats that go through all operations together: 1 MiB.
-_TOGETHER_VALUES = 2**18
+# Number of floats that pass through all operations together: 1 MiB.
+_CHUNK_VALUES = 2**18
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -90,12 +90,12 @@ class AugmentConfig:
 
 
 def simclr(strength: float = 1.0) -> AugmentConfig:
-    """SimCLR's policy on ImageNet (arXiv 2002.05709, appendix A)."""
+    """Return SimCLR's policy for ImageNet (arXiv 2002.05709, appendix A)."""
     return AugmentConfig(strength=strength, blur=0.5)
 
 
 def simclr_small(strength: float = 0.5) -> AugmentConfig:
-    """SimCLR's policy on CIFAR (arXiv 2002.05709, B.9): no blur, colour at half strength."""
+    """Return SimCLR's policy for CIFAR (arXiv 2002.05709, B.9): no blur, colour at half strength."""
     return AugmentConfig(strength=strength, blur=0.0)
 
 
@@ -119,14 +119,14 @@ def resolve(config: AugmentConfig, images: Images) -> AugmentConfig:
 
 
 def unnormalised(config: AugmentConfig, size: int) -> AugmentConfig:
-    """The config for looking at images of `size` px as they are, in [0, 1]."""
+    """Return the config with views of `size` px that stay in [0, 1]."""
     return dataclasses.replace(config, size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def _channel_statistics(
     pixels: UInt8[Tensor, "n 3 h w"],
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of each channel in units of 1 (white), from exact counts."""
+    """Return the mean and standard deviation of each channel, from exact counts. White is 1."""
     means, stds = [], []
     level = torch.arange(256, dtype=torch.float64) / 255
     for channel in range(3):
@@ -135,13 +135,13 @@ def _channel_statistics(
         mean = (share * level).sum()
         std = (share * (level - mean) ** 2).sum().sqrt()
         means.append(round(mean.item(), 6))
-        # An all-equal channel carries nothing; dividing by 1 keeps it finite.
+        # The deviation of a constant channel is 0. Dividing by 1 instead keeps it finite.
         stds.append(round(std.item(), 6) or 1.0)
     return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
 
 
 class ViewParameters(NamedTuple):
-    """All random parameters of a batch of views: rows `i` and `i + n` belong to image `i`."""
+    """All random parameters of a batch of views. Rows `i` and `i + n` belong to image `i`."""
 
     crop: Float[Tensor, "m tries 4"]
     flip: Bool[Tensor, " m"]
@@ -150,7 +150,7 @@ class ViewParameters(NamedTuple):
     blur: Blur
 
     def rows(self, index: Int64[Tensor, " k"] | slice) -> "ViewParameters":
-        """The parameters of some of the views."""
+        """Return the parameters of some of the views."""
         return ViewParameters(
             self.crop[index],
             self.flip[index],
@@ -161,8 +161,8 @@ class ViewParameters(NamedTuple):
 
 
 def sample_views(config: AugmentConfig, n: int, seed: int, step: int) -> ViewParameters:
-    """The parameters of two views of each of `n` images at this step. Every operation draws from
-    a generator of its own, so that changing one leaves the draws of the others as they were."""
+    """Draw the parameters of two views of each of `n` images at this step. Every operation has its
+    own generator, so changing one does not change the draws of the others."""
     crop, flip, jitter, grey, blur = (
         rng.generator(seed, "augment", step, name)
         for name in ("crop", "flip", "jitter", "grey", "blur")
@@ -190,48 +190,48 @@ def make_views(
     boxes: Int64[Tensor, "m 4"] | None,
     parameters: ViewParameters,
 ) -> Float[Tensor, "m 3 size size"]:
-    """Views of images of one size, normalised and in channels_last: box `j` is cut from image
-    `j mod n`. Without boxes the images are crops already, `m = n`.
+    """Return normalised views, in channels_last, of images of one size. Box `j` is cut from image
+    `j mod n`. Without boxes the images are already crops, and `m = n`.
 
-    On the CPU a few views at a time go through all operations, so that what lies between the
-    operations stays in the processor's cache.
+    On the CPU a few views at a time pass through all operations, so that intermediate results stay
+    in the processor's cache.
     """
     size, m, n = chosen(config.size), len(parameters.crop), len(images)
     if boxes is None:
         boxes = torch.tensor([0, 0, size, size]).expand(m, 4)
-    layout = torch.channels_last
-    views = torch.empty(m, 3, size, size, device=images.device, memory_format=layout)
+    memory_format = torch.channels_last
+    views = torch.empty(m, 3, size, size, device=images.device, memory_format=memory_format)
     on_cpu = images.device.type == "cpu"
     in_c = config.in_c and on_cpu and library() is not None
 
     def make(rows: slice) -> None:
-        mine = images[rows.start % n : (rows.stop - 1) % n + 1]
-        some = parameters.rows(rows)
+        pixels = images[rows.start % n : (rows.stop - 1) % n + 1]
+        part = parameters.rows(rows)
         if in_c:
             views_in_c(
-                mine,
+                pixels,
                 boxes[rows],
-                some.flip,
-                some.jitter,
-                some.grey,
-                some.blur,
+                flipped=part.flip,
+                jitter=part.jitter,
+                grey=part.grey,
+                blur=part.blur,
                 mean=chosen(config.mean),
                 std=chosen(config.std),
                 views=views[rows],
             )
         else:
-            views[rows] = finish_views(config, apply_crop(mine, boxes[rows], size), some)
+            views[rows] = finish_views(config, apply_crop(pixels, boxes[rows], size), part)
 
-    each = max(1, _TOGETHER_VALUES // (3 * size**2)) if on_cpu else n
-    firsts = [i for view in range(0, m, n) for i in range(view, view + n, each)]
-    hardware.on_threads(make, [slice(i, min(i + each, i - i % n + n)) for i in firsts])
+    chunk = max(1, _CHUNK_VALUES // (3 * size**2)) if on_cpu else n
+    starts = [i for view in range(0, m, n) for i in range(view, view + n, chunk)]
+    hardware.on_threads(make, [slice(i, min(i + chunk, i - i % n + n)) for i in starts])
     return views
 
 
 def finish_views(
     config: AugmentConfig, crops: Float[Tensor, "m 3 size size"], parameters: ViewParameters
 ) -> Float[Tensor, "m 3 size size"]:
-    """Everything after the crop: flip, jitter, grey, blur, normalise."""
+    """Apply all operations after the crop: flip, jitter, grey, blur, normalise."""
     views = ops.apply_flip(crops, parameters.flip)
     views = ops.apply_jitter(views, parameters.jitter)
     views = ops.apply_grey(views, parameters.grey)

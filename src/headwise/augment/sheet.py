@@ -1,4 +1,4 @@
-"""views.png: a sheet of images and their views, so that a user sees what the model sees."""
+"""views.png: a sheet of images and their views, which shows what the model is trained on."""
 
 from pathlib import Path
 
@@ -8,24 +8,24 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
-from headwise.augment.batches import batch_index, view_batches, whole
-from headwise.augment.decoding import read_whole
+from headwise.augment.batches import batch_index, central_squares, view_batches
+from headwise.augment.decoding import read_central_squares
 from headwise.augment.policies import AugmentConfig, unnormalised
 from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 from headwise.files import write_atomically
 
-_IMAGES, _STEPS, _GAP_PX, _LEAST_PX = 8, 4, 4, 64
+_IMAGES, _STEPS, _GAP_PX, _MIN_SIDE_PX = 8, 4, 4, 64
 
 
 def write_sheet(images: Images, config: AugmentConfig, path: Path, seed: int) -> None:
-    """Write the sheet: a row for each of eight images, first the whole image, then eight views."""
+    """Write a sheet with a row for each of eight images: the whole image, then eight views."""
     sheet = view_sheet(images, config, seed).permute(1, 2, 0).numpy()
     write_atomically(path, lambda temporary: Image.fromarray(sheet).save(temporary, "PNG"))
 
 
 def view_sheet(images: Images, config: AugmentConfig, seed: int) -> UInt8[Tensor, "3 h w"]:
-    """The sheet as an image. Small images are enlarged without smoothing."""
+    """Return the sheet as an image. Small images are enlarged without smoothing."""
     n, size = min(_IMAGES, len(images)), chosen(config.size)
     config = unnormalised(config, size)
     images = images.select(torch.linspace(0, len(images) - 1, n).long())
@@ -38,10 +38,10 @@ def view_sheet(images: Images, config: AugmentConfig, seed: int) -> UInt8[Tensor
         order = batch_index(n, n, step, seed).argsort()
         columns += [view[order] for view in (views * 255).round().byte().split(n)]
     tiles = torch.stack(columns, 1)
-    enlarge = -(-_LEAST_PX // size)
+    enlarge = -(-_MIN_SIDE_PX // size)
     tiles = tiles.repeat_interleave(enlarge, -1).repeat_interleave(enlarge, -2)
     tiles = F.pad(tiles, (0, _GAP_PX, 0, _GAP_PX), value=255)
-    # A wider gap sets the whole image apart from its views.
+    # A wider gap separates the whole image from its views.
     rows = [
         torch.cat([F.pad(row[0], (0, 3 * _GAP_PX), value=255), *row[1:]], dim=-1) for row in tiles
     ]
@@ -50,8 +50,8 @@ def view_sheet(images: Images, config: AugmentConfig, seed: int) -> UInt8[Tensor
 
 def _originals(images: Images, size: int) -> UInt8[Tensor, "n 3 size size"]:
     if isinstance(images, ResidentImages):
-        return (whole(images.pixels.cpu(), size) * 255).round().byte()
-    index, squares = read_whole(images, range(len(images)), size)
+        return (central_squares(images.pixels.cpu(), size) * 255).round().byte()
+    index, squares = read_central_squares(images, range(len(images)), size)
     originals = torch.full((len(images), 3, size, size), 255, dtype=torch.uint8)
     originals[index] = squares
     return originals

@@ -1,8 +1,9 @@
-"""Operations that no pretraining policy has, for studies of what a representation keeps: rotation
-by right angles, Gaussian noise, Sobel, cutout (the rest of SimCLR's figure 4, arXiv 2002.05709).
+"""Operations for studies of what a representation keeps; no pretraining policy uses them. They are
+rotation by right angles, Gaussian noise, Sobel and cutout, which complete the operations of
+SimCLR's figure 4 (arXiv 2002.05709).
 
-Two functions each, as in `ops`: *sample* draws parameters on the CPU, each row its own, *apply*
-applies them. Which rows Sobel applies to is `ops.sample_mask`. Images are floats in [0, 1].
+As in `ops`, *sample* draws each row's parameters on the CPU and *apply* uses them. Sobel takes the
+rows that `ops.sample_mask` draws. Images are floats in [0, 1].
 """
 
 from typing import NamedTuple
@@ -16,22 +17,22 @@ from headwise.augment.ops import sample_mask
 
 
 def sample_rotation(n: int, generator: torch.Generator) -> Int64[Tensor, " n"]:
-    """Quarter turns, 0 to 3, evenly."""
+    """Draw 0 to 3 quarter turns with equal probability."""
     return torch.randint(4, (n,), generator=generator)
 
 
 def apply_rotation(
     images: Float[Tensor, "n 3 s s"], turns: Int64[Tensor, " n"]
 ) -> Float[Tensor, "n 3 s s"]:
-    """Turn each row by that many right angles, counter-clockwise."""
+    """Turn each row by its number of right angles, counter-clockwise."""
     for turn in (1, 2, 3):
         images = _where(turns == turn, images.rot90(turn, (2, 3)), images)
     return images
 
 
 class Noise(NamedTuple):
-    """Gaussian noise of `n` rows: its standard deviation (1 is white), the standard normal values,
-    and which rows."""
+    """Gaussian noise of `n` rows: its standard deviation (white is 1), the standard normal values,
+    and the rows that get noise."""
 
     sigma: Float[Tensor, " n"]
     grain: Float[Tensor, "n 3 h w"]
@@ -46,14 +47,14 @@ def sample_noise(
     sigma: tuple[float, float],
     size: tuple[int, int],
 ) -> Noise:
-    """σ uniform in `sigma`, noise for images of `size` (height and width in pixels)."""
+    """Draw σ uniform in `sigma`, and noise for images of `size` (height and width in pixels)."""
     sigmas = sigma[0] + (sigma[1] - sigma[0]) * torch.rand(n, generator=generator)
     applied = sample_mask(n, generator, probability=probability)
     return Noise(sigmas, torch.randn(n, 3, *size, generator=generator), applied)
 
 
 def apply_noise(images: Float[Tensor, "n 3 h w"], noise: Noise) -> Float[Tensor, "n 3 h w"]:
-    """Add the noise, every channel of every pixel its own, and clip."""
+    """Add independent noise to every channel of every pixel, and clip."""
     sigma, grain = (part.to(images.device, images.dtype) for part in noise[:2])
     noisy = (images + sigma[:, None, None, None] * grain).clamp_(0, 1)
     return _where(noise.applied, noisy, images)
@@ -62,8 +63,9 @@ def apply_noise(images: Float[Tensor, "n 3 h w"], noise: Noise) -> Float[Tensor,
 def apply_sobel(
     images: Float[Tensor, "n 3 h w"], applied: Bool[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
-    """The length of each channel's Sobel gradient, edge pixels repeated beyond the edge. A quarter
-    of the usual kernel, so that a straight step from black to white gives 1; clipped there."""
+    """Replace each channel by the length of its Sobel gradient, with edge pixels repeated. The
+    kernel is a quarter of the usual one: a straight step from black to white gives 1, and larger
+    values are clipped to 1."""
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     down = padded[:, :, 2:] - padded[:, :, :-2]
     down = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
@@ -73,8 +75,8 @@ def apply_sobel(
 
 
 class Cutout(NamedTuple):
-    """A square hole in each of `n` rows, in parts of the image: its centre (down, right), its side,
-    and which rows."""
+    """A square hole in each of `n` rows, as fractions of the image: its centre (down, right), its
+    side, and the rows that get a hole."""
 
     centre: Float[Tensor, "n 2"]
     side: Float[Tensor, " n"]
@@ -84,8 +86,8 @@ class Cutout(NamedTuple):
 def sample_cutout(
     n: int, generator: torch.Generator, *, probability: float, side: tuple[float, float]
 ) -> Cutout:
-    """Sides uniform in `side`, centres anywhere in the image, so that a hole may reach beyond it
-    (DeVries & Taylor, arXiv 1708.04552)."""
+    """Draw sides uniform in `side` and centres anywhere in the image, so a hole may extend beyond
+    the image (DeVries & Taylor, arXiv 1708.04552)."""
     centre = torch.rand(n, 2, generator=generator)
     sides = side[0] + (side[1] - side[0]) * torch.rand(n, generator=generator)
     return Cutout(centre, sides, sample_mask(n, generator, probability=probability))
@@ -94,8 +96,8 @@ def sample_cutout(
 def apply_cutout(
     images: Float[Tensor, "n 3 h w"], cutout: Cutout, *, fill: float = 0.5
 ) -> Float[Tensor, "n 3 h w"]:
-    """Fill the pixels whose centre lies in the hole: by default with middle grey, near the mean,
-    which is what DeVries & Taylor fill with."""
+    """Fill the pixels whose centres lie in the hole, by default with middle grey. DeVries & Taylor
+    fill with the mean, which is near."""
     inside = []
     for axis, length in enumerate(images.shape[2:]):
         pixel = (torch.arange(length) + 0.5) / length

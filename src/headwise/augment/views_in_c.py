@@ -1,5 +1,5 @@
-"""Views in C, for CPUs. Elsewhere, and where the C code was not compiled when headwise was
-installed, torch makes them (`crop`, `ops`)."""
+"""Views made by compiled C on CPUs. On other devices, and if the C code was not compiled during
+installation, torch makes the views (`crop`, `ops`)."""
 
 import ctypes
 import functools
@@ -14,27 +14,28 @@ from headwise.augment.ops import Blur, Jitter, kernel_px
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled code, None where there is none."""
-    found = importlib.util.find_spec("headwise.augment._views")
-    if found is None or found.origin is None:
+    """Return the compiled code, or None if there is none."""
+    spec = importlib.util.find_spec("headwise.augment._views")
+    if spec is None or spec.origin is None:
         return None
-    return ctypes.CDLL(found.origin)
+    return ctypes.CDLL(spec.origin)
 
 
 def views_in_c(
     images: UInt8[Tensor, "n 3 height width"],
     boxes: Int64[Tensor, "n 4"],
+    *,
     flipped: Bool[Tensor, " n"],
     jitter: Jitter,
     grey: Bool[Tensor, " n"],
     blur: Blur,
-    *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     views: Float[Tensor, "n 3 size size"],
 ) -> None:
-    """Cut one box of each image, resize, flip, jitter, grey, blur and normalise into `views`,
-    which is channels_last. Runs without Python's lock, so that threads can share a batch."""
+    """Cut one box of each image, resize, flip, jitter, grey, blur and normalise it, and write the
+    result to `views`, which is channels_last. ctypes releases Python's lock during the call, so
+    that threads can share a batch."""
     code = library()
     assert code is not None
     assert views.is_contiguous(memory_format=torch.channels_last)
@@ -43,7 +44,7 @@ def views_in_c(
     kernel = kernel_px(size)
     sigma = torch.where(blur.applied, blur.sigma, 0)
     inputs = (images, boxes, flipped, jitter.applied, jitter.factors, jitter.order, grey, sigma)
-    inputs = [values.contiguous() for values in inputs]  # alive until the call is over
+    inputs = [values.contiguous() for values in inputs]  # keeps the copies alive during the call
     code.headwise_scratch.restype = ctypes.c_long
     floats = code.headwise_scratch(*map(ctypes.c_long, (height, width, size, kernel)))
     scratch = torch.empty(floats)

@@ -31,8 +31,8 @@ UPRIGHT = {
 
 
 @dataclass(frozen=True)
-class Opened:
-    """An image of which the size is known. A JPEG is not decoded yet, anything else is."""
+class LazyImage:
+    """An image of known size. A JPEG is not yet decoded; other formats are."""
 
     height: int
     """Of the upright picture, as `width`."""
@@ -58,7 +58,7 @@ class Opened:
         return _tensor(decode(io.BytesIO(self.jpeg), shrink=shrink))
 
 
-def open_image(data: bytes, resize: int | None = None) -> Opened:
+def open_image(data: bytes, resize: int | None = None) -> LazyImage:
     """The image that a file of these bytes holds. `resize` and errors as in `decode`."""
     if resize is None:
         with _pillow(), Image.open(io.BytesIO(data)) as image:
@@ -66,9 +66,9 @@ def open_image(data: bytes, resize: int | None = None) -> Opened:
                 orientation = _orientation(image)
                 width, height = image.size if orientation < 5 else image.size[::-1]
                 upright = image.format == "JPEG" and orientation not in UPRIGHT
-                return Opened(height, width, data, upright and image.mode in ("L", "RGB"), None)
+                return LazyImage(height, width, data, upright and image.mode in ("L", "RGB"), None)
     pixels = _tensor(decode(io.BytesIO(data), resize))
-    return Opened(pixels.shape[1], pixels.shape[2], b"", False, pixels)
+    return LazyImage(pixels.shape[1], pixels.shape[2], b"", False, pixels)
 
 
 def _tensor(picture: Image.Image) -> UInt8[Tensor, "3 h w"]:

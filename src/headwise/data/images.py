@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from headwise.data.decode import Opened, decode, open_image
+from headwise.data.decode import LazyImage, decode, open_image
 from headwise.data.names import Names, as_names
 from headwise.files import write_text
 
@@ -100,7 +100,7 @@ class ImageFiles:
             return decode(file, self.resize)
 
     @contextlib.contextmanager
-    def open(self, i: int) -> Iterator[Opened]:
+    def open(self, i: int) -> Iterator[LazyImage]:
         """Image `i`, decoded when and as far as is asked for. Errors as of `read`, inside too."""
         with self._file(i) as file:
             yield open_image(file.read(), self.resize)

@@ -23,7 +23,7 @@ from headwise.fusion.affinity import (
     visible_rows,
 )
 from headwise.heads import Head
-from headwise.heads.layers import Layout, layout
+from headwise.heads.layers import Layout, batch_layout
 
 # Inverse temperatures of the control by `h`, over the standard deviation of its cosines: at the
 # first, attention is as good as even, at the last as good as all on the nearest.
@@ -95,12 +95,12 @@ def measure_attention(
     batch its own.
     """
     images = len(labels)
-    who = layout(head.context, len(h), views, h.device)
-    classes = classes_in_view(who, len(h), relabelled(labels.to(h.device), permutations, seed))
+    layout = batch_layout(head.context, len(h), views, h.device)
+    classes = classes_in_view(layout, len(h), relabelled(labels.to(h.device), permutations, seed))
     curve: Curve | None = None
     for weights in head.attention(h, views):
         if curve is None:
-            curve = cosine_curve(h, who, classes)
+            curve = cosine_curve(h, layout, classes)
         rows = row_measures(weights, images)
         affinity = between_images(weights, images)
         del weights  # or they would be there beside those of the next block
@@ -118,9 +118,9 @@ def h_affinity(
 ) -> HMeasures:
     """AUROC and NMI of the cosines of `h` between images, mean over the pairs of views that see
     each other. Negative cosines are no edges of the graph."""
-    who = layout(context, len(h), views, h.device)
-    classes = classes_in_view(who, len(h), relabelled(labels.to(h.device), 0, seed))
-    cosines = _cosines(h, who).masked_fill(~visible_rows(who, len(h), h.device), 0)
+    layout = batch_layout(context, len(h), views, h.device)
+    classes = classes_in_view(layout, len(h), relabelled(labels.to(h.device), 0, seed))
+    cosines = _cosines(h, layout).masked_fill(~visible_rows(layout, len(h), h.device), 0)
     affinity = between_images(cosines, len(labels))
     found = auroc(ranks(affinity, classes.visible), classes)
     return HMeasures(found.item(), spectral_nmi(affinity[0], classes.labels, seed).item())
@@ -145,12 +145,12 @@ def row_measures(weights: Float[Tensor, "s a t t"], images: int) -> RowMeasures:
     return RowMeasures(*(x.double().reshape(len(entropy), -1).mean(1).cpu() for x in found))
 
 
-def cosine_curve(h: Float[Tensor, "m p"], who: Layout, classes: Classes) -> Curve:
+def cosine_curve(h: Float[Tensor, "m p"], layout: Layout, classes: Classes) -> Curve:
     """Entropy (mean over rows, in nat) and fusion gain of attention by the cosines of `h`, over a
     grid of β that ends where almost nothing is left for other images."""
     images = classes.labels.shape[1]
-    seen = visible_rows(who, len(h), h.device)
-    cosines = _cosines(h, who)
+    seen = visible_rows(layout, len(h), h.device)
+    cosines = _cosines(h, layout)
     apart = seen & ~torch.eye(seen.shape[-1], dtype=torch.bool, device=h.device)
     spread = cosines[apart].std(correction=0).item() if apart.any() else 1.0
     affinity, entropy = [], []
@@ -212,7 +212,7 @@ def _block_measures(
     )
 
 
-def _cosines(h: Float[Tensor, "m p"], who: Layout) -> Float[Tensor, "s 1 t t"]:
+def _cosines(h: Float[Tensor, "m p"], layout: Layout) -> Float[Tensor, "s 1 t t"]:
     exact = torch.promote_types(h.dtype, torch.float32)
-    unit = F.normalize(h.to(exact), dim=1).unflatten(0, (who.sequences, -1))[:, None]
+    unit = F.normalize(h.to(exact), dim=1).unflatten(0, (layout.sequences, -1))[:, None]
     return unit @ unit.mT

@@ -1,4 +1,4 @@
-"""Blocks: what deep heads repeat. Those that attend take the samples of the batch as tokens."""
+"""The blocks of deep heads. In blocks with attention, the samples of the batch are the tokens."""
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ from headwise.heads.layers import Layout
 class Block(nn.Module):
     """A Transformer block whose tokens are the samples of the batch.
 
-    No positions, no dropout: permuting the rows permutes the output. Each part f, attention and
-    feed-forward, is a sum with its input, r = `residual`: `norm` post is x = LN(r·x + f(x)), as in
-    the code of Deep Fusion (arXiv 2403.18681); batch the same with BatchNorm; pre is
-    x = r·x + f(LN(x)). `uniform` makes all attention weights of a row equal.
+    There are no positions and no dropout, so permuting the rows permutes the output. Each part f
+    (attention, then feed-forward) is added to its input, with r = `residual`. `norm` pre is
+    x = r·x + f(LN(x)); post is x = LN(r·x + f(x)), as in the code of Deep Fusion (arXiv
+    2403.18681); batch is post with BatchNorm. `uniform` makes all attention weights of a row equal.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Block(nn.Module):
         x = self.norm_attention(self._sum(x, self._attend(x, layout)))
         return self.norm_feed_forward(self._sum(x, self.feed_forward(x)))
 
-    def attention(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "s heads t t"]:
-        """The attention weights that `forward` applies to `x` (which never forms them): for each
-        of `s` sequences and each attention head, how much row i takes from row j."""
+    def attention(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "s a t t"]:
+        """Return the attention weights that `forward` applies to `x` without computing them as a
+        matrix: what row i takes from row j, for each of `s` sequences and `a` attention heads."""
         query, key, _ = self._project(self.norm_attention(x) if self.pre_norm else x, layout)
         exact = torch.promote_types(query.dtype, torch.float32)
         logits = query.to(exact) @ key.to(exact).mT / query.shape[-1] ** 0.5
@@ -64,14 +64,14 @@ class Block(nn.Module):
 
     def _project(
         self, x: Float[Tensor, "m w"], layout: Layout
-    ) -> tuple[Float[Tensor, "s heads t e"], ...]:
-        qkv = self.qkv(x) if self.first is None else self._again(self.first(x))
+    ) -> tuple[Float[Tensor, "s a t e"], ...]:
+        qkv = self.qkv(x) if self.first is None else self._second_projection(self.first(x))
         qkv = qkv.reshape(layout.sequences, -1, 3, self.num_heads, x.shape[1] // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return query * 0 if self.uniform else query, key, value
 
-    def _again(self, qkv: Float[Tensor, "m w3"]) -> Float[Tensor, "m w3"]:
-        """Queries, keys and values each through their own third of the second projection."""
+    def _second_projection(self, qkv: Float[Tensor, "m w3"]) -> Float[Tensor, "m w3"]:
+        """Project queries, keys and values again, each by its own third of `self.qkv`."""
         thirds = zip(qkv.chunk(3, 1), self.qkv.weight.chunk(3), self.qkv.bias.chunk(3), strict=True)
         return torch.cat([F.linear(part, weight, bias) for part, weight, bias in thirds], 1)
 
@@ -82,9 +82,9 @@ class Block(nn.Module):
 
 
 class ReluBlock(nn.Module):
-    """The layer of TransFusion (arXiv 2403.18681v1): queries and keys at length one, their ReLU'd
-    cosines without the diagonal, every row over its sum, x + A·v. A row that has no positive
-    cosine takes nothing. Keys of length one have no scale, so that weights need no temperature."""
+    """The layer of TransFusion (arXiv 2403.18681v1), x + A·v. A holds the cosines of queries and
+    keys after a ReLU, without the diagonal, and each row is divided by its sum. A row without a
+    positive cosine takes nothing. Cosines have no scale, so there is no temperature."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ReluBlock(nn.Module):
         return x + (weights.to(value.dtype) @ value).reshape(x.shape)
 
     def attention(self, x: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "s 1 t t"]:
-        """The weights A that `forward` applies to `x`, of each of `s` sequences."""
+        """Return the weights A that `forward` applies to `x`, for each of `s` sequences."""
         return self._weights(x, layout)[0][:, None]
 
     def _weights(
@@ -114,7 +114,7 @@ class ReluBlock(nn.Module):
 
 
 class FeedForwardBlock(nn.Module):
-    """Half a Transformer block: x = x + f(LN(x)) (norm pre), or x = norm(x + f(x))."""
+    """The second half of a Transformer block: x = x + f(LN(x)) (pre), or x = norm(x + f(x))."""
 
     def __init__(self, width: int, hidden: int, norm: Norm) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class FeedForwardBlock(nn.Module):
 
 
 def feed_forward(width: int, hidden: int, activation: str) -> nn.Sequential:
-    """Linear, GELU or ReLU, Linear."""
+    """Return a stack of Linear, GELU or ReLU, and Linear."""
     middle = nn.ReLU() if activation == "relu" else nn.GELU()
     return nn.Sequential(nn.Linear(width, hidden), middle, nn.Linear(hidden, width))
 

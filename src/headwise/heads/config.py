@@ -11,11 +11,11 @@ HeadName = Literal["identity", "linear", "mlp", "ffn", "ffn-matched", "transform
 Context = Literal["joint", "per-view", "self", "halves", "twin-masked"]
 Norm = Literal["pre", "post", "batch"]
 
-# The settings each head has, and their values where the config leaves them to the head.
+# The settings of each head, with the values that replace None.
 # linear, mlp: SimCLR (arXiv 2002.05709; BatchNorm after every layer as in its code).
-# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), but for the Transformer's
-# depth and norm: 10 blocks with norm post, as published, collapse at learning rates where all other
-# heads train (docs/decisions/0006). transfusion: arXiv 2403.18681v1. A width of 0 is p.
+# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), except for the Transformer's
+# depth and norm: the published 10 blocks with norm post collapse at learning rates at which all
+# other heads train (docs/decisions/0006). transfusion: arXiv 2403.18681v1. A width of 0 means p.
 _BLOCKS: dict[str, Any] = {"depth": 4, "width": 256, "output_size": 512, "ratio": 4.0}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "identity": {},
@@ -44,7 +44,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 HEADS: tuple[HeadName, ...] = typing.get_args(HeadName)
 COMPARED: tuple[HeadName, ...] = ("identity", "linear", "mlp", "ffn", "transformer")
-"""Those that a comparison has unless others are named."""
+"""The heads of a comparison by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +103,10 @@ class HeadConfig:
             if field.name == "name" or value is None:
                 continue
             if field.name not in _DEFAULTS[self.name]:
-                has = ", ".join(_DEFAULTS[self.name]) or "none"
+                settings = ", ".join(_DEFAULTS[self.name]) or "none"
                 raise UserError(
                     f"head.{field.name} is not a setting of the {self.name} head; "
-                    f"got {value!r}; its settings: {has}"
+                    f"got {value!r}; its settings: {settings}"
                 )
             if isinstance(value, int | float) and not isinstance(value, bool):
                 if field.name == "residual" and not 0 <= value < float("inf"):
@@ -116,7 +116,7 @@ class HeadConfig:
 
 
 def resolve(config: HeadConfig, p: int) -> HeadConfig:
-    """The config with nothing left to choose, for representations of size `p`."""
+    """Return the config with a value for every setting of the head, for `h` of size `p`."""
     values = {
         name: default if getattr(config, name) is None else getattr(config, name)
         for name, default in _DEFAULTS[config.name].items()
@@ -139,7 +139,7 @@ def resolve(config: HeadConfig, p: int) -> HeadConfig:
 
 
 def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
-    """`config` where it is of this head; else this head with its own settings."""
+    """Return `config` if it describes this head, else the head with its default settings."""
     return config if config.name == name else HeadConfig(name=name)
 
 
@@ -151,13 +151,13 @@ def small_head(name: HeadName) -> HeadConfig:
 
 
 def leaks(config: HeadConfig) -> bool:
-    """Whether what a sample attends to gives its twin away, so that the loss can be solved without
-    looking at the images: a mask that leaves the twin out names it."""
+    """Return whether the context reveals the twin of a sample, so that the loss can be solved
+    without looking at the images. A mask that hides exactly the twin shows which row it is."""
     return config.context == "twin-masked"
 
 
 def loss_groups(config: HeadConfig) -> int:
-    """Into how many parts of the batch the loss falls: a row's candidates are those of its part.
-    In context halves who is out of sight tells the half that the twin is in, which is nothing
-    new where all candidates are of that half."""
+    """Return the number of parts of the batch that have separate losses: the candidates of a row
+    are the rows of its part. In context halves, the hidden rows reveal which half holds the twin;
+    this does not help if all candidates are in that half."""
     return 2 if config.context == "halves" else 1

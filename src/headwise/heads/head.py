@@ -11,7 +11,7 @@ from headwise import rng
 from headwise.config import chosen
 from headwise.heads.blocks import Block, FeedForwardBlock, ReluBlock
 from headwise.heads.config import Context, HeadConfig, resolve
-from headwise.heads.layers import Layout, dense, layout, output
+from headwise.heads.layers import Layout, batch_layout, dense, output
 
 
 class Head(nn.Module):
@@ -24,7 +24,7 @@ class Head(nn.Module):
 
     @property
     def batch_aware(self) -> bool:
-        """Whether `z` of one sample depends on the others, also in evaluation."""
+        """Whether the `z` of a sample depends on other samples, also in evaluation mode."""
         return self.context != "self"
 
     @property
@@ -33,58 +33,58 @@ class Head(nn.Module):
 
     @property
     def block_taps(self) -> tuple[str, ...]:
-        """The taps right after the layers that attend, in the order of `attention`."""
-        named = zip(self.tap_names, self.layers, strict=False)  # identity: a tap and no layer
+        """The taps directly after the layers with attention, in the order of `attention`."""
+        named = zip(self.tap_names, self.layers, strict=False)  # identity has a tap but no layer
         return tuple(name for name, layer in named if isinstance(layer, Block | ReluBlock))
 
     def forward(self, h: Float[Tensor, "m p"], views: int = 2) -> Float[Tensor, "m d"]:
-        """`z` of all rows. `views` says how many views of each image the rows are, all rows of one
-        view after all rows of the other; 1 in evaluation."""
+        """Return `z` of all rows. The rows hold `views` views of each image, first all rows of one
+        view, then all rows of the next. In evaluation `views` is 1."""
         z = h
-        who = layout(self.context, len(h), views, h.device)
+        layout = batch_layout(self.context, len(h), views, h.device)
         for layer in self.layers:
-            z = _apply(layer, z, who)
+            z = _apply(layer, z, layout)
         return z
 
     def taps(self, h: Float[Tensor, "m p"], views: int = 2) -> dict[str, Float[Tensor, "m _"]]:
-        """The rows after every layer, by tap name; the last is `z`."""
+        """Return the rows after every layer by tap name. The last is `z`."""
         if not self.layers:
             return {"z": h}
-        rows, who = {}, layout(self.context, len(h), views, h.device)
+        rows, layout = {}, batch_layout(self.context, len(h), views, h.device)
         for name, layer in zip(self.tap_names, self.layers, strict=True):
-            h = _apply(layer, h, who)
+            h = _apply(layer, h, layout)
             rows[name] = h
         return rows
 
     def attention(
         self, h: Float[Tensor, "m p"], views: int = 2
-    ) -> Iterator[Float[Tensor, "s heads t t"]]:
-        """The attention weights of each block in turn: of each sequence and attention head, from
-        row to row. One block's weights are held at a time."""
-        who = layout(self.context, len(h), views, h.device)
+    ) -> Iterator[Float[Tensor, "s a t t"]]:
+        """Yield the attention weights of each block, from row to row, for each sequence and each
+        attention head. Only one block's weights are in memory at a time."""
+        layout = batch_layout(self.context, len(h), views, h.device)
         for layer in self.layers:
             if isinstance(layer, Block | ReluBlock):
-                yield layer.attention(h, who)
-            h = _apply(layer, h, who)
+                yield layer.attention(h, layout)
+            h = _apply(layer, h, layout)
 
 
 def build_head(config: HeadConfig, p: int, seed: int = 0) -> Head:
-    """The head for representations of size `p`; its weights are a function of `seed`."""
+    """Return the head for representations of size `p`. Its weights are a function of `seed`."""
     config = resolve(config, p)
     with rng.seeded(seed, "head"):
         return Head(_layers(config, p), config.context or "self")
 
 
 def with_uniform_attention(head: Head) -> Head:
-    """A copy of the same weights whose blocks give every row in view the same weight. Raises
-    `ValueError` for ReLU attention, whose weights are no softmax to make even."""
-    even = copy.deepcopy(head)
-    for layer in even.layers:
+    """Return a copy of the head whose blocks give every visible row the same attention weight.
+    Raises `ValueError` for ReLU attention, which has no softmax to make uniform."""
+    uniform = copy.deepcopy(head)
+    for layer in uniform.layers:
         if isinstance(layer, ReluBlock):
             raise ValueError("uniform attention needs blocks with softmax attention; got ReLU's")
         if isinstance(layer, Block):
             layer.uniform = True
-    return even
+    return uniform
 
 
 def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
@@ -102,13 +102,13 @@ def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
             return [nn.Linear(p, width), *stack, output(width, size)]
         case "ffn-matched":
             goal = _parameters(Block(width, num_heads=1, ratio=chosen(config.ratio)))
-            # Two linear layers with their biases, and one norm.
+            # A block's parameters are two linear layers with biases, and one norm.
             hidden = round((goal - 3 * width) / (2 * width + 1))
             norm = chosen(config.norm)
             stack = [FeedForwardBlock(width, hidden, norm) for _ in range(depth)]
             return [nn.Linear(p, width), *stack, output(width, size)]
         case "transformer":
-            stack = _blocks(config)  # first, as in ffn: the order of the draws is the weights
+            stack = _blocks(config)  # first, because weights depend on the order of the draws
             if config.output == "mlp":
                 return [*stack, *_mlp([p, p, size], batch_norm=True)]
             return [nn.Linear(p, width), *stack, output(width, size)]
@@ -120,7 +120,7 @@ def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
 
 
 def _mlp(sizes: list[int], *, batch_norm: bool) -> list[nn.Module]:
-    """Layers from size to size, with ReLU after all but the last."""
+    """Return layers from each size to the next, with ReLU after all but the last."""
     last = len(sizes) - 2
     return [
         dense(size_in, size_out, batch_norm=batch_norm, activation=i < last)
@@ -148,5 +148,5 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _apply(layer: nn.Module, rows: Tensor, who: Layout) -> Tensor:
-    return layer(rows, who) if isinstance(layer, Block | ReluBlock) else layer(rows)
+def _apply(layer: nn.Module, rows: Tensor, layout: Layout) -> Tensor:
+    return layer(rows, layout) if isinstance(layer, Block | ReluBlock) else layer(rows)

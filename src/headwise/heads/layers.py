@@ -1,4 +1,4 @@
-"""Who sees whom in a batch, and the plain layers of heads."""
+"""The layout of attention over a batch, and the layers of heads that have no attention."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class Layout(NamedTuple):
-    """Who may attend to whom: the rows fall into `sequences` of equal length, one after the other,
-    and a row sees the rows of its own sequence, but where `mask` says False."""
+    """Which rows see each other: the rows form `sequences` consecutive sequences of equal length,
+    and a row sees the rows of its own sequence for which `mask` is True."""
 
     sequences: int
     mask: Bool[Tensor, "m m"] | None = None
 
 
-def layout(context: str, rows: int, views: int, device: torch.device) -> Layout:
-    """The layout of a context for `rows` rows that are `views` views of `rows / views` images,
-    first all of the one view, then all of the next."""
+def batch_layout(context: str, rows: int, views: int, device: torch.device) -> Layout:
+    """Return the layout of a context for `rows` rows: `views` views of `rows / views` images, first
+    all rows of one view, then all rows of the next."""
     images = rows // views
     match context:
         case "joint":
@@ -27,24 +27,23 @@ def layout(context: str, rows: int, views: int, device: torch.device) -> Layout:
         case "self":
             return Layout(rows)
         case "halves":
-            # As `chunk(2)` cuts the images for the loss: where they are odd, the first half is
-            # one longer.
+            # The loss cuts the images by `chunk(2)`: an odd one out belongs to the first half.
             first = torch.arange(rows, device=device) % images < (images + 1) // 2
-            return Layout(1, (first[:, None] != first) | _itself(rows, device))
+            return Layout(1, (first[:, None] != first) | _diagonal(rows, device))
         case "twin-masked":
             if views == 1:
                 return Layout(1)
             image = torch.arange(rows, device=device) % images
-            return Layout(1, (image[:, None] != image) | _itself(rows, device))
+            return Layout(1, (image[:, None] != image) | _diagonal(rows, device))
     raise AssertionError(context)
 
 
-def _itself(rows: int, device: torch.device) -> Bool[Tensor, "m m"]:
+def _diagonal(rows: int, device: torch.device) -> Bool[Tensor, "m m"]:
     return torch.eye(rows, dtype=torch.bool, device=device)
 
 
 def dense(size_in: int, size_out: int, *, batch_norm: bool, activation: bool) -> nn.Sequential:
-    """Linear, then BatchNorm (the linear layer has no bias then), then ReLU."""
+    """Return Linear, BatchNorm and ReLU. With BatchNorm the linear layer has no bias."""
     layers: list[nn.Module] = [nn.Linear(size_in, size_out, bias=not batch_norm)]
     if batch_norm:
         layers.append(nn.BatchNorm1d(size_out))
@@ -54,7 +53,7 @@ def dense(size_in: int, size_out: int, *, batch_norm: bool, activation: bool) ->
 
 
 def output(size_in: int, size_out: int) -> nn.Sequential:
-    """Deep Fusion's last layer: Linear, then BatchNorm whose bias stays zero."""
+    """Return Deep Fusion's last layer: Linear, then BatchNorm with its bias fixed at zero."""
     layer = dense(size_in, size_out, batch_norm=True, activation=False)
     layer[1].bias.requires_grad_(False)
     return layer

@@ -1,4 +1,4 @@
-"""Losses: pure functions of the projections of a whole batch, in float32 whatever the autocast."""
+"""Losses: pure functions of the projections of a whole batch. Autocast does not affect them."""
 
 from headwise.losses.affinity import affinity, affinity_loss, js_divergence, target_affinity
 from headwise.losses.class_directions import direction_regression, orthonormal_directions

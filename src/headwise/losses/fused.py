@@ -1,4 +1,4 @@
-"""NT-Xent in two Triton kernels: tiles that never leave the chip, memory linear in n."""
+"""NT-Xent in two Triton kernels. The tiles stay on the chip, so memory is linear in n."""
 
 import math
 from typing import Any
@@ -10,14 +10,14 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-# Columns of z up to which blocks of rows fit on the chip.
-_WIDEST = 128
+# With more columns of z, blocks of rows do not fit on the chip.
+_MAX_COLUMNS = 128
 
 
 def can_fuse(z: Float[Tensor, "m d"]) -> bool:
-    """Whether the kernels run on these projections: float32, `d` at most 128, on an NVIDIA GPU
-    since Ampere (or in Triton's interpreter)."""
-    fits = z.dtype == torch.float32 and z.shape[1] <= _WIDEST
+    """Return whether the kernels can run on these projections: float32 with `d` of at most 128, on
+    an NVIDIA GPU since Ampere or in Triton's interpreter."""
+    fits = z.dtype == torch.float32 and z.shape[1] <= _MAX_COLUMNS
     if z.is_cuda and torch.version.cuda is not None:
         return fits and torch.cuda.get_device_capability(z.device) >= (8, 0)
     return fits and triton.knobs.runtime.interpret
@@ -26,40 +26,41 @@ def can_fuse(z: Float[Tensor, "m d"]) -> bool:
 def fused_nt_xent(
     z: Float[Tensor, "m d"], temperature: float, gradient: bool, half: bool = False
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "m d"] | None]:
-    """What `tiled_nt_xent` gives, by the same formula, in float32.
+    """Return what `tiled_nt_xent` returns, by the same formula, in float32.
 
-    `torch.set_float32_matmul_precision` governs the products, as it does torch's own: `highest`
-    (the default) reaches float32's accuracy by three TF32 products; below it one TF32 product
-    does, also for projections that came in `half` precision, which are coarser than TF32
-    themselves. Exponentials and sums are float32 whatever it says.
+    `torch.set_float32_matmul_precision` controls the matrix products, as in torch: `highest`, the
+    default, reaches float32's accuracy with three TF32 products; the other settings use one. So do
+    projections that came in `half` precision, which are coarser than TF32. Exponentials and sums
+    are always float32.
     """
     m, d = z.shape
     z = z.contiguous()
     precise = torch.get_float32_matmul_precision() == "highest" and not half
     blocks = _blocks(z, precise)
     grid = (triton.cdiv(m, blocks["BLOCK_M"]),)
-    scale = math.log2(math.e) / temperature  # the kernels' logits are to base 2
+    scale = math.log2(math.e) / temperature  # the kernels use exp2, which is faster than exp
     statistics = z.new_empty(3, m)
-    with torch.cuda.device_of(z):  # Triton launches on the current one
-        _statistics[grid](z, statistics, m, d, scale, **blocks)
+    with torch.cuda.device_of(z):  # Triton launches on the current device
+        _statistics[grid](z, statistics, m, d, scale=scale, **blocks)
     positive, hardest, total = statistics
     margin = (positive - hardest) * math.log(2) - total.log()
     loss = -F.logsigmoid(margin).mean()
     accuracy = (positive > hardest).float().mean()
     if not gradient:
         return loss, accuracy, None
-    # What the positive's probability lacks to one; and log2 of the softmax's whole denominator.
+    # `missing` is 1 minus the positive's probability. `denominator` is log2 of the softmax's.
     missing = torch.sigmoid(-margin)
     denominator = hardest + total.log2() - missing.log2()
     slope = torch.empty_like(z)
     with torch.cuda.device_of(z):
-        _gradient[grid](z, torch.stack([denominator, missing]), slope, m, d, scale, **blocks)
+        softmax = torch.stack([denominator, missing])
+        _gradient[grid](z, softmax, slope, m, d, scale=scale, **blocks)
     return loss, accuracy, slope.div_(m * temperature)
 
 
 def _blocks(z: Float[Tensor, "m d"], precise: bool) -> dict[str, Any]:
-    """Block sizes at which registers and shared memory suffice at the widest `z`: with 227 KiB of
-    shared memory a processor (Hopper), and with 99 KiB."""
+    """Return block sizes that fit the registers and the shared memory at `d` of 128: one set for
+    227 KiB of shared memory per processor (Hopper), one for 99 KiB."""
     properties = torch.cuda.get_device_properties(z.device) if z.is_cuda else None
     if properties and properties.shared_memory_per_block_optin >= 200 * 1024:
         rows, columns, warps = 128, 32 if precise else 64, 8
@@ -78,7 +79,7 @@ def _blocks(z: Float[Tensor, "m d"], precise: bool) -> dict[str, Any]:
 
 @triton.jit
 def _rows(z, index, m, d, BLOCK_D: tl.constexpr):
-    """Rows of z, zeros outside."""
+    """Load rows of z, with zeros outside of z."""
     column = tl.arange(0, BLOCK_D)
     places = index.to(tl.int64)[:, None] * d + column[None, :]
     return tl.load(z + places, mask=(index < m)[:, None] & (column < d)[None, :], other=0.0)
@@ -90,19 +91,19 @@ def _statistics(
     out,
     m,
     d,
-    scale,
     *,
+    scale,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """For a block of anchors, all candidates passing by in blocks: the logit of the positive, the
-    highest of a negative, and the sum over the negatives of 2^(logit − highest)."""
+    """For a block of anchors, loop over blocks of candidates and store the logit of the positive,
+    the highest logit of a negative, and the sum over the negatives of 2^(logit − highest)."""
     anchor = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     twin = tl.where(anchor < m // 2, anchor + m // 2, anchor - m // 2)
     own = _rows(z, anchor, m, d, BLOCK_D) * scale
-    found = tl.zeros([BLOCK_M], tl.float32)
+    positive = tl.zeros([BLOCK_M], tl.float32)
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     summed = tl.zeros([BLOCK_M], tl.float32)
     for first in range(0, m, BLOCK_N):
@@ -110,15 +111,15 @@ def _statistics(
         others = _rows(z, candidate, m, d, BLOCK_D)
         logits = tl.dot(own, tl.trans(others), input_precision=PRECISION)
         is_twin = candidate[None, :] == twin[:, None]
-        found += tl.sum(tl.where(is_twin, logits, 0.0), 1)
+        positive += tl.sum(tl.where(is_twin, logits, 0.0), 1)
         negative = (candidate[None, :] != anchor[:, None]) & (candidate < m)[None, :] & ~is_twin
         logits = tl.where(negative, logits, float("-inf"))
-        # Finite from the first block on, which has negatives of every anchor.
+        # `higher` is finite, because the first block holds a negative of every anchor.
         higher = tl.maximum(highest, tl.max(logits, 1))
         summed = summed * tl.exp2(highest - higher)
         summed += tl.sum(tl.exp2(logits - higher[:, None]), 1)
         highest = higher
-    tl.store(out + anchor, found, mask=anchor < m)
+    tl.store(out + anchor, positive, mask=anchor < m)
     tl.store(out + m + anchor, highest, mask=anchor < m)
     tl.store(out + 2 * m + anchor, summed, mask=anchor < m)
 
@@ -130,15 +131,16 @@ def _gradient(
     out,
     m,
     d,
-    scale,
     *,
+    scale,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """For a block of rows, as anchors and as candidates at once (the logits are symmetric): the
-    sum over all others of both probabilities, less one each for twins, times the other."""
+    """For a block of rows, store the sum over all other rows of weight times row. The logits are
+    symmetric, so one pass serves anchors and candidates: the weight is the sum of both softmax
+    probabilities, each minus 1 if the other row is the twin."""
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     twin = tl.where(row < m // 2, row + m // 2, row - m // 2)
     own = _rows(z, row, m, d, BLOCK_D) * scale

@@ -1,4 +1,4 @@
-"""NT-Xent, and which of its three computations runs."""
+"""NT-Xent, and the choice between its three computations."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,12 +15,12 @@ from headwise.losses.tiled import tiled_nt_xent
 
 Method = Literal["auto", "dense", "tiled", "fused"]
 
-# Up to here the whole matrix of logits is as fast as tiles on a CPU, and a megabyte.
+# Up to this many images the whole matrix is as fast as tiles on a CPU, and takes a megabyte.
 _DENSE_IMAGES = 256
 
 
 class NtXent(NamedTuple):
-    """The loss, and the contrastive accuracy (no gradient)."""
+    """The loss, and the contrastive accuracy, which has no gradient."""
 
     loss: Float[Tensor, ""]
     accuracy: Float[Tensor, ""]
@@ -32,14 +32,15 @@ def nt_xent(
     temperature: float = 0.5,
     method: Method = "auto",
 ) -> Float[Tensor, ""]:
-    """NT-Xent (SimCLR, arXiv 2002.05709, Algorithm 1): the mean over all `2n` projections of the
-    cross-entropy of picking its twin among the other `2n − 1`.
+    """Return NT-Xent (SimCLR, arXiv 2002.05709, Algorithm 1): the cross-entropy of picking the twin
+    of a projection among the other `2n − 1`, as the mean over all `2n` projections.
 
-    The paper's mean; the value of the authors' code is twice as large. All rows equal give
-    log(2n − 1). Works in float32 (float64 for float64 input), finite at any positive temperature.
-    `method` changes time and memory, not the value: `dense` keeps matrices of `[2n 2n]`; `tiled`
-    and `fused` (a Triton kernel; `tiled` where it cannot run) keep memory linear in `n`, and are
-    differentiable once; `auto` takes the fastest. Raises `UserError` for another method.
+    This is the paper's mean; the authors' code gives twice this value. If all rows are equal, the
+    loss is log(2n − 1). It is computed in float32 (float64 for float64 input) and finite at any
+    positive temperature. `method` changes time and memory, not the value: `dense` holds matrices of
+    `[2n 2n]`; `tiled` and `fused` (a Triton kernel, or `tiled` if that cannot run) need memory
+    linear in `n` and are differentiable once; `auto` takes the fastest. Raises `UserError` for
+    another method.
     """
     return nt_xent_and_accuracy(z0, z1, temperature, method).loss
 
@@ -50,7 +51,7 @@ def nt_xent_and_accuracy(
     temperature: float = 0.5,
     method: Method = "auto",
 ) -> NtXent:
-    """`nt_xent`, and `contrastive_accuracy` in the same pass."""
+    """Return `nt_xent` and `contrastive_accuracy` from one pass."""
     method = chosen_method(method, len(z0), z0.device.type)
     match method:
         case "dense":
@@ -69,10 +70,10 @@ def nt_xent_and_accuracy(
 
 
 def chosen_method(method: Method, n: int, device: str) -> Method:
-    """What computes the loss of `n` images: `auto` settled. `fused` may still turn out to be
-    `tiled`, where the kernel cannot run."""
+    """Return the method for the loss of `n` images, with `auto` resolved. `fused` still becomes
+    `tiled` if the kernel cannot run."""
     if n == 1:
-        return "dense"  # no negatives, no matrix
+        return "dense"  # the other methods need negatives
     if method == "auto":
         return "dense" if device == "cpu" and n <= _DENSE_IMAGES else "fused"
     return method
@@ -82,7 +83,7 @@ _Compute = Callable[[Tensor, float, bool], tuple[Tensor, Tensor, Tensor | None]]
 
 
 def _fused(z: Float[Tensor, "m d"], half: bool) -> _Compute:
-    """The Triton kernel where it can run, else tiles."""
+    """Return the Triton kernel if it can run, else `tiled_nt_xent`."""
     try:
         from headwise.losses.fused import can_fuse, fused_nt_xent
     except ImportError:
@@ -91,7 +92,7 @@ def _fused(z: Float[Tensor, "m d"], half: bool) -> _Compute:
 
 
 class _WithGradient(torch.autograd.Function):
-    """The gradient comes with the loss, from the same tiles; backward only scales it."""
+    """Computes the gradient together with the loss, from the same tiles. Backward scales it."""
 
     @staticmethod
     def forward(ctx: Any, compute: _Compute, z: Tensor, temperature: float) -> Any:
@@ -104,7 +105,7 @@ class _WithGradient(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> Any:
         if torch.is_grad_enabled():
             raise UserError(
-                "nt_xent without the matrix must be differentiated once only; "
+                'nt_xent by method "tiled" or "fused" can be differentiated only once; '
                 'got create_graph=True; use method="dense"'
             )
         (gradient,) = ctx.saved_tensors

@@ -1,1 +1,1 @@
-"""The machine: hardware, processes, signals, progress."""
+"""What depends on the machine: hardware, processes, signals, progress."""

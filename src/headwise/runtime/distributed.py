@@ -1,9 +1,10 @@
-"""The few collectives that training needs. In one process each is the identity.
+"""The collectives that training needs. In a single process each returns its input.
 
-How W ranks equal one process: every rank encodes its own views, `gather` puts all ranks' `h`
-together, and then **every rank computes the head and the loss of the whole batch**. `gather`'s
-backward sums the ranks' gradients and `average_gradients` takes the mean over ranks, so encoder
-(W partial gradients, each W times too large) and head (W equal gradients) both come out exact.
+W ranks give the same result as one process: every rank encodes its own views, `gather` collects
+the `h` of all ranks, and then **every rank computes the head and the loss of the whole batch**.
+`gather`'s backward sums the gradients of all ranks, and `average_gradients` takes the mean over
+ranks: the encoder has W partial gradients, each W times too large, and the head W equal ones, so
+both are exact. `DistributedDataParallel` would replace `average_gradients` alone.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from torch import Tensor
 
 @contextlib.contextmanager
 def process_group(device: str) -> Iterator[None]:
-    """Join the group that `torchrun` describes in the environment; nothing where there is none."""
+    """Join the group that `torchrun` describes in the environment. Without one, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
@@ -41,7 +42,7 @@ def world_size() -> int:
 
 
 def gather(rows: Float[Tensor, "n p"]) -> Float[Tensor, "m p"]:
-    """All ranks' rows in rank order (`m = W·n`); its backward sums the gradients of all ranks.
+    """Return the rows of all ranks in rank order (`m = W·n`). Backward sums all ranks' gradients.
 
     Every rank must give the same number of rows.
     """
@@ -63,7 +64,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set on any rank."""
+    """Return whether the flag is set on at least one rank."""
     if world_size() == 1:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -1,4 +1,4 @@
-"""What the machine is good at: device, precision, memory allocator; each with an off switch."""
+"""Device, precision, threads and memory allocator, as they suit the machine."""
 
 import contextlib
 import ctypes
@@ -19,12 +19,12 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-# About a millisecond of one core's work.
+# One core needs about a millisecond for this many multiplications.
 _OPERATIONS_A_THREAD = 50_000_000
 
 
 def resolve_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
-    """The device to use; `auto` takes a GPU where there is one."""
+    """Return the device to use. `auto` takes a GPU if torch sees one."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     match device:
         case "auto":
@@ -37,8 +37,8 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
 
 
 def resolve_precision(precision: Precision, device: str) -> Literal["float32", "bfloat16"]:
-    """The precision of the encoder and head; `auto` takes bfloat16 where the hardware multiplies
-    it faster than float32: NVIDIA GPUs since Ampere, CPUs with AMX or AVX512-BF16."""
+    """Return the precision of encoder and head. `auto` takes bfloat16 if the hardware multiplies it
+    faster than float32: NVIDIA GPUs since Ampere, CPUs with AMX or AVX512-BF16."""
     if precision != "auto":
         return precision
     if device == "cuda":
@@ -49,12 +49,12 @@ def resolve_precision(precision: Precision, device: str) -> Literal["float32", "
 
 
 def autocast(device: str, precision: str) -> torch.autocast:
-    """Autocast to `precision`; nothing for float32."""
+    """Return an autocast context for `precision`. It is disabled for float32."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -62,10 +62,9 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def threads_for(operations: int) -> Iterator[None]:
-    """Run a block of many small steps of so many multiplications each on no more threads than
-    they can keep busy: threads that wait for each other at every step are slow where another
-    process wants a core (measured: twenty times, for a probe of 5,000 rows). Holds for torch and
-    for the BLAS behind NumPy and SciPy."""
+    """Limit the threads of torch and BLAS within a block of many steps of `operations`
+    multiplications, to as many as one step keeps busy. Threads wait for each other at every step,
+    which is slow if another process uses a core (measured: 20 times, for a probe of 5,000 rows)."""
     before = torch.get_num_threads()
     threads = max(1, min(before, operations // _OPERATIONS_A_THREAD))
     torch.set_num_threads(threads)
@@ -77,12 +76,9 @@ def threads_for(operations: int) -> Iterator[None]:
 
 
 def on_threads(function: Callable[[slice], None], slices: Sequence[slice]) -> None:
-    """Call the function for every slice, on as many threads as torch uses, where torch's own
-    operations take one thread each.
-
-    Small operations in a row are faster this way than each spread over all threads, which then
-    wait for one another; the more so where another process wants a core.
-    """
+    """Call the function for every slice, on as many threads as torch uses; within the function,
+    torch's operations use one thread. For a sequence of small operations this is faster than to
+    spread each over all threads, which then wait for each other at every operation."""
     threads = torch.get_num_threads()
     if threads == 1 or len(slices) == 1:
         for rows in slices:
@@ -92,12 +88,12 @@ def on_threads(function: Callable[[slice], None], slices: Sequence[slice]) -> No
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(function, slices))
     finally:
-        # A thread's setting is also the default of threads to come.
+        # `set_num_threads` in a pool thread also sets the default of threads started later.
         torch.set_num_threads(threads)
 
 
 def cpu_flags() -> set[str]:
-    """The processor's feature flags; empty where the system does not list them."""
+    """Return the processor's feature flags. The set is empty if the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -106,11 +102,11 @@ def cpu_flags() -> set[str]:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep freed memory instead of giving it back to the system.
+    """Tell glibc to keep freed memory instead of returning it to the system.
 
-    Training frees and allocates the same large activations every step; by default each allocation
-    is mapped anew and faults in page by page (measured: 1.1 to 2 times the training time). Must
-    run before the large allocations. Returns whether it applies here (Linux with glibc).
+    Training frees and allocates the same large activations at every step. By default the system
+    maps each allocation again, page by page (measured: 1.1 to 2 times the training time). Call this
+    before the large allocations. Returns whether it has an effect (only on Linux with glibc).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Stopping a run between two steps, with its state saved."""
+"""Stop a run between two steps and save its state."""
 
 import contextlib
 import signal
@@ -8,7 +8,7 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and its state is saved.
+    """A signal has stopped the run, and its state is saved.
 
     `exit_code` is 75 (a temporary failure: try again) for SIGTERM, so that a scheduler requeues the
     job, and 130 for Ctrl-C.
@@ -20,12 +20,12 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether a signal has come. A second one acts at once."""
+    """Records whether a signal has arrived. A second signal ends the process immediately."""
 
     def __init__(self) -> None:
         self.exit_code: int | None = None
 
-    def note(self, number: int, frame: FrameType | None) -> None:
+    def record(self, number: int, frame: FrameType | None) -> None:
         self.exit_code = 75 if number == signal.SIGTERM else 130
         for stop in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stop, signal.SIG_DFL)
@@ -33,12 +33,13 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note SIGTERM and Ctrl-C instead of dying of them, in the main thread."""
+    """Record SIGTERM and Ctrl-C within the block instead of ending the process. Only the main
+    thread can handle signals; in other threads nothing is recorded."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {stop: signal.signal(stop, request.note) for stop in (signal.SIGTERM, signal.SIGINT)}
+    before = {stop: signal.signal(stop, request.record) for stop in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:

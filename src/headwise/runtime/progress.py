@@ -1,4 +1,4 @@
-"""Progress of a long job: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long job: a live bar on a terminal, else a plain line every 30 seconds."""
 
 import contextlib
 import sys
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 PLAIN_EVERY_SECONDS = 30.0
 
 Update = Callable[[int, str], None]
-"""Called with the steps done and a few words about them."""
+"""Takes the number of completed steps and a short text to show beside it."""
 
 
 @contextlib.contextmanager
 def progress(name: str, total: int, *, done: int = 0, quiet: bool = False) -> Iterator[Update]:
-    """Show how far a job of `total` steps is, with the time left, on standard error."""
+    """Show completed steps out of `total` and the remaining time on standard error."""
     if quiet:
         yield lambda step, words: None
     elif sys.stderr.isatty():
@@ -40,14 +40,14 @@ def _bar(name: str, total: int, done: int) -> Iterator[Update]:
 
 
 def _lines(name: str, total: int, done: int) -> Update:
-    start = shown = time.monotonic()
+    start = last_line = time.monotonic()
 
     def update(step: int, words: str) -> None:
-        nonlocal shown
+        nonlocal last_line
         now = time.monotonic()
-        if now - shown < PLAIN_EVERY_SECONDS and step < total:
+        if now - last_line < PLAIN_EVERY_SECONDS and step < total:
             return
-        shown = now
+        last_line = now
         left = (now - start) / max(step - done, 1) * (total - step)
         line = f"{name} {step}/{total} {words} {left:.0f} s left"
         print(line, file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ from headwise.fusion.affinity import (
 )
 from headwise.heads import Head
 from headwise.heads.blocks import Block
-from headwise.heads.layers import Layout, layout
+from headwise.heads.layers import Layout, batch_layout
 from headwise.theory.map import (
     Batch,
     Cosines,
@@ -82,24 +82,24 @@ def trained_theory(
     (contexts joint and per-view).
     """
     check_head(head, "the head")
-    who = layout(head.context, len(h), views, h.device)
-    classes = classes_in_view(who, len(h), relabelled(labels, 0, 0))
+    layout = batch_layout(head.context, len(h), views, h.device)
+    classes = classes_in_view(layout, len(h), relabelled(labels, 0, 0))
     found = []
     for name, layer in zip(head.tap_names, head.layers, strict=True):
         if isinstance(layer, Block):
-            one, h = _block_theory(name, layer, h, labels, who, classes)
+            one, h = _block_theory(name, layer, h, labels, layout, classes)
             found.append(one)
         else:
             h = layer(h)
     return found
 
 
-def check_head(head: Head, who: str) -> None:
+def check_head(head: Head, name: str) -> None:
     """Raise `UserError` for a head that the theory is not of."""
     blocks = [layer for layer in head.layers if isinstance(layer, Block)]
     if not blocks or head.context not in ("joint", "per-view"):
         raise UserError(
-            f"{who} must be a Transformer of context joint or per-view, which the theory is of; "
+            f"{name} must be a Transformer of context joint or per-view, which the theory is of; "
             f"got {len(blocks)} blocks with softmax attention, context {head.context!r}; "
             "choose another run"
         )
@@ -183,16 +183,16 @@ def _block_theory(
     block: Block,
     x: Tensor,
     labels: Int64[Tensor, " n"],
-    who: Layout,
+    layout: Layout,
     classes: Classes,
 ) -> tuple[BlockTheory, Float[Tensor, "m w"]]:
     """Also the block's output."""
     entering = block.norm_attention(x) if block.pre_norm else x
-    weights = block.attention(x, who)
-    branch, after = _branch(block, x, who)
-    rows = entering.unflatten(0, (who.sequences, -1))
+    weights = block.attention(x, layout)
+    branch, after = _branch(block, x, layout)
+    rows = entering.unflatten(0, (layout.sequences, -1))
     leaving = block.norm_attention(after) if block.pre_norm else after
-    before = _mean_cosines(entering, labels, who)
+    before = _mean_cosines(entering, labels, layout)
     fits = [log_attention_on_cosine(weights[:, i], rows) for i in range(block.num_heads)]
     betas = tuple(fit.slope for fit in fits)
     mean = weights.mean(1)
@@ -203,7 +203,7 @@ def _block_theory(
         alignment=alignment,
         centred=isinstance(block.norm_attention, nn.BatchNorm1d),
     )
-    batch = _batch(entering, labels, who)
+    batch = _batch(entering, labels, layout)
     by_theory = predicted_weights(before, betas, batch)
     by_measure = by_theory._replace(each=_by_relation(mean, labels, by_theory))
     one = BlockTheory(
@@ -215,7 +215,7 @@ def _block_theory(
         before=before,
         predicted=mixed(before, by_theory, layer, batch),
         from_weights=mixed(before, by_measure, layer, batch),
-        measured=_mean_cosines(leaving, labels, who),
+        measured=_mean_cosines(leaving, labels, layout),
         predicted_gain=fusion_gain(by_theory),
         measured_gain=masses(between_images(mean[:, None], len(labels)), classes).gain.item(),
         predicted_mass=by_theory.masses[-2],
@@ -224,12 +224,12 @@ def _block_theory(
     return one, after
 
 
-def _branch(block: Block, x: Tensor, who: Layout) -> tuple[Tensor, Tensor]:
+def _branch(block: Block, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """What attention adds to the rows, and the block's output."""
     caught: list[Tensor] = []
     watch = block.merge.register_forward_hook(lambda _module, _given, out: caught.append(out))
     try:
-        after = block(x, who)
+        after = block(x, layout)
     finally:
         watch.remove()
     return caught[0], after
@@ -254,18 +254,18 @@ def _residual(
     return (length / value).item(), alignment.item()
 
 
-def _mean_cosines(x: Tensor, labels: Int64[Tensor, " n"], who: Layout) -> Cosines:
+def _mean_cosines(x: Tensor, labels: Int64[Tensor, " n"], layout: Layout) -> Cosines:
     """Mean over the sequences."""
-    parts = x.chunk(who.sequences)
+    parts = x.chunk(layout.sequences)
     found = [mean_cosines(part, labels, len(part) // len(labels)) for part in parts]
     within = statistics.fmean(one.within for one in found)
     between = statistics.fmean(one.between for one in found)
     return Cosines(within, between, found[0].twin)
 
 
-def _batch(x: Tensor, labels: Int64[Tensor, " n"], who: Layout) -> Batch:
+def _batch(x: Tensor, labels: Int64[Tensor, " n"], layout: Layout) -> Batch:
     """Sizes; the width is the effective one, (Σλ)²/Σλ² of the covariance within classes."""
-    length = len(x) // who.sequences
+    length = len(x) // layout.sequences
     y = labels.unique(return_inverse=True)[1]
     sizes = y.bincount().double()
     per_class = (sizes.square().sum() / sizes.sum()).item() * length / len(labels)
