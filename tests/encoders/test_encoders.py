@@ -12,7 +12,7 @@ from headwise.encoders.build import (
     build_encoder,
     representation_size,
     resolve,
-    starves,
+    strides_over_one_pixel,
 )
 from headwise.errors import UserError
 
@@ -142,13 +142,13 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest():
 )
 def test_settings_for_resnets_are_errors_elsewhere(change):
     config = dataclasses.replace(EncoderConfig(name="test_vit"), **change)
-    with pytest.raises(UserError, match=r"are for ResNets; got encoder 'test_vit'; leave them out"):
+    with pytest.raises(UserError, match=r"are only for ResNets; got encoder 'test_vit'; leave them out"):
         build_encoder(config, 32, seed=0)
 
 
 def test_a_size_that_the_model_cannot_take_is_an_error():
     with pytest.raises(
-        UserError, match=r"'test_vit' cannot be made for images of 8 px \(.+\); give"
+        UserError, match=r"'test_vit' cannot take images of 8 px \(.+\); give"
     ):
         build_encoder(EncoderConfig(name="test_vit"), 8, seed=0)
 
@@ -165,6 +165,6 @@ def test_images_too_small_for_the_strides_are_noticed():
     config = EncoderConfig(name="resnet-small", stem="small-strided")
     encoder = build_encoder(config, 32, seed=0)
     # 32 px leave 16, 8, 4, 2; 8 px leave 4, 2, 1, and the last stride has one pixel.
-    assert not starves(encoder, 32)
-    assert starves(encoder, 8)
+    assert not strides_over_one_pixel(encoder, 32)
+    assert strides_over_one_pixel(encoder, 8)
     assert encoder.training

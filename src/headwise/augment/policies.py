@@ -95,7 +95,7 @@ def simclr(strength: float = 1.0) -> AugmentConfig:
 
 
 def simclr_small(strength: float = 0.5) -> AugmentConfig:
-    """Return SimCLR's policy for CIFAR (arXiv 2002.05709, B.9): no blur, colour at half strength."""
+    """Return SimCLR's policy for CIFAR (arXiv 2002.05709, B.9): no blur, half the colour."""
     return AugmentConfig(strength=strength, blur=0.0)
 
 

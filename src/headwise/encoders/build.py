@@ -19,7 +19,7 @@ from headwise.errors import UserError, nearest
 SMALL_RESNET = "resnet-small"
 _SMALL_DEPTHS, _SMALL_WIDTHS = (1, 1, 1, 1), (32, 64, 128, 256)
 
-# What timm lists among a model's stages although it comes before them.
+# timm lists these modules among a model's stages, although they come before the stages.
 _STEMS = ("act1", "bn1", "stem")
 
 
@@ -63,8 +63,8 @@ def resolve(config: EncoderConfig, size: int) -> EncoderConfig:
 
 
 def timm_arguments(config: EncoderConfig, size: int) -> dict[str, Any]:
-    """What `timm.create_model` must be called with to make this encoder, but for the small stems,
-    which timm has no argument for: see `small_stem`."""
+    """Return the arguments with which `timm.create_model` makes this encoder, except for the small
+    stems, for which timm has no argument (see `small_stem`)."""
     import timm
 
     name = "resnet18" if config.name == SMALL_RESNET else config.name
@@ -80,19 +80,19 @@ def timm_arguments(config: EncoderConfig, size: int) -> dict[str, Any]:
         arguments["channels"] = config.widths
     if (config.depths or config.widths or config.stem.startswith("small")) and not _is_resnet(name):
         raise UserError(
-            "encoder.stem small, encoder.depths and encoder.widths are for ResNets; "
+            "encoder.stem small, encoder.depths and encoder.widths are only for ResNets; "
             f"got encoder {config.name!r}; leave them out"
         )
-    # Models with position tables (vision transformers) are made for one image size.
-    described = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if described and described.fixed_input_size:
+    # Models with position tables (vision transformers) are built for a single image size.
+    timm_config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if timm_config and timm_config.fixed_input_size:
         arguments["img_size"] = size
     return arguments
 
 
 def small_stem(model: nn.Module, stride: int) -> None:
-    """Replace a timm ResNet's 7×7 stride-2 convolution and max-pool by one 3×3 convolution, as
-    SimCLR does on CIFAR (arXiv 2002.05709, B.9)."""
+    """Replace the 7×7 stride-2 convolution and the max-pool of a timm ResNet by a 3×3 convolution,
+    as SimCLR does for CIFAR (arXiv 2002.05709, B.9)."""
     replaced: Any = model.conv1
     conv = nn.Conv2d(3, replaced.out_channels, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -101,11 +101,8 @@ def small_stem(model: nn.Module, stride: int) -> None:
 
 
 def build_encoder(config: EncoderConfig, size: int, seed: int) -> nn.Module:
-    """A timm model without its classifier, from `[n 3 size size]` to `h` `[n p]`.
-
-    Its weights are a function of `seed`. Raises `UserError` for an unknown name or a size that the
-    model cannot take.
-    """
+    """Return a timm model without its classifier, from `[n 3 size size]` to `h` `[n p]`. Its
+    weights are a function of `seed`. Raises `UserError` for an unknown name or an unfit size."""
     import timm
 
     config = resolve(config, size)
@@ -114,7 +111,7 @@ def build_encoder(config: EncoderConfig, size: int, seed: int) -> nn.Module:
         try:
             model = timm.create_model(**arguments)
         except (TypeError, AssertionError, RuntimeError) as error:
-            raise _unfit(config, size, error) from error
+            raise _size_error(config, size, error) from error
         if config.stem == "small":
             small_stem(model, stride=1)
         elif config.stem == "small-strided":
@@ -124,48 +121,48 @@ def build_encoder(config: EncoderConfig, size: int, seed: int) -> nn.Module:
 
 
 def representation_size(model: nn.Module, config: EncoderConfig, size: int) -> int:
-    """`p`, the size of `h`, found by encoding one black image of `size` px."""
+    """Return `p`, the size of `h`, by encoding one black image of `size` px."""
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
             h = model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
     except (RuntimeError, AssertionError) as error:
-        raise _unfit(config, size, error) from error
+        raise _size_error(config, size, error) from error
     finally:
         model.train(training)
     return h.shape[1]
 
 
-def starves(model: nn.Module, size: int) -> bool:
-    """Whether images of `size` px are so small that a strided convolution of 3×3 or more is left
-    with a single pixel. (On CPUs the library's bfloat16 weight gradient then holds uninitialised
-    memory: measured with torch 2.15, stride 2, any number of channels. `Conv2d` has its own.)"""
-    starved = []
+def strides_over_one_pixel(model: nn.Module, size: int) -> bool:
+    """Return whether, for images of `size` px, a strided convolution of 3×3 or more gets a single
+    pixel. On CPUs torch's bfloat16 weight gradient then holds uninitialised memory (measured with
+    torch 2.15, stride 2, any number of channels). `Conv2d` computes its own gradient."""
+    affected = []
 
-    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, nn.Conv2d), "only convolutions are watched"
+    def check_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, nn.Conv2d), "only convolutions have this hook"
         strided = max(layer.stride) > 1 and max(layer.kernel_size) > 1
-        starved.append(strided and min(inputs[0].shape[-2:]) == 1)
+        affected.append(strided and min(inputs[0].shape[-2:]) == 1)
 
     layers = [
         layer
         for layer in model.modules()
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, Conv2d)
     ]
-    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(check_input) for layer in layers]
     training = model.training
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, size, size))
     model.train(training)
     for hook in hooks:
         hook.remove()
-    return any(starved)
+    return any(affected)
 
 
 def stage_names(encoder: nn.Module) -> tuple[str, ...]:
-    """The taps inside the encoder, `f1`, `f2`, … after each stage (each block, where there are no
-    stages), as timm lists them; none where it does not."""
+    """Return the taps in the encoder, `f1`, `f2`, … after each stage that timm lists (after each
+    block, if the model has no stages). Empty if timm lists none."""
     return tuple(_stages(encoder))
 
 
@@ -173,10 +170,10 @@ def stage_names(encoder: nn.Module) -> tuple[str, ...]:
 def watched_stages(
     encoder: nn.Module, taps: Collection[str]
 ) -> Iterator[dict[str, Float[Tensor, "n _"]]]:
-    """Within the block, a forward pass leaves the mean over positions (or tokens) of what each
-    stage among `taps` gives here, in float32. What the encoder itself gives stays as it is, bit
-    for bit, since nothing is computed in another way."""
-    seen: dict[str, Tensor] = {}
+    """Within the block, a forward pass writes the output of each stage in `taps`, as the mean over
+    positions or tokens in float32, to the yielded dictionary. Hooks only read the outputs, so the
+    encoder's result is bit-identical."""
+    values: dict[str, Tensor] = {}
     with contextlib.ExitStack() as hooks:
         for tap, (module, channels) in _stages(encoder).items():
             if tap in taps:
@@ -184,40 +181,40 @@ def watched_stages(
                 def keep(
                     _: nn.Module, __: Any, out: Any, tap: str = tap, c: int = channels
                 ) -> None:
-                    seen[tap] = _mean_over_positions(encoder, tap, out, c)
+                    values[tap] = _mean_over_positions(encoder, tap, out, c)
 
                 hooks.callback(encoder.get_submodule(module).register_forward_hook(keep).remove)
-        yield seen
+        yield values
 
 
 def _stages(encoder: nn.Module) -> dict[str, tuple[str, int]]:
-    """By tap the name of the module and its channels."""
-    listed: Any = getattr(encoder, "feature_info", [])  # a few timm models have none
+    """Return the module name and the number of channels of each stage, by tap."""
+    listed: Any = getattr(encoder, "feature_info", [])  # some timm models have none
     modules = dict(encoder.named_modules())
-    if any(one["module"] not in modules for one in listed):  # names of what is no module
+    if any(stage["module"] not in modules for stage in listed):  # some names are not modules
         return {}
-    found = [one for one in listed if one["module"].split(".")[0] not in _STEMS]
-    return {f"f{i}": (one["module"], one["num_chs"]) for i, one in enumerate(found, 1)}
+    stages = [stage for stage in listed if stage["module"].split(".")[0] not in _STEMS]
+    return {f"f{i}": (stage["module"], stage["num_chs"]) for i, stage in enumerate(stages, 1)}
 
 
 def _mean_over_positions(
     encoder: nn.Module, tap: str, output: Any, channels: int
 ) -> Float[Tensor, "n c"]:
     shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-    # timm's mark on models whose maps have their channels last; tokens always have.
-    last = len(shape) == 3 or getattr(encoder, "output_fmt", "NCHW") == "NHWC"
-    axis = len(shape) - 1 if last else 1
+    # Tokens have their channels last. timm marks models whose maps do with `output_fmt`.
+    channels_last = len(shape) == 3 or getattr(encoder, "output_fmt", "NCHW") == "NHWC"
+    axis = len(shape) - 1 if channels_last else 1
     if len(shape) not in (3, 4) or shape[axis] != channels:
         raise UserError(
-            f"--taps {tap} needs a stage that gives one map of {channels} channels or as many "
-            f"numbers a token; this encoder's gives {shape or type(output).__name__}; leave it out"
+            f"--taps {tap} needs a stage whose output is a map of {channels} channels or tokens of "
+            f"that size; got {shape or type(output).__name__}; leave this tap out"
         )
     positions = [dim for dim in range(1, len(shape)) if dim != axis]
     return output.mean(positions, dtype=torch.float32)
 
 
 def _is_resnet(name: str) -> bool:
-    """Whether timm makes this model from its ResNet class with the plain stem."""
+    """Return whether timm builds this model with its ResNet class and the plain stem."""
     if name == SMALL_RESNET:
         return True
     import timm
@@ -229,9 +226,9 @@ def _is_resnet(name: str) -> bool:
         return isinstance(timm.create_model(name).conv1, nn.Conv2d)
 
 
-def _unfit(config: EncoderConfig, size: int, error: Exception) -> UserError:
+def _size_error(config: EncoderConfig, size: int, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UserError(
-        f"encoder {config.name!r} cannot be made for images of {size} px ({reason}); "
+        f"encoder {config.name!r} cannot take images of {size} px ({reason}); "
         "give another --encoder or --augment.size"
     )

@@ -1,8 +1,8 @@
-"""Convolutions for bfloat16 on CPUs, where the library's own are far from the hardware's limit.
+"""Convolutions for bfloat16 on CPUs, where torch's own use little of the hardware.
 
-With few pixels an image, torch's bfloat16 weight gradient (oneDNN 3.x, AMX) reaches a tenth of the
-matrix unit's speed. The same sums as one matrix product over unfolded patches do not. Where each
-way is faster was measured; docs/performance.md has the figures.
+For images of few pixels, torch's bfloat16 weight gradient (oneDNN 3.x, AMX) reaches a tenth of the
+matrix unit's speed. One matrix product over unfolded patches gives the same sums faster. The limits
+below were measured; docs/performance.md has the figures.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import BFloat16
 from torch import Tensor, nn
 
-# Up to so many output pixels an image, a product over unfolded patches is faster than the library.
+# Up to this many output pixels per image, a product over unfolded patches is faster than torch's.
 _UNFOLD_WEIGHT_GRADIENT_PX = 64
 _UNFOLD_ALL_PX = 16
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, faster under bfloat16 autocast on the CPU; elsewhere the same to the bit."""
+    """`nn.Conv2d`, faster under bfloat16 autocast on the CPU and bit-identical everywhere else."""
 
     def forward(self, input: Tensor) -> Tensor:
         reduced = (
@@ -28,7 +28,7 @@ class Conv2d(nn.Conv2d):
         )
         if not reduced:
             return super().forward(input)
-        # The gradient of a cast is a cast: the weight's arrives in float32, as under autocast.
+        # The backward of a cast is a cast, so the weight's gradient is float32, as under autocast.
         result: Any = _Convolution.apply(
             input.bfloat16(), self.weight.bfloat16(), self.stride[0], int(self.padding[0])
         )
@@ -36,14 +36,14 @@ class Conv2d(nn.Conv2d):
 
 
 def replace_convolutions(model: nn.Module) -> None:
-    """Make every plain square convolution inside `model` a `Conv2d`; names and parameters stay."""
+    """Turn every plain square convolution in `model` into a `Conv2d` with the same parameters."""
     for module in model.modules():
         if type(module) is nn.Conv2d and _plain(module):
             module.__class__ = Conv2d
 
 
 def _plain(conv: nn.Conv2d) -> bool:
-    """Whether `_Convolution` computes it: square in everything, one group, no bias."""
+    """Return whether `_Convolution` supports the layer: all sizes square, one group, no bias."""
     return (
         conv.groups == 1
         and conv.bias is None
@@ -93,7 +93,7 @@ def _input_gradient(
         flat = unfold(gradient, side, 1, side - 1 - padding) @ _rows(turned).T
         n, channels, height, width = x.shape
         return flat.view(n, height, width, channels).permute(0, 3, 1, 2)
-    return _library_gradient(gradient, x, weight, stride, padding, (True, False))
+    return _torch_gradient(gradient, x, weight, stride, padding, of_input=True)
 
 
 def _weight_gradient(
@@ -101,22 +101,18 @@ def _weight_gradient(
 ) -> Tensor:
     side, pixels = weight.shape[-1], gradient.shape[-2] * gradient.shape[-1]
     if side > 1 and pixels > _UNFOLD_WEIGHT_GRADIENT_PX:
-        return _library_gradient(gradient, x, weight, stride, padding, (False, True))
+        return _torch_gradient(gradient, x, weight, stride, padding, of_input=False)
     out_channels, in_channels = weight.shape[:2]
     rows = gradient.permute(0, 2, 3, 1).reshape(-1, out_channels)
     flat = rows.T @ unfold(x, side, stride, padding)
     return flat.view(out_channels, side, side, in_channels).permute(0, 3, 1, 2)
 
 
-def _library_gradient(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: int,
-    padding: int,
-    wanted: tuple[bool, bool],
+def _torch_gradient(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, *, of_input: bool
 ) -> Tensor:
-    both = torch.ops.aten.convolution_backward(
+    # `torch.nn.grad` has functions for both, but they drop the memory format of x and weight.
+    gradients = torch.ops.aten.convolution_backward(
         gradient,
         x,
         weight,
@@ -127,22 +123,22 @@ def _library_gradient(
         False,
         [0, 0],
         1,
-        [*wanted, False],
+        [of_input, not of_input, False],
     )
-    return both[wanted.index(True)]
+    return gradients[0 if of_input else 1]
 
 
 def unfold(
     x: BFloat16[Tensor, "n c h w"], side: int, stride: int, padding: int
 ) -> BFloat16[Tensor, "rows patch"]:
-    """One row for every output pixel: the patch that it sees, row by row, channels last."""
+    """Return one row per output pixel: the patch of `x` below it, row by row, channels last."""
     x = x.permute(0, 2, 3, 1)
     if padding:
         x = F.pad(x, (0, 0, padding, padding, padding, padding))
     x = x.contiguous()
     n, height, width, channels = x.shape
     out_height, out_width = ((size - side) // stride + 1 for size in (height, width))
-    # A row of a patch lies in one piece, so that this copies runs and not single values.
+    # A row of a patch is contiguous, so the copy moves whole rows and not single values.
     patches = x.as_strided(
         (n, out_height, out_width, side, side * channels),
         (x.stride(0), stride * x.stride(1), stride * x.stride(2), x.stride(1), 1),
@@ -151,5 +147,5 @@ def unfold(
 
 
 def _rows(weight: Tensor) -> Tensor:
-    """The kernel with one row an output channel, in the order of `unfold`."""
+    """Return the kernel with one row per output channel, in the order of `unfold`."""
     return weight.permute(0, 2, 3, 1).reshape(len(weight), -1)

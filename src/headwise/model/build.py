@@ -22,7 +22,7 @@ def build_model(config: PretrainConfig) -> tuple[PretrainConfig, ContrastiveMode
     reduced = config.device == "cpu" and config.precision == "bfloat16"
     if reduced and config.unfolded_convolutions:
         replace_convolutions(encoder)
-    if reduced and encoders.starves(encoder, size):
+    if reduced and encoders.strides_over_one_pixel(encoder, size):
         log.warning(
             "images of %d px are down to one pixel before the encoder's last strided convolution, "
             "whose bfloat16 gradient is not reliable on CPUs: using float32; try a larger "
