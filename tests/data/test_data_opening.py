@@ -493,7 +493,7 @@ def test_npz_errors(tmp_path):
     np.savez(path, images=NHWC / 255)
     assert "must be uint8" in error_of(path)
     np.savez(path, images=NHWC, labels=np.arange(3))
-    assert "one label an image" in error_of(path)
+    assert "one label per image" in error_of(path)
     np.savez(path, images=NHWC, labels=np.zeros(6))
     assert "one integer or string" in error_of(path)
     np.savez(path, images=NHWC, labels=np.arange(6), classes=np.array(["x"]))

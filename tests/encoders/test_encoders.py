@@ -142,14 +142,14 @@ def test_an_unknown_name_is_an_error_that_names_the_nearest():
 )
 def test_settings_for_resnets_are_errors_elsewhere(change):
     config = dataclasses.replace(EncoderConfig(name="test_vit"), **change)
-    with pytest.raises(UserError, match=r"are only for ResNets; got encoder 'test_vit'; leave them out"):
+    with pytest.raises(
+        UserError, match=r"are only for ResNets; got encoder 'test_vit'; leave them out"
+    ):
         build_encoder(config, 32, seed=0)
 
 
 def test_a_size_that_the_model_cannot_take_is_an_error():
-    with pytest.raises(
-        UserError, match=r"'test_vit' cannot take images of 8 px \(.+\); give"
-    ):
+    with pytest.raises(UserError, match=r"'test_vit' cannot take images of 8 px \(.+\); give"):
         build_encoder(EncoderConfig(name="test_vit"), 8, seed=0)
 
 

@@ -177,7 +177,7 @@ def test_a_folder_without_a_readable_image_is_one_line(run, tmp_path, allowed):
     truncate(root / "a.png")
     truncate(root / "b.png")
     data = DataConfig(spec=str(root), max_bad_fraction=allowed)
-    with pytest.raises(UserError, match="holds no readable image") as error:
+    with pytest.raises(UserError, match="must hold a readable image") as error:
         embed(run, data, tmp_path / "t.parquet", **FAST)
     assert "\n" not in str(error.value)
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""Images from anywhere: in memory as uint8, or as files that workers decode."""
+"""Images from any source: uint8 in memory, or files that workers decode."""
 
 from headwise.data.images import (
     ImageFiles,

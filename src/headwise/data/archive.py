@@ -1,4 +1,4 @@
-"""A folder of image files inside a `.zip`, read in place."""
+"""Image files in a `.zip`, read without unpacking it."""
 
 import io
 import os
@@ -18,6 +18,8 @@ ENCRYPTED = 1  # general purpose bit 0 (APPNOTE.TXT 4.4.4)
 
 
 class Member(NamedTuple):
+    """Where a file lies in the zip file."""
+
     offset: int
     packed_bytes: int
     bytes: int
@@ -27,8 +29,8 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class ZipSource:
-    """Holds no handle: a read opens the file, reads at an offset, and closes. That costs
-    microseconds, and threads, forks and pickles have nothing to share."""
+    """Every read opens the zip file, reads at an offset, and closes it. This costs microseconds,
+    and there is no open handle to share between threads, forks and pickles."""
 
     path: Path
     members: dict[str, Member]
@@ -38,7 +40,7 @@ class ZipSource:
     def open(self, id: str) -> io.BufferedIOBase:
         member = self.members[id]
         with open(self.path, "rb", buffering=0) as file:
-            # The local header repeats the name and has an extra field of its own length.
+            # The local header ends with the name and an extra field, both of variable length.
             header = os.pread(file.fileno(), LOCAL_HEADER_BYTES, member.offset)
             if len(header) < LOCAL_HEADER_BYTES:
                 raise OSError("the zip file is truncated")
@@ -50,12 +52,12 @@ class ZipSource:
             except zlib.error as error:
                 raise OSError(f"damaged in the zip file: {error}") from error
         if len(data) != member.bytes or zlib.crc32(data) != member.crc:
-            raise OSError("damaged in the zip file: size or checksum differs")
+            raise OSError("damaged in the zip file: the size or the checksum differs")
         return io.BytesIO(data)
 
 
 def list_zip(path: Path) -> Splits:
-    """The images inside the zip file at `path`, arranged by folder."""
+    """Return the images in the zip file at `path`, split and labelled by folder."""
     try:
         with zipfile.ZipFile(path) as file:
             infos = [i for i in file.infolist() if not i.is_dir() and is_image(i.filename)]
@@ -72,7 +74,8 @@ def list_zip(path: Path) -> Splits:
 def _member(info: zipfile.ZipInfo, path: Path) -> Member:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise UserError(
-            f"{path}: members must be stored or deflated; {info.filename!r} is not: zip it again"
+            f"{path} must hold files that are stored or deflated; {info.filename!r} is neither: "
+            "zip the folder again"
         )
     if info.flag_bits & ENCRYPTED:
         raise UserError(f"{path} must not be encrypted; {info.filename!r} is: unzip it first")

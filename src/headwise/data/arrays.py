@@ -1,4 +1,4 @@
-"""Images that come as arrays: `.npz` files, and the layouts and labels that arrays have."""
+"""Images and labels from arrays and from `.npz` files."""
 
 import dataclasses
 import zipfile
@@ -19,12 +19,12 @@ NPZ_KEYS = {
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
     "val": (("x_val", "y_val"), ("val_images", "val_labels")),
 }
-"""Keys of images and labels in an `.npz`, by split."""
+"""The keys of images and labels in an `.npz`, by split."""
 
 
 def as_pixels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[Tensor, "n 3 h w"]:
-    """uint8 images of 1 (grey), 3 (RGB) or 4 (RGBA, composited over white) channels, laid out NHWC,
-    NCHW or NHW, as NCHW of three channels. Where both could be meant, NHWC is."""
+    """Return uint8 images of 1 (grey), 3 (RGB) or 4 (RGBA, composited over white) channels as NCHW
+    of three channels. The array is NHWC, NCHW or NHW; an ambiguous shape counts as NHWC."""
     if array.ndim == 3:
         array = array[..., None]
     channels = (1, 3, 4)
@@ -35,7 +35,7 @@ def as_pixels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[Tensor, "n 
     ):
         raise UserError(
             f"{where} must be uint8 of shape NHW, NHWC or NCHW with 1, 3 or 4 channels; "
-            f"got {array.dtype} of shape {array.shape}: convert it first"
+            f"got {array.dtype} of shape {array.shape}: convert the array first"
         )
     if array.shape[3] in channels:
         array = array.transpose(0, 3, 1, 2)
@@ -50,12 +50,13 @@ def as_pixels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[Tensor, "n 
 def as_labels(
     values: Shaped[np.ndarray, "..."], where: str
 ) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
-    """Labels, numbers or strings, as indices into the sorted classes that occur."""
+    """Return labels, which are integers or strings, as indices into their sorted classes, and the
+    names of the classes."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "iubUSO":
         raise UserError(
-            f"{where}: labels must be one integer or string an image; "
+            f"{where}: labels must be one integer or one string per image; "
             f"got {values.dtype} of shape {values.shape}"
         )
     classes, index = np.unique(values, return_inverse=True)
@@ -65,20 +66,20 @@ def as_labels(
 def from_arrays(
     images: Shaped[np.ndarray, "..."], labels: Shaped[np.ndarray, "..."] | None, where: str
 ) -> ResidentImages:
-    """Images in memory; their ids are `where`:position."""
+    """Return images in memory. Their ids are `where`:position."""
     pixels = as_pixels(images, where)
     ids = [f"{where}:{i}" for i in range(len(pixels))]
     if labels is None:
         return resident_images(pixels, None, (), ids)
     if len(labels) != len(pixels):
         raise UserError(
-            f"{where} must have one label an image; got {len(labels)} for {len(pixels)}"
+            f"{where} must have one label per image; got {len(labels)} for {len(pixels)}"
         )
     return resident_images(pixels, *as_labels(labels, where), ids)
 
 
 def open_npz(path: Path) -> Splits:
-    """The arrays of an `.npz` under any of `NPZ_KEYS`, and class names under `classes`."""
+    """Return the arrays of an `.npz` under any of `NPZ_KEYS`, with class names from `classes`."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -94,19 +95,19 @@ def open_npz(path: Path) -> Splits:
                 )
     if "train" not in parts:
         expected = " or ".join(images for images, _ in NPZ_KEYS["train"])
-        raise UserError(f"{path} must hold {expected}; it holds {', '.join(arrays) or 'nothing'}")
+        raise UserError(f"{path} must hold {expected}; got {', '.join(arrays) or 'no arrays'}")
     return own_split(parts, str(path))
 
 
 def _named(images: ResidentImages, arrays: Mapping[str, np.ndarray]) -> ResidentImages:
-    """Class names for class numbers, where the file has them."""
+    """Replace class numbers by class names if the file has names."""
     if "classes" not in arrays or images.labels is None:
         return images
     names = arrays["classes"].tolist()
     numbers = [int(name) if name.isdecimal() else -1 for name in images.classes]
     if not all(0 <= number < len(names) for number in numbers):
         raise UserError(
-            f"classes must name every label, which is an index into it; got {len(names)} names "
+            f"classes must hold a name at the index of every label; got {len(names)} names "
             f"for the labels {', '.join(images.classes[:10])}"
         )
     return dataclasses.replace(images, classes=tuple(str(names[number]) for number in numbers))

@@ -1,4 +1,4 @@
-"""Image sets that need no files."""
+"""Data sets that need no files."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ SHAPES_TRAIN, SHAPES_TEST = 5000, 2000
 
 
 def open_builtin(name: str, limit: int | None) -> Splits:
-    """`shapes`: 5000 + 2000 drawn silhouettes with known nuisance factors. `digits`: scikit-learn's
-    1797 handwritten digits of 8 × 8 pixels, without a split of their own.
+    """Return `shapes`, 5000 + 2000 drawn silhouettes with known nuisance factors, or `digits`,
+    scikit-learn's 1797 handwritten digits of 8 × 8 pixels without a test split.
 
-    `limit` only spares the work of drawing shapes: their classes come in equal turns.
+    `limit` only saves the drawing of shapes: the first ones hold all classes equally often.
     """
     match name:
         case "shapes":
@@ -24,7 +24,7 @@ def open_builtin(name: str, limit: int | None) -> Splits:
             return Splits(_shapes(sizes[0], seed=0), _shapes(sizes[1], seed=1))
         case "digits":
             return Splits(_digits(), None)
-    raise UserError(f"builtin:{name} does not exist: {nearest(name, NAMES)}")
+    raise UserError(f"builtin:{name} is not known: {nearest(name, NAMES)}")
 
 
 def _shapes(n: int, seed: int) -> ResidentImages:
@@ -39,5 +39,5 @@ def _digits() -> ResidentImages:
     from sklearn.datasets import load_digits
 
     digits: Any = load_digits()
-    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # stored as 0 to 16
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # the stored values are 0 to 16
     return from_arrays(grey, digits.target, "digits")

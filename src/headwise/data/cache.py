@@ -1,6 +1,7 @@
-"""Decoded image sets on disk, so that the next opening decodes nothing.
+"""A cache of decoded images on disk, so that they are decoded only once.
 
-Never fatal: a damaged entry is dropped and decoded again; one that cannot be written is a warning.
+The cache never stops a run: a damaged entry is removed and made again, and if an entry cannot be
+written, there is a warning.
 """
 
 import json
@@ -19,59 +20,61 @@ from headwise.data.images import pixel_digest
 from headwise.files import read_json, write_atomically
 
 VERSION = 1
-"""Goes into every key: raise it when decoding changes."""
+"""Part of every key. Raise it when decoding changes."""
 
 logger = logging.getLogger("headwise")
 
 
 class Decoded(NamedTuple):
+    """The result of decoding a set of files."""
+
     pixels: UInt8[Tensor, "n 3 h w"] | None
-    """Without the bad images; None: the images differ in size, or are too large, and stay files."""
+    """The readable images. None if they differ in size or are too large, and so stay files."""
     digest: str | None
     """`pixel_digest` of the pixels."""
-    bad: dict[int, str]
-    """Positions of unreadable images, with the reasons."""
+    unreadable: dict[int, str]
+    """The reasons by position."""
 
 
 def folder() -> Path:
-    """Where entries lie: $HEADWISE_CACHE, or `headwise` in $XDG_CACHE_HOME or in ~/.cache."""
-    if own := os.environ.get("HEADWISE_CACHE"):
-        return Path(own)
+    """Return $HEADWISE_CACHE, or else `headwise` in $XDG_CACHE_HOME or in ~/.cache."""
+    if path := os.environ.get("HEADWISE_CACHE"):
+        return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwise"
 
 
 def load(key: str) -> Decoded | None:
-    """The entry under `key`; None where there is none, or a damaged one, which is removed."""
+    """Return the entry for `key`, or None if there is none. A damaged entry is removed."""
     entry = folder() / key
     if not entry.is_dir():
         return None
     try:
-        facts = read_json(entry / "entry.json")
-        bad = {int(position): reason for position, reason in facts["bad"].items()}
-        if facts["digest"] is None:
-            return Decoded(None, None, bad)
+        metadata = read_json(entry / "entry.json")
+        unreadable = {int(position): reason for position, reason in metadata["bad"].items()}
+        if metadata["digest"] is None:
+            return Decoded(None, None, unreadable)
         pixels = torch.from_numpy(np.load(entry / "pixels.npy"))
         digest = pixel_digest(pixels)
-        if digest == facts["digest"]:
-            return Decoded(pixels, digest, bad)
-        reason = "checksum differs"
+        if digest == metadata["digest"]:
+            return Decoded(pixels, digest, unreadable)
+        reason = "the checksum differs"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = str(error)
-    logger.warning("cache entry %s is damaged (%s): decoding again", entry, reason)
+    logger.warning("the cache entry %s is damaged (%s): decoding again", entry, reason)
     shutil.rmtree(entry, ignore_errors=True)
     return None
 
 
 def save(key: str, decoded: Decoded) -> None:
-    """Write the entry, unless another process was first."""
+    """Write the entry, unless another process has written it already."""
     entry = folder() / key
 
     def write(temporary: Path) -> None:
         temporary.mkdir()
         if decoded.pixels is not None:
             np.save(temporary / "pixels.npy", decoded.pixels.numpy())
-        facts = {"version": VERSION, "digest": decoded.digest, "bad": decoded.bad}
-        (temporary / "entry.json").write_text(json.dumps(facts), encoding="utf-8")
+        metadata = {"version": VERSION, "digest": decoded.digest, "bad": decoded.unreadable}
+        (temporary / "entry.json").write_text(json.dumps(metadata), encoding="utf-8")
 
     try:
         write_atomically(entry, write)

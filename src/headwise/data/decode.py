@@ -1,7 +1,8 @@
-"""One image file to one upright 8-bit RGB picture, whatever the file holds.
+"""Decode any image file to an upright 8-bit RGB picture.
 
-Transparent pixels are composited over white: their hidden colour (often black) is not the picture.
-16-bit values are scaled by 1/257, never clipped. Of an animation the first frame counts.
+Transparent pixels are composited over white, because their stored colour (often black) is not
+meant to be seen. 16-bit values are scaled by 1/257 and never clipped. Of an animation, the first
+frame is used.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 ORIENTATION_TAG = 0x0112
-# EXIF 2.32, table 4.6.4 A: what turns each stored orientation upright.
+# The operation that turns each stored orientation upright (EXIF 2.32, table 4.6.4 A).
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,23 +36,24 @@ class LazyImage:
     """An image of known size. A JPEG is not yet decoded; other formats are."""
 
     height: int
-    """Of the upright picture, as `width`."""
+    """Height and width are those of the upright picture."""
     width: int
     jpeg: bytes
-    """The file; empty where `decoded` is there."""
+    """The bytes of a JPEG file; empty if `decoded` is set."""
     plain: bool
-    """Whether the JPEG is grey or RGB, and upright as it is stored."""
+    """Whether the JPEG is grey or RGB and stored upright."""
     decoded: UInt8[Tensor, "3 h w"] | None
 
     def pixels(self, shrink: int = 1) -> UInt8[Tensor, "3 _ _"]:
-        """The picture that `decode` gives; of a JPEG at 1/`shrink` (2, 4 or 8) of its size. Raises
-        `OSError` as `decode`."""
+        """Return the picture that `decode` returns, for a JPEG at 1/`shrink` (2, 4 or 8) of its
+        size. Raises `OSError` as `decode` does."""
         if self.decoded is not None:
             return self.decoded
         if self.plain and shrink == 1:
             from torchvision.io import ImageReadMode, decode_jpeg
 
-            # The same pixels as Pillow's, sooner. What it refuses, Pillow decodes or explains.
+            # This gives the same pixels as Pillow and is faster. If it fails, Pillow decodes the
+            # file or raises an error with the reason.
             with contextlib.suppress(RuntimeError):
                 data = torch.frombuffer(bytearray(self.jpeg), dtype=torch.uint8)
                 return torch.as_tensor(decode_jpeg(data, ImageReadMode.RGB))
@@ -59,7 +61,7 @@ class LazyImage:
 
 
 def open_image(data: bytes, resize: int | None = None) -> LazyImage:
-    """The image that a file of these bytes holds. `resize` and errors as in `decode`."""
+    """Return the image in the bytes of a file. `resize` and errors are as in `decode`."""
     if resize is None:
         with _pillow(), Image.open(io.BytesIO(data)) as image:
             if image.format in ("JPEG", "MPO"):
@@ -76,15 +78,15 @@ def _tensor(picture: Image.Image) -> UInt8[Tensor, "3 h w"]:
 
 
 def decode(file: io.BufferedIOBase, resize: int | None = None, shrink: int = 1) -> Image.Image:
-    """The picture in `file` as RGB, turned upright by its EXIF orientation; with `resize` a square
-    of that many pixels (`square`), or else a JPEG at 1/`shrink` (2, 4 or 8) of its size.
+    """Return the picture in `file` as RGB, turned upright by its EXIF orientation. With `resize` it
+    is a square of that many pixels (`square`); else a JPEG has 1/`shrink` (2, 4 or 8) of its size.
 
-    Raises `OSError` with a reason of one line for anything that cannot be decoded whole:
-    damaged, truncated, no image, or so large that Pillow takes it for a decompression bomb.
+    Raises `OSError` with a reason of one line if the file cannot be decoded completely: it is
+    damaged, truncated, not an image, or so large that Pillow reports a decompression bomb.
     """
     with _pillow(), Image.open(file) as image:  # type: ignore[arg-type]
         if resize is not None:
-            # A JPEG can be decoded at 1/2, 1/4, 1/8: never below twice the size that is wanted.
+            # A JPEG can be decoded at 1/2, 1/4 or 1/8, but at no less than twice the final size.
             image.draft(None, (2 * resize, 2 * resize))
         elif shrink > 1:
             image.draft(None, (image.width // shrink, image.height // shrink))
@@ -97,14 +99,14 @@ def decode(file: io.BufferedIOBase, resize: int | None = None, shrink: int = 1) 
 
 
 def check_header(file: io.BufferedIOBase) -> None:
-    """Raise `OSError` where even the header of `file` is not that of an image."""
+    """Raise `OSError` if `file` does not begin with the header of an image."""
     with _pillow(), Image.open(file):  # type: ignore[arg-type]
         pass
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The largest centred square of `image`, resized (bicubic, antialiased) to `size` pixels:
-    the same as resizing the short side and cropping the centre."""
+    """Return the largest centred square of `image`, resized (bicubic, antialiased) to `size` px.
+    This equals resizing the short side and cropping the centre."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
@@ -115,7 +117,7 @@ def square(image: Image.Image, size: int) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
-    except Exception:  # damaged metadata, of which Pillow raises anything, do not spoil a picture
+    except Exception:  # Pillow raises any error on damaged metadata; the picture is still usable
         return 1
 
 
@@ -130,31 +132,31 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey values of 16 or 32 bits as 8.
+    """Convert grey values of 16 or 32 bits to 8 bits.
 
-    16-bit integers, also those in Pillow's 32-bit mode, span 0 to 65535 and floats 0 to 1. An image
-    with values beyond that span is stretched from its own least to its own greatest value.
+    Integers range from 0 to 65535, also in Pillow's 32-bit mode, and floats from 0 to 1. If an
+    image has values outside this range, its own minimum and maximum are the range.
     """
     values = np.asarray(image).astype(np.float32)
     finite = np.isfinite(values)
     low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
     if finite.any():
-        least, most = float(values[finite].min()), float(values[finite].max())
-        if least < low or most > high:
-            low, high = least, max(most, least + 1e-6)
+        minimum, maximum = float(values[finite].min()), float(values[finite].max())
+        if minimum < low or maximum > high:
+            low, high = minimum, max(maximum, minimum + 1e-6)
     values = np.where(finite, (values - low) / (high - low), 0.0)
     return Image.fromarray(np.rint(values * 255).clip(0, 255).astype(np.uint8))
 
 
 @contextlib.contextmanager
 def _pillow() -> Iterator[None]:
-    """Pillow without its warnings, and with every error as an `OSError` of one line."""
+    """Suppress Pillow's warnings, and turn every error into an `OSError` of one line."""
     try:
         with quiet():
             yield
     except UnidentifiedImageError as error:
         raise OSError("not an image of a known format") from error
-    except Exception as error:  # its plugins raise anything on a damaged file
+    except Exception as error:  # Pillow's plugins raise any error on a damaged file
         line = " ".join(str(error).split())
         raise OSError(line or type(error).__name__) from error
 
@@ -166,10 +168,11 @@ _quiet_filters = warnings.catch_warnings()
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Pillow's warnings off while any thread is inside.
+    """Suppress Pillow's warnings while any thread is in the block.
 
-    `catch_warnings` alone is not for threads: when two overlap, the second restores the filters
-    of the first, and the silence stays. Here the first in sets and the last out restores.
+    `catch_warnings` alone does not work with threads: if two blocks overlap, the second restores
+    the filters of the first, and the warnings stay off. Here the first thread that enters sets the
+    filters, and the last thread that leaves restores them.
     """
     global _quiet_depth, _quiet_filters
     with _quiet_lock:

@@ -10,12 +10,14 @@ from typing import NamedTuple
 from headwise.data.layout import is_hidden, is_image
 
 Stamp = tuple[int, int, int]
-"""Of a folder: modification time in ns, inode, size. Entries that come, go or get another name
-change it; entries that are rewritten do not."""
+"""A folder's modification time in ns, inode and size. It changes when entries are added, removed or
+renamed, but not when a file is rewritten."""
 
 
 @dataclass(frozen=True)
 class FolderSource:
+    """Image files below `root`."""
+
     root: Path
     content: str
     stamp: str
@@ -25,34 +27,36 @@ class FolderSource:
 
 
 class Folder(NamedTuple):
+    """A folder and the images directly in it."""
+
     path: str
-    """Relative to where the walk began."""
+    """The path relative to the start of the walk."""
     stamp: Stamp
     images: list[tuple[str, int, int]]
-    """Path, size in bytes and modification time in ns of every image right in it, in no order."""
+    """Path, size in bytes and modification time in ns of every image, unordered."""
 
 
 def walk(
     folder: Path, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[Folder]:
-    """`folder` and all folders below it. `above`: the folders around this one, so that a link to
-    one of them is not followed for ever."""
+    """Yield `folder` and all folders below it. `above` holds the folders that contain this one, so
+    that a link to one of them is not followed forever."""
     status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
         return
     images = []
-    below = []
+    subfolders = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir() and not is_hidden(entry.name):
-                below.append(entry)
+                subfolders.append(entry)
             elif is_image(entry.name) and entry.is_file():
-                of = entry.stat()
-                images.append((prefix + entry.name, of.st_size, of.st_mtime_ns))
+                file = entry.stat()
+                images.append((prefix + entry.name, file.st_size, file.st_mtime_ns))
     yield Folder(prefix, stamp_of(status), images)
-    for entry in below:
-        yield from walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
+    for entry in subfolders:
+        yield from walk(Path(entry.path), f"{prefix}{entry.name}/", above | {identity})
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

@@ -1,4 +1,4 @@
-"""The two kinds of image sets: pixels in memory, or files that workers decode on demand."""
+"""The two kinds of images: pixels in memory, or files that workers decode when they are read."""
 
 import contextlib
 import csv
@@ -22,38 +22,38 @@ from headwise.files import write_text
 
 @runtime_checkable
 class Source(Protocol):
-    """Where encoded images are read from. Picklable; `open` is safe in threads and after a fork."""
+    """A source of encoded images. It is picklable, and `open` is safe in threads and forks."""
 
     @property
     def content(self) -> str:
-        """A digest of what is inside; the same on every machine."""
+        """A digest of the listing, which is the same on every machine."""
         ...
 
     @property
     def stamp(self) -> str:
-        """A digest that also changes with the place and the times of modification."""
+        """A digest that also depends on the location and the modification times."""
         ...
 
     def open(self, id: str) -> io.BufferedIOBase:
-        """The encoded image called `id`. Raises `OSError`."""
+        """Open the encoded image with this id. Raises `OSError`."""
         ...
 
 
 @dataclass(frozen=True)
 class ResidentImages:
-    """Decoded images of one size in memory, on any device."""
+    """Decoded images of equal size in memory, on any device."""
 
     pixels: UInt8[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"] | None
-    """Indices into `classes`; None where the images have no labels."""
+    """Indices into `classes`. None if the images have no labels."""
     classes: tuple[str, ...]
-    """Class names; () where the images have no labels."""
+    """Class names. () if the images have no labels."""
     ids: Names
-    """Of each image its path inside the source, or file:row."""
+    """The path of each image in its source, or file:row."""
     factors: dict[str, Tensor]
-    """Known nuisance factors by name, each of length n; {} where unknown."""
+    """Known nuisance factors by name, each of length n. {} if there are none."""
     skipped: tuple[tuple[str, str], ...]
-    """Of each unreadable image its id and the reason."""
+    """The id of each unreadable image, and the reason."""
     fingerprint: str
     """Hex digest of pixels, labels and classes."""
 
@@ -61,9 +61,9 @@ class ResidentImages:
         return len(self.ids)
 
     def select(self, index: Int64[Tensor, " m"]) -> "ResidentImages":
-        """The images at `index`, in its order."""
-        here = index.to(self.pixels.device)
-        return dataclasses.replace(self, pixels=self.pixels[here], **_selected(self, index))
+        """Return the images at `index`, in this order."""
+        pixels = self.pixels[index.to(self.pixels.device)]
+        return dataclasses.replace(self, pixels=pixels, **_selected(self, index))
 
     def to(self, device: torch.device | str) -> "ResidentImages":
         return dataclasses.replace(
@@ -76,32 +76,33 @@ class ResidentImages:
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images that stay encoded and are decoded when read. Picklable, so that workers can read."""
+    """Encoded images that are decoded when they are read. Picklable, so that workers can read."""
 
     source: Source
     labels: Int64[Tensor, " n"] | None
-    """As in `ResidentImages`, like all that follow."""
+    """This and the following fields are as in `ResidentImages`."""
     classes: tuple[str, ...]
     ids: Names
     factors: dict[str, Tensor]
     skipped: tuple[tuple[str, str], ...]
-    """Those whose header is unreadable; deeper damage shows when an image is read."""
+    """Files with an unreadable header. Other damage shows when an image is read."""
     fingerprint: str
-    """Hex digest of the source's listing and the ids; the files' bytes are not read for it."""
+    """Hex digest of the source's listing and the ids, but not of the files' bytes."""
     resize: int | None = None
-    """Every image is read as a square of this many pixels."""
+    """If set, every image is read as a square of this many pixels."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def read(self, i: int) -> PIL.Image.Image:
-        """Image `i`, decoded, RGB, upright. Raises `OSError` naming the id and the reason."""
+        """Return image `i` as upright RGB. Raises `OSError` with the id and the reason."""
         with self._file(i) as file:
             return decode(file, self.resize)
 
     @contextlib.contextmanager
     def open(self, i: int) -> Iterator[LazyImage]:
-        """Image `i`, decoded when and as far as is asked for. Errors as of `read`, inside too."""
+        """Open image `i`, which is decoded when its pixels are read. Errors within the block also
+        become those of `read`."""
         with self._file(i) as file:
             yield open_image(file.read(), self.resize)
 
@@ -115,11 +116,11 @@ class ImageFiles:
             raise OSError(f"{id}: {error}") from error
 
     def select(self, index: Int64[Tensor, " m"]) -> "ImageFiles":
-        """The images at `index`, in its order."""
+        """Return the images at `index`, in this order."""
         return dataclasses.replace(self, **_selected(self, index))
 
     def to(self, device: torch.device | str) -> "ImageFiles":
-        """Itself: files have no device. For callers that hold either kind."""
+        """Return self, because files have no device. For callers that have either kind."""
         return self
 
 
@@ -127,6 +128,8 @@ Images = ResidentImages | ImageFiles
 
 
 class Splits(NamedTuple):
+    """Training images, and test images if there are any."""
+
     train: Images
     test: Images | None
 
@@ -140,23 +143,23 @@ def resident_images(
     factors: dict[str, Tensor] | None = None,
     digest: str | None = None,
 ) -> ResidentImages:
-    """Images in memory on the CPU, with the fingerprint of what they hold. `digest`: that of the
-    pixels (`pixel_digest`), where it is known already."""
-    print_of = fingerprint(
+    """Return images in memory on the CPU, with their fingerprint. `digest` is the `pixel_digest` of
+    the pixels, if it is already known."""
+    contents = fingerprint(
         (digest or pixel_digest(pixels)).encode(),
         b"" if labels is None else labels.contiguous().numpy(),
         repr(classes).encode(),
     )
-    return ResidentImages(pixels, labels, classes, as_names(ids), factors or {}, (), print_of)
+    return ResidentImages(pixels, labels, classes, as_names(ids), factors or {}, (), contents)
 
 
 def image_files(
     source: Source, ids: Sequence[str], labels: Int64[Tensor, " n"] | None, classes: tuple[str, ...]
 ) -> ImageFiles:
-    """Images in files, with the fingerprint of their listing."""
-    listed = "\0".join(ids).encode(errors="surrogateescape")
-    print_of = fingerprint(source.content.encode(), listed)
-    return ImageFiles(source, labels, classes, as_names(ids), {}, (), print_of)
+    """Return images in files, with the fingerprint of their listing."""
+    listing = "\0".join(ids).encode(errors="surrogateescape")
+    contents = fingerprint(source.content.encode(), listing)
+    return ImageFiles(source, labels, classes, as_names(ids), {}, (), contents)
 
 
 def pixel_digest(pixels: UInt8[Tensor, "n 3 h w"]) -> str:
@@ -164,7 +167,7 @@ def pixel_digest(pixels: UInt8[Tensor, "n 3 h w"]) -> str:
 
 
 def fingerprint(*parts: object) -> str:
-    """SHA-256 over the length and the bytes of every part (anything with a buffer)."""
+    """Return the SHA-256 of the length and the bytes of every part. A part is any buffer."""
     digest = hashlib.sha256()
     for part in parts:
         view = memoryview(part)  # type: ignore[arg-type]
@@ -174,8 +177,8 @@ def fingerprint(*parts: object) -> str:
 
 
 def write_skipped(images: Iterable[Images], path: Path) -> None:
-    """Write the unreadable images of all sets as CSV (file, reason), if there are any."""
-    rows = [row for one in images for row in one.skipped]
+    """Write the unreadable images of all splits as CSV (file, reason), if there are any."""
+    rows = [row for split in images for row in split.skipped]
     if rows:
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([("file", "reason"), *rows])
@@ -184,11 +187,10 @@ def write_skipped(images: Iterable[Images], path: Path) -> None:
 
 
 def _selected(images: Images, index: Int64[Tensor, " m"]) -> dict[str, object]:
-    """The fields that both kinds select alike."""
-    index = index.cpu()
-    here = index if images.labels is None else index.to(images.labels.device)
+    """Return the selected values of the fields that both kinds have."""
+    index, labels = index.cpu(), images.labels
     return {
-        "labels": None if images.labels is None else images.labels[here],
+        "labels": None if labels is None else labels[index.to(labels.device)],
         "ids": images.ids.select(index.numpy()),
         "factors": {name: v[index.to(v.device)] for name, v in images.factors.items()},
         "fingerprint": fingerprint(images.fingerprint.encode(), index.contiguous().numpy()),

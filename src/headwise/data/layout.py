@@ -1,4 +1,4 @@
-"""Paths to splits and labels: the folders' names say both."""
+"""From paths to splits and labels: both come from the names of the folders."""
 
 import logging
 import os
@@ -17,30 +17,30 @@ logger = logging.getLogger("headwise")
 
 
 def is_image(path: str) -> bool:
-    """Whether a path inside a source is that of an image, by its ending; hidden ones are not."""
+    """Return whether a path in a source has the ending of an image and is not hidden."""
     if any(map(is_hidden, path.split("/"))):
         return False
     return path.rpartition(".")[2].lower() in EXTENSIONS
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over."""
+    """Return whether a file or folder of this name is ignored."""
     return name.startswith(".") or name == IGNORED_FOLDER
 
 
 def arrange(source: Source, paths: Sequence[str], where: str) -> Splits:
-    """Image paths (with `/`) to splits. In this order:
+    """Turn image paths (with `/`) into splits, by these rules in this order:
 
-    - folders around everything are passed over, however many;
-    - a folder `train` beside `test`, `val`, `valid` or `validation` (any case) is the source's own
-      split; what lies elsewhere is not used;
-    - the first folder names the class, and what lies deeper belongs to it;
-    - images beside such folders, or none such, mean no labels.
+    - outer folders that contain everything are ignored;
+    - folders `train` and `test`, `val`, `valid` or `validation` (in any case) are the splits, and
+      all other files are not used;
+    - the next folder is the class of all files below it;
+    - if images lie beside class folders, or there are no class folders, there are no labels.
     """
     if not paths:
         raise UserError(f"{where} holds no images; files must end in {', '.join(EXTENSIONS)}")
     paths = sorted(paths)
-    # What the first and the last of sorted paths share, all share.
+    # A prefix of the first and the last of the sorted paths is a prefix of all.
     shared = os.path.commonprefix([paths[0], paths[-1]])  # noqa: RUF071, characters are meant
     start = shared.rfind("/") + 1
     tops = [_folder(path, start) for path in paths]
@@ -60,14 +60,14 @@ def _labelled(source: Source, paths: list[str], start: int, where: str) -> Image
     loose = folders.count("")
     if loose:
         if loose < len(paths):
-            logger.warning("%s: no labels, since %d images lie beside its folders", where, loose)
+            logger.warning("%s: no labels, because %d images lie beside its folders", where, loose)
         return image_files(source, paths, None, ())
     classes = tuple(sorted(set(folders)))
-    place = {name: i for i, name in enumerate(classes)}
-    labels = torch.tensor([place[folder] for folder in folders])
+    index = {name: i for i, name in enumerate(classes)}
+    labels = torch.tensor([index[folder] for folder in folders])
     return image_files(source, paths, labels, classes)
 
 
 def _folder(path: str, start: int) -> str:
-    """The folder whose name begins at `start`; empty where the file's own does."""
+    """Return the folder whose name begins at `start`, or "" if the file's name begins there."""
     return path[start : max(path.find("/", start), start)]

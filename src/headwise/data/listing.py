@@ -1,5 +1,5 @@
-"""The listing of a folder, kept on disk where it is long: the next opening looks at the folders
-alone, not at every file. Never fatal: a damaged one is made again."""
+"""The listing of a folder. A long listing is kept on disk, and later only the folders are checked
+and not every file. A damaged listing never stops a run: it is made again."""
 
 import json
 import logging
@@ -19,47 +19,47 @@ from headwise.data.names import as_names, contiguous_names
 from headwise.files import write_atomically
 
 KEEP_FROM = 100_000
-"""Images from which on a listing is kept. A shorter one takes a second, so that every file's size
-and time of modification are looked at each time."""
+"""The least number of images for which a listing is kept. A shorter listing takes a second, so it
+is made each time from the size and modification time of every file."""
 QUIET_NS = 2_000_000_000
-"""A folder that changed so shortly before it was listed may have changed again since, with the
-same time of modification: such a listing is not kept."""
+"""If a folder changed within this time before it was listed, it may change again with the same
+modification time, so the listing is not kept."""
 
 logger = logging.getLogger("headwise")
 
 
 def list_folder(root: Path, keep: bool) -> Splits | None:
-    """The images below `root`, as ids relative to it, arranged by folder; None where there is none.
-    Links are followed. `keep`: for `kept_listing`."""
-    began = time.time_ns()
+    """Return the images below `root`, split and labelled by folder, or None if there are none. Ids
+    are relative to `root`; links are followed. `keep` saves a long listing for `kept_listing`."""
+    start = time.time_ns()
     folders = list(walk(root))
-    found = sorted(image for folder in folders for image in folder.images)
-    if not found:
+    images = sorted(image for folder in folders for image in folder.images)
+    if not images:
         return None
     # ascii() escapes the bytes of names that are not UTF-8.
-    content = ascii([(path, size) for path, size, _ in found]).encode()
-    stamp = ascii((str(root.resolve()), found)).encode()
+    content = ascii([(path, size) for path, size, _ in images]).encode()
+    stamp = ascii((str(root.resolve()), images)).encode()
     source = FolderSource(root, fingerprint(content), fingerprint(stamp))
-    splits = arrange(source, [path for path, _, _ in found], str(root))
-    changed = max(folder.stamp[0] for folder in folders)
-    if keep and len(found) >= KEEP_FROM and changed < began - QUIET_NS:
+    splits = arrange(source, [path for path, _, _ in images], str(root))
+    last_change = max(folder.stamp[0] for folder in folders)
+    if keep and len(images) >= KEEP_FROM and last_change < start - QUIET_NS:
         _keep(root, source, folders, splits)
     return splits
 
 
 def kept_listing(root: Path) -> Splits | None:
-    """What `list_folder` kept, if since then no folder changed."""
+    """Return the listing that `list_folder` kept, or None if there is none or a folder changed."""
     path = _path(root)
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            arrays = {name: file[name] for name in file.files}  # checks their CRC-32
-        facts = json.loads(arrays["facts"].tobytes())
+        with path.open("rb") as file, np.load(file) as npz:
+            arrays = {name: npz[name] for name in npz.files}  # this also checks their CRC-32
+        metadata = json.loads(arrays["facts"].tobytes())
         folders = contiguous_names(arrays["folders"], arrays["folders.ends"])
         stamps = [stamp_of(os.stat(root / folder)) for folder in folders]
         if not np.array_equal(stamps, arrays["stamps"]):
             return None
-        source = FolderSource(root, facts["content"], facts["stamp"])
-        splits = [_unpacked(source, name, arrays, fact) for name, fact in facts["splits"].items()]
+        source = FolderSource(root, metadata["content"], metadata["stamp"])
+        splits = [_images(source, name, arrays, s) for name, s in metadata["splits"].items()]
         return Splits(splits[0], splits[1] if len(splits) > 1 else None)
     except FileNotFoundError:
         return None
@@ -75,14 +75,15 @@ def _keep(root: Path, source: FolderSource, folders: list[Folder], splits: Split
         "folders.ends": names.ends,
         "stamps": np.array([folder.stamp for folder in folders]),
     }
-    facts = {"content": source.content, "stamp": source.stamp, "splits": {}}
+    described = {}
     for name, images in zip(("train", "test"), splits, strict=True):
         if images is not None:
-            facts["splits"][name] = {"classes": images.classes, "fingerprint": images.fingerprint}
+            described[name] = {"classes": images.classes, "fingerprint": images.fingerprint}
             arrays |= {name: images.ids.text, f"{name}.ends": images.ids.ends}
             if images.labels is not None:
                 arrays[f"{name}.labels"] = images.labels.numpy()
-    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    metadata = {"content": source.content, "stamp": source.stamp, "splits": described}
+    arrays["facts"] = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
@@ -94,13 +95,13 @@ def _keep(root: Path, source: FolderSource, folders: list[Folder], splits: Split
         logger.warning("the listing of %s is not kept in %s: %s", root, cache.folder(), error)
 
 
-def _unpacked(
-    source: FolderSource, name: str, arrays: dict[str, np.ndarray], fact: dict
+def _images(
+    source: FolderSource, name: str, arrays: dict[str, np.ndarray], described: dict
 ) -> ImageFiles:
     ids = contiguous_names(arrays[name], arrays[f"{name}.ends"])
-    labels = arrays.get(f"{name}.labels")
-    given = None if labels is None else torch.from_numpy(labels)
-    return ImageFiles(source, given, tuple(fact["classes"]), ids, {}, (), fact["fingerprint"])
+    array, classes = arrays.get(f"{name}.labels"), tuple(described["classes"])
+    labels = None if array is None else torch.from_numpy(array)
+    return ImageFiles(source, labels, classes, ids, {}, (), described["fingerprint"])
 
 
 def _path(root: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The names of many images as one table of bytes."""
+"""The names of many images in one array of bytes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ ERRORS = "surrogateescape"  # file names may hold bytes that are not UTF-8
 
 @dataclass(frozen=True, eq=False)
 class Names(Sequence[str]):
-    """Strings without an object each: a million take a third of the memory, load at once, and
-    reading them in a forked worker copies no memory (counting references to strings would)."""
+    """A sequence of strings without an object for each. A million names take a third of the memory
+    and load at once. Reading them in a forked worker copies no memory, while reference counts of
+    string objects would."""
 
     text: UInt8[np.ndarray, " bytes"]
-    """All names as UTF-8, one after another."""
+    """All names in UTF-8, one after another."""
     starts: Int64[np.ndarray, " n"]
     ends: Int64[np.ndarray, " n"]
 
@@ -33,7 +34,7 @@ class Names(Sequence[str]):
         return self.text[self.starts[i] : self.ends[i]].tobytes().decode(errors=ERRORS)
 
     def select(self, index: Int64[np.ndarray, " m"]) -> "Names":
-        """The names at `index`, in its order."""
+        """Return the names at `index`, in this order."""
         return Names(self.text, self.starts[index], self.ends[index])
 
 
@@ -46,5 +47,5 @@ def as_names(names: Iterable[str]) -> Names:
 
 
 def contiguous_names(text: UInt8[np.ndarray, " bytes"], ends: Int64[np.ndarray, " n"]) -> Names:
-    """Names of which each starts where the one before it ends."""
+    """Return names that each start where the previous one ends."""
     return Names(text, np.concatenate([[0], ends])[:-1], ends)

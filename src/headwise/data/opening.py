@@ -1,4 +1,4 @@
-"""From a spec to images: the one place where sources, splits and limits come together."""
+"""Open a spec as images: this module combines sources, splits and limits."""
 
 import glob
 import os
@@ -17,7 +17,7 @@ from headwise.data.images import ImageFiles, Images, ResidentImages, Splits, res
 from headwise.data.layout import EXTENSIONS
 from headwise.data.listing import kept_listing, list_folder
 from headwise.data.parquet import list_parquet
-from headwise.data.resident import Residence, settle
+from headwise.data.resident import DecodeSettings, decode_into_memory
 from headwise.data.split import limited, stratified_split
 from headwise.data.torchvision_sets import open_torchvision
 from headwise.errors import UserError, nearest
@@ -81,10 +81,10 @@ class DataConfig:
 
 
 def open_images(config: DataConfig | str, workers: int | None = None) -> Splits:
-    """The images that `config` (or a spec alone) names, split and limited before any is decoded.
+    """Return the images of `config` (or of a spec), split and limited before any is decoded.
 
-    `workers`: threads that decode; by default one for each CPU this process may use. Of many ranks
-    the first of every host decodes, and the others read what it cached. Raises `UserError`.
+    `workers` threads decode; the default is one per core that this process may use. With several
+    ranks, the first rank of each host decodes, and the others read its cache. Raises `UserError`.
     """
     config = DataConfig(spec=config) if isinstance(config, str) else config
     workers = workers or hardware.usable_cores()
@@ -106,23 +106,23 @@ def _open(config: DataConfig, workers: int) -> Splits:
         index, test_index = stratified_split(train.labels, config.test_fraction, config.split_seed)
         if len(test_index):
             train, test = train.select(index), train.select(test_index)
-    how = Residence(
+    settings = DecodeSettings(
         resize=config.resize,
         resident_mib=config.resident_mib,
         max_bad_fraction=config.max_bad_fraction,
         cache=config.cache,
         workers=workers,
     )
-    train = _settled(limited(train, config.limit), how, f"{config.spec} (train)")
+    train = _decoded(limited(train, config.limit), settings, f"{config.spec} (train)")
     if test is not None:
-        test = _settled(limited(test, config.limit), how, f"{config.spec} (test)")
+        test = _decoded(limited(test, config.limit), settings, f"{config.spec} (test)")
     return Splits(train, test)
 
 
-def _settled(images: Images, how: Residence, where: str) -> Images:
+def _decoded(images: Images, settings: DecodeSettings, where: str) -> Images:
     if isinstance(images, ImageFiles):
-        return settle(images, how, where)
-    return images if how.resize is None else _resized(images, how.resize)
+        return decode_into_memory(images, settings, where)
+    return images if settings.resize is None else _resized(images, settings.resize)
 
 
 def _resized(images: ResidentImages, size: int) -> ResidentImages:
@@ -140,7 +140,7 @@ def _resized(images: ResidentImages, size: int) -> ResidentImages:
 
 
 def _source(config: DataConfig) -> Splits:
-    """All images of the source, with its own split if it has one; files are listed, not read."""
+    """Return all images of the source, with its own split if it has one. Files are not yet read."""
     kind, _, name = config.spec.partition(":")
     match kind:
         case "builtin":
@@ -176,7 +176,8 @@ def _from_disk(path: Path, config: DataConfig) -> Splits:
 
 
 def _from_folder(path: Path, config: DataConfig) -> Splits:
-    """Parquet files where the hub puts them, or else images, or else parquet files anywhere."""
+    """Look for parquet files where the hub puts them, then for images, then for parquet files in
+    any subfolder."""
     splits = kept_listing(path) if config.cache else None
     if splits is not None:
         return splits

@@ -1,4 +1,4 @@
-"""Image tables in parquet, as the Hugging Face hub serves them: one image and its label a row."""
+"""Images in parquet files, as the Hugging Face hub serves them: a row is an image and a label."""
 
 import bisect
 import functools
@@ -27,16 +27,18 @@ SPLIT_NAME = re.compile(rf"(train|{'|'.join(sorted(TEST_NAMES, reverse=True))})\
 
 
 class Shard(NamedTuple):
+    """One parquet file."""
+
     path: Path
     bytes: int
     mtime_ns: int
     group_starts: tuple[int, ...]
-    """The first row of every row group, then the number of rows."""
+    """The first row of every row group, and at the end the number of rows."""
 
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Ids are shard:row. A read loads the row group around the row; the last two stay loaded."""
+    """Ids are shard:row. A read loads the row group of the row; the last two groups stay loaded."""
 
     shards: dict[str, Shard]
     column: str
@@ -58,9 +60,9 @@ class ParquetSource:
 def list_parquet(
     paths: Sequence[Path], root: Path, image_column: str | None, label_column: str | None
 ) -> Splits:
-    """The rows of all shards, in the order of the shards' names, which also name the splits: they,
-    or else their folders, begin with train, test, val, valid or validation. Without a `train` among
-    them, all shards are for training."""
+    """Return the rows of all shards, in the order of the shards' names. A shard belongs to a split
+    if its name, or else its folder's name, begins with train, test, val, valid or validation. If no
+    shard belongs to `train`, all shards are training images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -101,7 +103,7 @@ def _shard(path: Path) -> Shard:
 
 
 def _column(path: Path, column: str) -> np.ndarray:
-    """Labels of one shard, numbers or strings; a missing number is -1."""
+    """Return the labels of one shard, integers or strings. A missing integer is -1."""
     import pyarrow.parquet as pq
     import pyarrow.types as types
 
@@ -111,11 +113,12 @@ def _column(path: Path, column: str) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def _row_group(shard: Shard, group: int, column: str) -> "pa.ChunkedArray":
-    """The encoded images of one row group. `shard` names a version, so a new file is read anew."""
+    """Return the encoded images of one row group. `shard` holds size and time of the file, so a
+    changed file is read again."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(shard.path, memory_map=True) as file:
-        # Decoding is parallel already, and Arrow's own threads do not outlive a fork.
+        # Decoding is already parallel, and Arrow's threads do not survive a fork.
         return file.read_row_group(group, columns=[column], use_threads=False).column(0)
 
 
@@ -136,12 +139,12 @@ def _images(
     where: str,
 ) -> ImageFiles:
     ids = [f"{name}:{row}" for name in names for row in range(source.shards[name].group_starts[-1])]
-    given = [column for column in columns if column is not None]
-    if not given:
+    labels = [column for column in columns if column is not None]
+    if not labels:
         return image_files(source, ids, None, ())
-    values = np.concatenate(given)
+    values = np.concatenate(labels)
     if values.dtype.kind in "iu" and len(values) and values.max() < 0:
-        return image_files(source, ids, None, ())  # how the hub marks a split without labels
+        return image_files(source, ids, None, ())  # the hub marks a split without labels by −1
     if classes is None:
         return image_files(source, ids, *as_labels(values, where))
     if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= len(classes):
@@ -150,7 +153,7 @@ def _images(
 
 
 def _image_column(schema: "pa.Schema", column: str | None, where: str) -> str:
-    """The path of the leaf with the encoded bytes, such as `image.bytes`."""
+    """Return the path of the column with the encoded bytes, such as `image.bytes`."""
     import pyarrow.types as types
 
     leaves = {}
@@ -185,7 +188,7 @@ def _label_column(schema: "pa.Schema", column: str | None, where: str) -> str | 
 
 
 def _class_names(schema: "pa.Schema", column: str) -> tuple[str, ...] | None:
-    """The names that the hub keeps beside the schema."""
+    """Return the class names that the hub keeps in the schema's metadata."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None

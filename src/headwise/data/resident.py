@@ -1,4 +1,4 @@
-"""Image files to pixels in memory, where they have one size and fit; decoded once, then cached."""
+"""Decode image files into memory if they have equal sizes and fit, and cache the result."""
 
 import dataclasses
 import logging
@@ -17,14 +17,14 @@ from headwise.data.decode import check_header, decode, quiet
 from headwise.data.images import ImageFiles, Images, fingerprint, pixel_digest, resident_images
 from headwise.errors import UserError
 
-CHUNK = 64  # images a task: small beside a set, large beside the cost of a task
+CHUNK = 64  # images per task: few compared to a data set, many compared to a task's overhead
 
 logger = logging.getLogger("headwise")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residence:
-    """What decides whether images become resident, and how."""
+class DecodeSettings:
+    """Whether and how images are decoded into memory; see `DataConfig`."""
 
     resize: int | None
     resident_mib: int
@@ -33,23 +33,23 @@ class Residence:
     workers: int
 
 
-def settle(images: ImageFiles, how: Residence, where: str) -> Images:
-    """Decode `images` into memory where `how` allows, else leave them files. Unreadable ones are
-    left out, and more than `max_bad_fraction` of them is a `UserError`."""
-    if how.resize is not None:
-        print_of = fingerprint(images.fingerprint.encode(), str(how.resize).encode())
-        images = dataclasses.replace(images, resize=how.resize, fingerprint=print_of)
-    key = _key(images, how)
-    cached = cache.load(key) if how.cache else None
-    decoded = _decoded(images, how) if cached is None else cached
-    skipped = tuple((images.ids[i], reason) for i, reason in sorted(decoded.bad.items()))
-    _check_bad(skipped, len(images), how.max_bad_fraction, where)
-    if how.cache and cached is None:
+def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str) -> Images:
+    """Return `images` decoded in memory if `settings` allow it, else as files. Unreadable images
+    are left out. Raises `UserError` if they are more than `max_bad_fraction`."""
+    if settings.resize is not None:
+        resized = fingerprint(images.fingerprint.encode(), str(settings.resize).encode())
+        images = dataclasses.replace(images, resize=settings.resize, fingerprint=resized)
+    key = _key(images, settings)
+    cached = cache.load(key) if settings.cache else None
+    decoded = _decoded(images, settings) if cached is None else cached
+    skipped = tuple((images.ids[i], reason) for i, reason in sorted(decoded.unreadable.items()))
+    _check_skipped(skipped, len(images), settings.max_bad_fraction, where)
+    if settings.cache and cached is None:
         cache.save(key, decoded)
     if skipped:
-        good = torch.ones(len(images), dtype=torch.bool)
-        good[list(decoded.bad)] = False
-        images = dataclasses.replace(images.select(good.nonzero().flatten()), skipped=skipped)
+        readable = torch.ones(len(images), dtype=torch.bool)
+        readable[list(decoded.unreadable)] = False
+        images = dataclasses.replace(images.select(readable.nonzero().flatten()), skipped=skipped)
     if decoded.pixels is None:
         return images
     resident = resident_images(
@@ -58,15 +58,15 @@ def settle(images: ImageFiles, how: Residence, where: str) -> Images:
     return dataclasses.replace(resident, skipped=skipped)
 
 
-def _key(images: ImageFiles, how: Residence) -> str:
+def _key(images: ImageFiles, settings: DecodeSettings) -> str:
     return fingerprint(
-        repr((cache.VERSION, PIL.__version__, images.resize, how.resident_mib)).encode(),
+        repr((cache.VERSION, PIL.__version__, images.resize, settings.resident_mib)).encode(),
         images.source.stamp.encode(),
-        images.fingerprint.encode(),  # also says which images of the source
+        images.fingerprint.encode(),  # depends on which images of the source are selected
     )
 
 
-def _check_bad(
+def _check_skipped(
     skipped: tuple[tuple[str, str], ...], n: int, max_bad_fraction: float, where: str
 ) -> None:
     if not skipped:
@@ -74,7 +74,7 @@ def _check_bad(
     first = "; ".join(f"{id} ({reason})" for id, reason in skipped[:10])
     more = "; …" if len(skipped) > 10 else ""
     if len(skipped) == n:
-        raise UserError(f"{where} holds no readable image: {first}{more}")
+        raise UserError(f"{where} must hold a readable image; none of {n} is: {first}{more}")
     if len(skipped) > max_bad_fraction * n:
         raise UserError(
             f"{where}: at most {max_bad_fraction:.3g} of the images may be unreadable; "
@@ -85,79 +85,81 @@ def _check_bad(
     )
 
 
-def _decoded(images: ImageFiles, how: Residence) -> Decoded:
+def _decoded(images: ImageFiles, settings: DecodeSettings) -> Decoded:
     logger.info("reading %d images", len(images))
     with quiet():
-        decoded = _decode_all(images, how)
-        return _check_headers(images, how.workers) if decoded is None else decoded
+        decoded = _decode_all(images, settings)
+        return _check_headers(images, settings.workers) if decoded is None else decoded
 
 
-def _decode_all(images: ImageFiles, how: Residence) -> Decoded | None:
-    """All pixels; None as soon as the images prove too many, or of several sizes. The first
-    picture's size is a guess that costs nothing: where it is wrong, that shows soon."""
-    bad: dict[int, str] = {}
-    shape = _first_shape(images, bad)
+def _decode_all(images: ImageFiles, settings: DecodeSettings) -> Decoded | None:
+    """Decode all images. Returns None as soon as they turn out to be too large or of unequal sizes;
+    at first, all are assumed to have the size of the first one."""
+    unreadable: dict[int, str] = {}
+    shape = _first_shape(images, unreadable)
     if shape is None:
-        return Decoded(None, None, bad)
-    if len(images) * 3 * shape[0] * shape[1] > how.resident_mib * 2**20:
+        return Decoded(None, None, unreadable)
+    if len(images) * 3 * shape[0] * shape[1] > settings.resident_mib * 2**20:
         return None
     pixels = np.empty((len(images), 3, *shape), np.uint8)
-    mixed = threading.Event()
+    unequal = threading.Event()
 
-    def decode_one(i: int) -> None:
-        if mixed.is_set():
+    def decode_image(i: int) -> None:
+        if unequal.is_set():
             return
         try:
             with images.source.open(images.ids[i]) as file:
                 picture = np.asarray(decode(file, images.resize))
         except OSError as error:
-            bad[i] = str(error)
+            unreadable[i] = str(error)
             return
         if picture.shape[:2] != shape:
-            mixed.set()
+            unequal.set()
             return
         pixels[i] = picture.transpose(2, 0, 1)
 
-    _in_threads(decode_one, len(images), how.workers)
-    if mixed.is_set():
+    _in_threads(decode_image, len(images), settings.workers)
+    if unequal.is_set():
         return None
-    kept = torch.from_numpy(np.delete(pixels, sorted(bad), axis=0) if bad else pixels)
-    return Decoded(kept, pixel_digest(kept), bad)
+    if unreadable:
+        pixels = np.delete(pixels, sorted(unreadable), axis=0)
+    tensor = torch.from_numpy(pixels)
+    return Decoded(tensor, pixel_digest(tensor), unreadable)
 
 
-def _first_shape(images: ImageFiles, bad: dict[int, str]) -> tuple[int, int] | None:
-    """Height and width of the first image that decodes; those before it go into `bad`."""
+def _first_shape(images: ImageFiles, unreadable: dict[int, str]) -> tuple[int, int] | None:
+    """Return height and width of the first readable image. Images before it are added to
+    `unreadable`."""
     for i, id in enumerate(images.ids):
         try:
             with images.source.open(id) as file:
                 width, height = decode(file, images.resize).size
             return height, width
         except OSError as error:
-            bad[i] = str(error)
+            unreadable[i] = str(error)
     return None
 
 
 def _check_headers(images: ImageFiles, workers: int) -> Decoded:
-    bad: dict[int, str] = {}
+    unreadable: dict[int, str] = {}
 
-    def check_one(i: int) -> None:
+    def check_image(i: int) -> None:
         try:
             with images.source.open(images.ids[i]) as file:
                 check_header(file)
         except OSError as error:
-            bad[i] = str(error)
+            unreadable[i] = str(error)
 
-    _in_threads(check_one, len(images), workers)
-    return Decoded(None, None, bad)
+    _in_threads(check_image, len(images), workers)
+    return Decoded(None, None, unreadable)
 
 
-def _in_threads(work: Callable[[int], None], n: int, workers: int) -> None:
-    """`work(i)` for all i < n. Pillow decodes without holding Python's lock."""
+def _in_threads(function: Callable[[int], None], n: int, workers: int) -> None:
+    """Call `function(i)` for all i < n. Pillow releases Python's lock while it decodes."""
 
-    def run(start: int) -> None:
+    def call(start: int) -> None:
         for i in range(start, min(start + CHUNK, n)):
-            work(i)
+            function(i)
 
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(run, range(0, n, CHUNK)):
-            pass
+        list(pool.map(call, range(0, n, CHUNK)))

@@ -1,8 +1,8 @@
-"""Synthetic images with a known truth: ten silhouettes under recorded nuisance factors.
+"""Synthetic images with known factors: ten silhouettes with recorded nuisance factors.
 
-A picture is a function of its label, its factors and pixel noise, so a probe can be asked what a
-representation kept of each. Every silhouette is a polygon, scaled to a disc's area and centred on
-its centroid: neither the amount of ink nor where it lies tells the class.
+A picture is a function of its label, its factors and pixel noise, so probes can measure what a
+representation keeps of each. Every silhouette is a polygon with the area of a disc and its centroid
+at the given position, so neither area nor position depends on the class.
 """
 
 import functools
@@ -32,7 +32,7 @@ TEXTURES: tuple[str, ...] = ("plain", "gradient", "stripes", "checks", "spots")
 
 SIDE_PX = 32
 
-# Each uniform factor and its range; `make_shapes` says what they mean.
+# The ranges of the uniform factors, which `make_shapes` describes.
 RANGES: dict[str, tuple[float, float]] = {
     "x_px": (-4.0, 4.0),
     "y_px": (-4.0, 4.0),
@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 _SATURATION = 0.15
 
-# A rotation by a full turn over this many leaves the silhouette as it was; 0: by any angle.
+# The order of rotational symmetry. 0 means that any rotation leaves the silhouette unchanged.
 _SYMMETRY = {
     "circle": 0,
     "square": 4,
@@ -59,30 +59,31 @@ _SYMMETRY = {
     "bowtie": 2,
 }
 
-_CHUNK = 500  # images rendered at once: their planes stay in the cache
-_TEMPLATE = 128  # samples along a side of a distance template
-_REACH = 2.0  # half the side of a template, in sizes
+_CHUNK = 500  # images rendered together, so that their planes stay in the cache
+_TEMPLATE = 128  # samples along each side of a distance template
+_REACH = 2.0  # half the side of a template, in units of `size_px`
 
 
 def make_shapes(
     n: int, seed: int
 ) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[Tensor, " n"], dict[str, Tensor]]:
-    """Images, labels (indices into `SHAPES`) and factors (`[n]` each), all functions of `seed`.
-
-    Every ten images, from the first, hold each class once. The first k images do not depend on `n`.
+    """Return images, labels (indices into `SHAPES`) and factors (`[n]` each), all functions of
+    `seed`. Each group of ten images holds every class once. The first k images do not depend on
+    `n`.
 
     Continuous factors (float32; an angle is recorded as its sine and cosine):
-    - `x_px`, `y_px`: the silhouette's centroid, from the centre of the image, right and down
-    - `size_px`: the radius of the disc of the silhouette's area
-    - `rotation_sine`, `rotation_cosine`: of the rotation times the order of the silhouette's
+    - `x_px`, `y_px`: the silhouette's centroid relative to the image's centre, right and down
+    - `size_px`: the radius of a disc with the silhouette's area
+    - `rotation_sine`, `rotation_cosine`: for the rotation times the order of the silhouette's
       symmetry, so that equal pictures have equal factors; 0 and 1 for `circle` and `ring`
     - `hue_sine`, `hue_cosine`, `background_hue_sine`, `background_hue_cosine`
-    - `lightness`, `background_lightness`: the mean of the channels, 0 black to 1 white
+    - `lightness`, `background_lightness`: the mean of the channels, from 0 (black) to 1 (white)
     - `texture_contrast`: amplitude of the background's texture, in lightness; 0 for `plain`
     - `texture_frequency`: cycles across the image; 0 for `plain`, 0.5 for `gradient`
-    - `texture_sine`, `texture_cosine`: of twice the texture's direction (half a turn is no change)
-    - `phase_sine`, `phase_cosine`: where in its cycle the texture is at the image's centre
-    - `noise`: half-width of the uniform noise added to every channel of every pixel, 0 to 1 scale
+    - `texture_sine`, `texture_cosine`: for twice the texture's direction, because half a turn
+      changes nothing
+    - `phase_sine`, `phase_cosine`: the texture's phase at the image's centre
+    - `noise`: half-width of the uniform noise added to every channel of every pixel; white is 1
 
     Categorical factors (int64): `texture_kind`, an index into `TEXTURES`.
 
@@ -104,7 +105,7 @@ def make_shapes(
 
 
 def _labels(n: int, seed: int) -> Int64[Tensor, " n"]:
-    """Shuffled in tens: balanced for every `n`, and a longer draw begins like a shorter one."""
+    """Return labels shuffled in groups of ten, so the first k do not depend on `n`."""
     tens = math.ceil(n / len(SHAPES))
     draws = torch.rand(tens, len(SHAPES), generator=generator(seed, "shapes", "label"))
     return draws.argsort(dim=1).flatten()[:n]
@@ -123,7 +124,7 @@ def _factors(labels: Int64[Tensor, " n"], seed: int) -> dict[str, Tensor]:
         factors[f"{name}_sine"] = torch.sin(2 * math.pi * turn)
         factors[f"{name}_cosine"] = torch.cos(2 * math.pi * turn)
 
-    # Lighter or darker than the background, evenly: polarity must not help pixels.
+    # Half the silhouettes are lighter than the background, so pixel values do not show the class.
     offset = drawn["contrast"] * torch.where(uniform("polarity") < 0.5, -0.5, 0.5)
     middle = 0.4 + 0.2 * uniform("lightness")
     factors |= {"lightness": middle + offset, "background_lightness": middle - offset}
@@ -138,7 +139,7 @@ def _factors(labels: Int64[Tensor, " n"], seed: int) -> dict[str, Tensor]:
 
 
 def _render(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[Tensor, "n 3 32 32"]:
-    """The pictures without noise, 0 to 1: nothing but the label and recorded factors goes in."""
+    """Return the pictures without noise, from 0 to 1. Only labels and recorded factors matter."""
     coverage = _coverage(labels, factors)[:, None]
     shape = _colour(factors["lightness"], factors["hue_sine"], factors["hue_cosine"])
     ground = _colour(
@@ -152,20 +153,21 @@ def _render(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[Te
 def _colour(
     lightness: Float[Tensor, " n"], sine: Float[Tensor, " n"], cosine: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 3 1 1"]:
-    """Three cosines a third of a turn apart: they sum to 0, so hue does not change lightness."""
+    """Return RGB from three cosines a third of a turn apart. Their sum is 0, so the hue does not
+    change the lightness."""
     third = 2 * math.pi / 3 * torch.arange(3)
     chroma = cosine[:, None] * third.cos() + sine[:, None] * third.sin()
     return (lightness[:, None] + _SATURATION * chroma)[:, :, None, None]
 
 
 def _pixels() -> tuple[Float[Tensor, "1 32"], Float[Tensor, "32 1"]]:
-    """The pixels' centres, x and y, from the centre of the image."""
+    """Return x and y of the pixels' centres relative to the centre of the image."""
     centre = torch.arange(SIDE_PX) - (SIDE_PX - 1) / 2
     return centre[None, :], centre[:, None]
 
 
 def _texture(factors: dict[str, Tensor]) -> Float[Tensor, "n 32 32"]:
-    """What the texture adds to the background's lightness."""
+    """Return the texture, which is added to the background's lightness."""
     plane = {name: value.view(-1, 1, 1) for name, value in factors.items()}
     x, y = _pixels()
     direction = torch.atan2(plane["texture_sine"], plane["texture_cosine"]) / 2
@@ -177,14 +179,17 @@ def _texture(factors: dict[str, Tensor]) -> Float[Tensor, "n 32 32"]:
 
     stripes = wave(0.0)
     checks = torch.where(plane["texture_kind"] == TEXTURES.index("checks"), wave(math.pi / 2), 1)
-    sixth = math.pi / 3  # waves a sixth of a turn apart add up to spots on a honeycomb
+    sixth = (
+        math.pi / 3
+    )  # three waves a sixth of a turn apart add up to a hexagonal pattern of spots
     spots = (stripes + wave(sixth) + wave(2 * sixth)) / 3
     is_spots = plane["texture_kind"] == TEXTURES.index("spots")
     return plane["texture_contrast"] * torch.where(is_spots, spots, stripes * checks)
 
 
 def _coverage(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[Tensor, "n 32 32"]:
-    """The part of each pixel that the silhouette covers, from its distance to the outline."""
+    """Return the fraction of each pixel that the silhouette covers, from the distance to its
+    outline."""
     order = torch.tensor([max(_SYMMETRY[shape], 1) for shape in SHAPES])[labels]
     rotation = torch.atan2(factors["rotation_sine"], factors["rotation_cosine"]) / order
     size = factors["size_px"].view(-1, 1, 1)
@@ -200,7 +205,8 @@ def _coverage(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[
 
 @functools.cache
 def _templates() -> Float[Tensor, "shapes side side"]:
-    """Each silhouette's signed distance to its outline (negative inside), everything in sizes."""
+    """Return the signed distance to each silhouette's outline (negative inside), where the size of
+    the silhouette is 1."""
     line = torch.linspace(-_REACH, _REACH, _TEMPLATE)
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([_distance(torch.stack([x, y], -1), _outline(shape)) for shape in SHAPES])
@@ -209,8 +215,8 @@ def _templates() -> Float[Tensor, "shapes side side"]:
 def _distance(
     points: Float[Tensor, "side side 2"], loops: list[Float[Tensor, "_ 2"]]
 ) -> Float[Tensor, "side side"]:
-    """Signed distance to a polygon with holes: the nearest edge; inside where a ray to the right
-    crosses an odd number of edges."""
+    """Return the signed distance to the nearest edge of a polygon with holes. A point is inside if
+    a ray to the right crosses an odd number of edges."""
     start = torch.cat(loops)
     edge = torch.cat([loop.roll(-1, dims=0) for loop in loops]) - start
     to_point = points[:, :, None] - start
@@ -219,16 +225,16 @@ def _distance(
 
     above = to_point[..., 1] < 0
     spans = above != (to_point[..., 1] < edge[:, 1])
-    crossing = edge[:, 0] / edge[:, 1] * to_point[..., 1]  # relative to start; where it spans
+    crossing = edge[:, 0] / edge[:, 1] * to_point[..., 1]  # relative to `start`, valid if it spans
     odd = (spans & (to_point[..., 0] < crossing)).sum(-1) % 2
     return torch.where(odd == 1, -distance, distance)
 
 
 def _outline(shape: str) -> list[Float[Tensor, "_ 2"]]:
-    """The silhouette's closed loops of vertices, its area π and its centroid at the origin."""
+    """Return the silhouette's closed loops of vertices, with area π and the centroid at 0."""
     loops = _loops(shape)
     areas, moments = [], []
-    for loop in loops:  # the shoelace formula; a hole runs the other way and counts negative
+    for loop in loops:  # the shoelace formula; a hole has the other direction and counts negative
         after = loop.roll(-1, dims=0)
         cross = loop[:, 0] * after[:, 1] - loop[:, 1] * after[:, 0]
         areas.append(cross.sum() / 2)
@@ -239,7 +245,7 @@ def _outline(shape: str) -> list[Float[Tensor, "_ 2"]]:
 
 
 def _loops(shape: str) -> list[Float[Tensor, "_ 2"]]:
-    """The silhouette as drawn by hand, in any unit."""
+    """Return the silhouette as designed, in any unit."""
     match shape:
         case "circle":
             return [_arc(0.0, 2 * math.pi)]
@@ -258,12 +264,12 @@ def _loops(shape: str) -> list[Float[Tensor, "_ 2"]]:
             return [torch.cat([arm @ turn for turn in turns])]
         case "ring":
             return [_arc(0.0, 2 * math.pi), 0.55 * _arc(2 * math.pi, 0.0)]
-        case "crescent":  # a disc, bitten from the right by a disc of 0.8 half a radius away
+        case "crescent":  # a disc without a disc of radius 0.8, half a radius to the right
             tip = torch.tensor([0.61, 0.7924])
             outer, inner = math.atan2(tip[1], tip[0]), math.atan2(tip[1], tip[0] - 0.5)
             bite = 0.8 * _arc(2 * math.pi - inner, inner) + torch.tensor([0.5, 0.0])
             return [torch.cat([_arc(outer, 2 * math.pi - outer)[:-1], bite[:-1]])]
-        case "heart":  # a classical curve of sines
+        case "heart":  # a well-known curve of sines and cosines
             t = 2 * math.pi / 64 * torch.arange(64)
             y = 13 * t.cos() - 5 * (2 * t).cos() - 2 * (3 * t).cos() - (4 * t).cos()
             return [torch.stack([16 * t.sin() ** 3, -y], dim=1)]

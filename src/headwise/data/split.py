@@ -1,4 +1,4 @@
-"""Which images are for training, which for testing, and how many: decided before any is decoded."""
+"""The choice of training and test images, and of their number, before any is decoded."""
 
 import dataclasses
 
@@ -11,16 +11,16 @@ from headwise.data.images import Images, Splits
 from headwise.errors import UserError
 
 TEST_NAMES = ("test", "val", "valid", "validation")
-"""The names of a test split, the preferred first."""
+"""The names of a test split, in order of preference."""
 
 
 def stratified_split(
     labels: Int64[Tensor, " n"], test_fraction: float, seed: int
 ) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " test"]]:
-    """Ascending indices of the two sides, drawn class by class.
+    """Return ascending indices of the training and the test images, drawn class by class.
 
-    Of a class of two images or more each side has at least one; a single image is for training.
-    A class's draw depends on the seed, its label and its size alone.
+    Each side gets at least one image of every class with two or more; a single image is for
+    training. The draw of a class depends only on the seed, its label and its size.
     """
     tests = [torch.empty(0, dtype=torch.int64)]
     classes, counts = labels.unique(return_counts=True)
@@ -39,32 +39,33 @@ def stratified_split(
 def balanced_fraction(
     labels: Int64[Tensor, " n"], fraction: float, seed: int, *, at_least: int = 1
 ) -> Int64[Tensor, " m"]:
-    """Ascending indices of as many images of every class as make up this fraction, at least so
-    many; of a class with fewer, all. A smaller fraction is a subset of a larger one."""
+    """Return ascending indices of equally many images of every class that together are this
+    fraction: `at_least` this many per class, and all of a smaller class. A smaller fraction is a
+    subset of a larger one."""
     classes, counts = labels.unique(return_counts=True)
-    each = max(at_least, round(fraction * len(labels) / len(classes)))
+    per_class = max(at_least, round(fraction * len(labels) / len(classes)))
     drawn = []
     by_class = labels.argsort(stable=True).split(counts.tolist())
     for label, members in zip(classes.tolist(), by_class, strict=True):
         order = torch.randperm(len(members), generator=rng.generator(seed, "fraction", label))
-        drawn.append(members[order[:each]])
+        drawn.append(members[order[:per_class]])
     return torch.cat(drawn).sort().values
 
 
 def balanced_limit(labels: Int64[Tensor, " n"], limit: int) -> Int64[Tensor, " m"]:
-    """Ascending indices of at most `limit` images: the first of every class, then the second of
-    every class, and so on. A smaller limit takes a subset of what a larger one takes."""
+    """Return ascending indices of at most `limit` images: the first of every class, then the second
+    of every class, and so on. A smaller limit is a subset of a larger one."""
     by_class = labels.argsort(stable=True)
     counts = labels.unique(return_counts=True)[1]
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
     turn = torch.empty_like(labels)
     turn[by_class] = torch.arange(len(labels)) - starts
-    # Within a turn the classes come in order.
+    # The stable sort keeps the classes in order within a turn.
     return by_class[turn[by_class].argsort(stable=True)][:limit].sort().values
 
 
 def limited(images: Images, limit: int | None) -> Images:
-    """At most `limit` images: balanced over classes, or plainly the first ones without labels."""
+    """Return at most `limit` images, balanced over classes; without labels, the first ones."""
     if limit is None or limit >= len(images):
         return images
     if images.labels is None:
@@ -73,11 +74,9 @@ def limited(images: Images, limit: int | None) -> Images:
 
 
 def own_split(parts: dict[str, Images], where: str) -> Splits:
-    """The source's own splits: `train`, and the first test split there is (`TEST_NAMES`), of those
-    with labels if any. Labels of both become indices into the classes of `train`.
-
-    A single class tells nothing apart, so it counts as no labels.
-    """
+    """Return the source's own splits: `train`, and the first test split in the order of
+    `TEST_NAMES`, with labels if one has labels. The labels of both become indices into the classes
+    of `train`. If there is only one class, the images count as unlabelled."""
     train = parts["train"]
     tests = [parts[name] for name in TEST_NAMES if name in parts]
     labelled = [test for test in tests if test.labels is not None]
@@ -99,7 +98,7 @@ def _relabelled(test: Images, classes: tuple[str, ...], where: str) -> Images:
         listed = ", ".join(map(repr, unknown[:10]))
         raise UserError(
             f"{where}: train and test must have the same classes; test has {listed}, which train "
-            "lacks: rename the classes, or remove the test split to have one drawn from train"
+            "lacks: rename the classes, or remove the test split so that one is drawn from train"
         )
-    places = torch.tensor([classes.index(name) for name in test.classes])
-    return dataclasses.replace(test, labels=places[test.labels], classes=classes)
+    index = torch.tensor([classes.index(name) for name in test.classes])
+    return dataclasses.replace(test, labels=index[test.labels], classes=classes)

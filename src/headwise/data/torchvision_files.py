@@ -1,4 +1,4 @@
-"""The data sets of image files that torchvision knows, where they are on the disk already."""
+"""torchvision's data sets of image files, which must already be on the disk."""
 
 import os
 from collections.abc import Iterable
@@ -24,16 +24,16 @@ NAMES = (
 )
 
 Listing = list[tuple[str, str]]
-"""Of each image its path and the name of its class."""
+"""The path of each image, and the name of its class."""
 
 CALTECH_TRAIN = 30
-"""Images of each class of Caltech-101 to train on, drawn here; the others are for testing."""
+"""Number of training images of each class of Caltech-101. All other images are for testing."""
 
 
 def open_files(name: str, root: Path) -> Splits:
-    """The official train and test split of a set; where there are several, the first. What is
-    called validation belongs to train. Raises `OSError` and torchvision's `RuntimeError` where
-    files are missing."""
+    """Return the official training and test split of a data set, or the first if there are several.
+    A validation split is part of the training split. Raises `OSError` or torchvision's
+    `RuntimeError` if files are missing."""
     train, test = _listings(name, root)
     if not train or not test:
         raise FileNotFoundError("lists of images are missing or empty")
@@ -41,9 +41,9 @@ def open_files(name: str, root: Path) -> Splits:
     return Splits(_files(root, train, classes), _files(root, test, classes))
 
 
-def how_to_get(name: str, root: Path) -> str:
-    """For the error message: where the files come from and where they go."""
-    first = "import torchvision.datasets as d"
+def download_hint(name: str, root: Path) -> str:
+    """Return how to get the files and where to put them, for the error message."""
+    statement = "import torchvision.datasets as d"
     match name:
         case "StanfordCars":
             return (
@@ -52,15 +52,16 @@ def how_to_get(name: str, root: Path) -> str:
             )
         case "SUN397":
             return (
-                f"get it with: python -c \"{first}; d.SUN397('{root}', download=True)\", and put "
-                f"Training_01.txt and Testing_01.txt of the set's Partitions.zip into {root}/SUN397"
+                f"get it with: python -c \"{statement}; d.SUN397('{root}', download=True)\", and "
+                "put Training_01.txt and Testing_01.txt of the set's Partitions.zip into "
+                f"{root}/SUN397"
             )
         case "VOC2007":
             return (
-                f"get it with: python -c \"{first}; [d.VOCDetection('{root}', year='2007', "
+                f"get it with: python -c \"{statement}; [d.VOCDetection('{root}', year='2007', "
                 "image_set=s, download=True) for s in ('trainval', 'test')]\""
             )
-    return f"get it with: python -c \"{first}; d.{name}('{root}', download=True)\""
+    return f"get it with: python -c \"{statement}; d.{name}('{root}', download=True)\""
 
 
 def _listings(name: str, root: Path) -> tuple[Listing, Listing]:
@@ -92,7 +93,7 @@ def _listings(name: str, root: Path) -> tuple[Listing, Listing]:
 
 
 def _listed(data: Any) -> Listing:
-    """Of a torchvision set whose loader returns the path."""
+    """Return the listing of a torchvision data set whose loader returns the path."""
     return [(path, data.classes[label]) for path, label in (data[i] for i in range(len(data)))]
 
 
@@ -110,29 +111,30 @@ def _sun(root: Path, split: str) -> Listing:
 
 
 def _voc(root: Path, split: str) -> Listing:
-    """An image's class is the set of what it shows, `car+person`. What is marked as difficult does
-    not count."""
+    """The class of an image is the set of its objects, such as `car+person`. Objects marked as
+    difficult do not count."""
     folder = root / "VOCdevkit" / "VOC2007"
-    shown: dict[str, list[str]] = {}
+    objects: dict[str, list[str]] = {}
     for path in sorted((folder / "ImageSets" / "Main").glob(f"*_{split}.txt")):
         for line in path.read_text().splitlines():
             id, present = line.split()
-            shown.setdefault(id, [])
+            objects.setdefault(id, [])
             if present == "1":
-                shown[id].append(path.name.removesuffix(f"_{split}.txt"))
-    return [(str(folder / "JPEGImages" / f"{id}.jpg"), "+".join(of)) for id, of in shown.items()]
+                objects[id].append(path.name.removesuffix(f"_{split}.txt"))
+    images = folder / "JPEGImages"
+    return [(str(images / f"{id}.jpg"), "+".join(names)) for id, names in objects.items()]
 
 
 def _caltech(root: Path) -> tuple[Listing, Listing]:
-    """All 102 folders, the background's included, as in SimCLR's counts (3,060 and 6,084)."""
-    folder = root / "caltech101" / "101_ObjectCategories"
+    """Return all 102 folders, including the background, as SimCLR's counts (3,060 and 6,084) do."""
+    root = root / "caltech101" / "101_ObjectCategories"
     splits: tuple[Listing, Listing] = [], []
-    for inside in sorted(walk(folder)):
-        name = inside.path.rstrip("/")
-        paths = sorted(path for path, _, _ in inside.images)
+    for folder in sorted(walk(root)):
+        name = folder.path.rstrip("/")
+        paths = sorted(path for path, _, _ in folder.images)
         order = torch.randperm(len(paths), generator=rng.generator(0, "caltech101", name)).tolist()
-        for place, i in enumerate(order):
-            splits[place >= CALTECH_TRAIN].append((str(folder / paths[i]), name))
+        for position, i in enumerate(order):
+            splits[position >= CALTECH_TRAIN].append((str(root / paths[i]), name))
     return sorted(splits[0]), sorted(splits[1])
 
 
@@ -141,8 +143,8 @@ def _files(root: Path, listing: Listing, classes: tuple[str, ...]) -> ImageFiles
     status = [os.stat(path) for path, _ in listing]
     content = _digest(zip(ids, (s.st_size for s in status), strict=True))
     stamp = _digest([root.resolve(), *((s.st_size, s.st_mtime_ns) for s in status)])
-    place = {name: i for i, name in enumerate(classes)}
-    labels = torch.tensor([place[name] for _, name in listing])
+    index = {name: i for i, name in enumerate(classes)}
+    labels = torch.tensor([index[name] for _, name in listing])
     return image_files(FolderSource(root, content, stamp), ids, labels, classes)
 
 

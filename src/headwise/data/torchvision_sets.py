@@ -1,4 +1,4 @@
-"""The data sets that torchvision knows, where they are on the disk already."""
+"""torchvision's data sets, which must already be on the disk."""
 
 import dataclasses
 import os
@@ -13,17 +13,17 @@ from headwise.data.images import ResidentImages, Splits
 from headwise.errors import UserError, nearest
 
 ARRAYS = ("CIFAR10", "CIFAR100", "STL10", "SVHN", "MNIST", "FashionMNIST", "KMNIST", "USPS")
-"""Those that torchvision keeps as arrays; the others are files."""
+"""The data sets that torchvision keeps as arrays. The others are image files."""
 NAMES = (*ARRAYS, *torchvision_files.NAMES)
 
 
 def data_root() -> Path:
-    """Where sets are looked for by name: $HEADWISE_DATA, or else ./data."""
+    """Return the folder of the data sets: $HEADWISE_DATA, or else ./data."""
     return Path(os.environ.get("HEADWISE_DATA") or "data")
 
 
 def open_torchvision(name: str) -> Splits:
-    """Train and test of a set in `data_root()`. Nothing is downloaded."""
+    """Return training and test images of a data set in `data_root()`. Nothing is downloaded."""
     if name not in NAMES:
         raise UserError(f"torchvision:{name} is not known: {nearest(name, NAMES)}")
     root = data_root()
@@ -34,7 +34,7 @@ def open_torchvision(name: str) -> Splits:
     except (RuntimeError, OSError) as error:
         raise UserError(
             f"torchvision:{name} must lie in {root} ({_line(error)}); "
-            f"{torchvision_files.how_to_get(name, root)}; or name its folder in HEADWISE_DATA"
+            f"{torchvision_files.download_hint(name, root)}; or name its folder in HEADWISE_DATA"
         ) from error
 
 
@@ -60,7 +60,7 @@ def _images(name: str, root: Path, train: bool) -> ResidentImages:
         case _:
             assert name == "USPS", name
             data = datasets.USPS(root, train=train)
-    loaded: Any = data  # each set has fields of its own
+    loaded: Any = data  # each data set has other fields
     labels = loaded.labels if name in ("STL10", "SVHN") else loaded.targets
     images = from_arrays(np.asarray(loaded.data), np.asarray(labels), f"{name}-{split}")
     if name in ("SVHN", "USPS"):
