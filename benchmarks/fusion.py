@@ -8,7 +8,7 @@ import torch
 
 from headwise import rng
 from headwise.fusion.attention import measure_attention
-from headwise.fusion.batches import Batch
+from headwise.fusion.batches import EncodedBatch
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import measure_batches
 from headwise.heads import HeadConfig, build_head
@@ -28,7 +28,7 @@ def prepare(images: int, *, whole: bool) -> Callable[[], None]:
     centres = torch.randn(CLASSES, P, generator=draws)
     h = (centres[labels].repeat(2, 1) + torch.randn(2 * images, P, generator=draws)).to(device)
 
-    def work(batch: Batch) -> None:
+    def work(batch: EncodedBatch) -> None:
         if whole:
             heads = with_controls(head, CONFIG, [batch], seed=1)
             measure_batches(heads, [batch], permutations=PERMUTATIONS, seed=0)
@@ -37,8 +37,8 @@ def prepare(images: int, *, whole: bool) -> Callable[[], None]:
                 pass
 
     few = torch.cat([h[:32], h[images : images + 32]])
-    work(Batch(few, labels[:32]))  # libraries initialise at the first call
-    return partial(work, Batch(h, labels))
+    work(EncodedBatch(few, labels[:32]))  # libraries initialise at the first call
+    return partial(work, EncodedBatch(h, labels))
 
 
 def main() -> None:

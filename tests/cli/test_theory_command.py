@@ -17,7 +17,7 @@ from headwise.report.plots.drawing import Drawing, style
 from headwise.theory.checks import LayerPath, PhasePoint, Phases, map_point
 from headwise.theory.figures import map_figure, path_figure, phase_figure
 from headwise.theory.limits import LimitCheck
-from headwise.theory.map import Batch, Cosines, Layer
+from headwise.theory.map import BatchShape, Cosines, Layer
 from headwise.theory.studies import batch_size_study, blocks_of, set_up, strength_study
 from headwise.theory.trained import mean_block
 from headwise.theory.trained_figures import (
@@ -27,7 +27,7 @@ from headwise.theory.trained_figures import (
     trained_figure,
 )
 
-LAYER, BATCH = Layer(beta=4.0), Batch(classes=2, per_class=8, width=16)
+LAYER, BATCH = Layer(beta=4.0), BatchShape(classes=2, per_class=8, width=16)
 
 
 @pytest.mark.parametrize(

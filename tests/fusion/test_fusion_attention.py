@@ -15,14 +15,14 @@ from torch import nn
 from headwise.fusion.affinity import (
     auroc,
     between_images,
-    classes_of,
+    count_classmates,
     masses,
-    of_classmates,
     p_value,
     ranks,
     relabelled,
     spectral_clusters,
     spectral_nmi,
+    sum_over_classmates,
     visible_rows,
 )
 from headwise.fusion.attention import (
@@ -314,7 +314,7 @@ def test_auroc_counts_ties_half():
     labels = torch.tensor([[0, 0, 1, 1, 0, 1, 0]])
     affinity = torch.randint(3, (2, 7, 7), generator=torch.Generator().manual_seed(0)).double()
     visible = ~torch.eye(7, dtype=torch.bool)
-    found = auroc(ranks(affinity, visible), classes_of(labels, visible))
+    found = auroc(ranks(affinity, visible), count_classmates(labels, visible))
     y = labels[0].numpy()
     for matrix, value in zip(affinity.numpy(), found[:, 0], strict=True):
         others = [np.arange(7) != i for i in range(7)]
@@ -324,9 +324,9 @@ def test_auroc_counts_ties_half():
 
 def test_sums_in_blocks_are_those_of_the_whole(monkeypatch):
     values, labels = normal(2, 9, 9), torch.arange(9).remainder(3).expand(4, 9).contiguous()
-    whole = of_classmates(values, labels)
+    whole = sum_over_classmates(values, labels)
     monkeypatch.setattr("headwise.fusion.affinity._BLOCK_ELEMENTS", 2 * 4 * 9)
-    close(of_classmates(values, labels), whole, atol=1e-12)
+    close(sum_over_classmates(values, labels), whole, atol=1e-12)
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -393,7 +393,7 @@ def p_values(planted: float, trials: int = 200, permutations: int = 99) -> dict[
         y = torch.randperm(n, generator=torch.Generator().manual_seed(trial)) % 3
         same = (y[:, None] == y).double()
         affinity = (logits[trial] + planted * same).exp()[None] * visible
-        classes = classes_of(relabelled(y, permutations, seed=trial), visible)
+        classes = count_classmates(relabelled(y, permutations, seed=trial), visible)
         values = {
             "gain": masses(affinity, classes).gain[0],
             "auroc": auroc(ranks(affinity, visible), classes)[0],
@@ -424,7 +424,7 @@ def matched_by_bisection(cosines, layout, labels, entropy: float) -> float:
         found = torch.special.entr(weights).sum(-1).mean()
         low, high = (beta, high) if found > entropy else (low, beta)
     visible = between_images(seen.double(), n)[0] > 0
-    return masses(between_images(weights, n), classes_of(labels, visible)).gain.item()
+    return masses(between_images(weights, n), count_classmates(labels, visible)).gain.item()
 
 
 @pytest.mark.parametrize("context", [c for c in CONTEXTS if c != "self"])
@@ -435,7 +435,7 @@ def test_the_control_by_h_has_the_entropy_it_is_compared_at(context):
     h = centres[y].repeat(2, 1) + normal(2 * n, dimensions)
     labels, layout = y[None], batch_layout(context, 2 * n, 2, h.device)
     visible = between_images(visible_rows(layout, 2 * n).double(), n)[0] > 0
-    curve = cosine_curve(h, layout, classes_of(labels, visible))
+    curve = cosine_curve(h, layout, count_classmates(labels, visible))
     assert curve.gain[0] == pytest.approx(1)
     unit = nn.functional.normalize(h, dim=1).unflatten(0, (layout.sequences, -1))[:, None]
     most = curve.entropy[0].item()

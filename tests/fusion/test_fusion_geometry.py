@@ -9,16 +9,22 @@ import torch.nn.functional as F
 from planted_fusion import IMAGES, coded_batches, planted_head
 from sklearn.metrics import silhouette_samples
 
-from headwise.fusion.batches import Batch
+from headwise.fusion.batches import EncodedBatch
 from headwise.fusion.geometry import (
     MEASURES,
     head_geometry,
-    nearest,
+    nearest_neighbours,
     permuted_nn1,
     row_geometry,
     tap_names,
 )
-from headwise.fusion.pictures import among, path_taps, pictures, principal_path, shown_images
+from headwise.fusion.pictures import (
+    path_taps,
+    pictured_images,
+    pictures,
+    principal_path,
+    weights_between,
+)
 from headwise.heads import HeadConfig, build_head
 
 
@@ -74,7 +80,7 @@ def test_a_twin_is_no_neighbour():
     for name in MEASURES:
         if name != "alignment":
             assert found[name] == alone[name], name
-    assert (nearest(rows[:24]) != torch.arange(24)).all()
+    assert (nearest_neighbours(rows[:24]) != torch.arange(24)).all()
 
 
 def test_every_image_a_class_has_no_silhouette():
@@ -94,7 +100,7 @@ def test_one_order_of_images_is_as_good_as_another():
 
 def test_taps_of_a_head():
     rows, labels = noisy()
-    batch = Batch(rows, labels)
+    batch = EncodedBatch(rows, labels)
     head = build_head(HeadConfig(name="mlp", depth=2, width=6, output_size=4), 5).eval()
     assert tap_names(head) == ("h", "g1", "z")
     found = head_geometry(head, batch, seed=0)
@@ -110,13 +116,13 @@ def test_taps_of_a_head():
 
 def test_images_in_a_picture():
     labels = torch.randint(20, (400,), generator=torch.Generator().manual_seed(0))
-    images = shown_images(labels)
+    images = pictured_images(labels)
     counts = labels[images].unique(return_counts=True)[1]
     assert len(images) == len(images.unique()) == 64
     assert len(counts) == 10
     assert counts.max() - counts.min() <= 1
     assert labels[images].equal(labels[images].sort().values)
-    assert len(shown_images(labels[:7])) == 7
+    assert len(pictured_images(labels[:7])) == 7
 
 
 @pytest.mark.parametrize("context", ["joint", "per-view", "self", "halves"])
@@ -140,7 +146,7 @@ def test_maps_and_path(context):
 def test_weights_among_rows_of_sequences():
     weights = torch.rand(2, 3, 4, 4)
     rows = torch.tensor([0, 3, 5, 6])
-    found = among(weights, rows)
+    found = weights_between(weights, rows)
     whole = torch.zeros(3, 8, 8)
     for s in range(2):
         whole[:, 4 * s : 4 * s + 4, 4 * s : 4 * s + 4] = weights[s]

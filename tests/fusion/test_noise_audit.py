@@ -14,13 +14,13 @@ from torch import nn
 from headwise import heads
 from headwise.errors import UserError
 from headwise.fusion.noise_audit import (
-    Share,
+    HitRate,
     audit_table,
+    hit_rate,
     noise_audit,
     noise_audits,
-    share,
     shipped_heads,
-    trial_of,
+    trial_scores,
 )
 from headwise.heads import HEADS, Context, Head, HeadConfig
 from headwise.heads.config import Norm
@@ -149,7 +149,7 @@ def test_rows_unlike_their_own_view_double_accuracy_but_not_across():
     views = torch.eye(2 * n).reshape(2, n, 2 * n)
     z = (views - views.mean(1, keepdim=True)).flatten(0, 1)
     z = z + 1e-6 * normal(2 * n, 2 * n)
-    hits = torch.stack([trial_of(torch.cat([z[:n], z[n:].roll(k, 0)]), 0.5) for k in range(n)])
+    hits = torch.stack([trial_scores(torch.cat([z[:n], z[n:].roll(k, 0)]), 0.5) for k in range(n)])
     assert hits[:, 0].mean().item() == pytest.approx(1 / n)
     assert hits[:, 1].mean().item() == pytest.approx(1 / n)
 
@@ -169,11 +169,11 @@ def test_a_trial_by_hand():
             best = max(like, key=like.__getitem__), max(other, key=other.__getitem__)
             found.append([best[0] == twin, best[1] == twin, loss])
         expected = torch.tensor(found, dtype=torch.float64).mean(0)
-        assert torch.allclose(trial_of(z, temperature, groups), expected, atol=1e-12)
+        assert torch.allclose(trial_scores(z, temperature, groups), expected, atol=1e-12)
 
 
 def test_a_collapsed_head_is_at_chance():
-    hits = trial_of(torch.ones(64, 5), 0.5, groups=2)
+    hits = trial_scores(torch.ones(64, 5), 0.5, groups=2)
     assert hits.tolist() == pytest.approx([1 / 31, 1 / 16, math.log(31)])
 
 
@@ -196,7 +196,7 @@ def planted(audits: int, trials: int, n: int, bits: int) -> torch.Tensor:
 
 
 def test_false_alarms_and_coverage():
-    found = [share(hits, 1 / 16) for hits in planted(audits=1000, trials=60, n=16, bits=0)]
+    found = [hit_rate(hits, 1 / 16) for hits in planted(audits=1000, trials=60, n=16, bits=0)]
     assert sum(one.above for one in found) <= 4  # one expected
     covered = sum(one.interval[0] <= 1 / 16 <= one.interval[1] for one in found)
     assert 0.93 < covered / 1000 < 0.97
@@ -204,20 +204,20 @@ def test_false_alarms_and_coverage():
 
 def test_power():
     """One bit is never missed at the audit's own size."""
-    found = [share(hits, 1 / 32) for hits in planted(audits=100, trials=200, n=32, bits=1)]
+    found = [hit_rate(hits, 1 / 32) for hits in planted(audits=100, trials=200, n=32, bits=1)]
     assert all(one.above for one in found)
 
 
 def test_an_interval_by_hand():
-    found = share(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), 0.4)
-    assert found == Share(value=0.5, interval=(0.0, 1.0), chance=0.4, above=False)
+    found = hit_rate(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), 0.4)
+    assert found == HitRate(value=0.5, interval=(0.0, 1.0), chance=0.4, above=False)
     hits = torch.tensor([0.4, 0.5, 0.6], dtype=torch.float64)
     # Student's t with two degrees of freedom: 4.3027 at 97.5 %, 22.327 at 99.9 %.
     half = 4.3027 * 0.1 / 3**0.5
-    assert share(hits, 0.4).interval == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
+    assert hit_rate(hits, 0.4).interval == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
     edge = 0.5 - 22.327 * 0.1 / 3**0.5
-    assert share(hits, edge - 1e-3).above
-    assert not share(hits, edge + 1e-3).above
+    assert hit_rate(hits, edge - 1e-3).above
+    assert not hit_rate(hits, edge + 1e-3).above
 
 
 def test_it_can_be_repeated_and_read():

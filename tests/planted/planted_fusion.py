@@ -18,7 +18,7 @@ P = CLASSES + IMAGES + _VIEWS
 _GAP = 100.0
 
 
-def coded_batches(count: int) -> list[Batch]:
+def coded_batches(count: int) -> list[EncodedBatch]:
     """Balanced labels in a new order each. Every row has the same mean and norm, so that LayerNorm
     changes all rows alike; the class is a small part of it."""
     batches = []
@@ -29,7 +29,7 @@ def coded_batches(count: int) -> list[Batch]:
         image = F.one_hot(torch.arange(IMAGES).repeat(2), IMAGES)
         view = F.one_hot(torch.arange(2).repeat_interleave(IMAGES), _VIEWS)
         h = torch.cat([0.3 * F.one_hot(labels.repeat(2), CLASSES), image, view], 1)
-        batches.append(Batch(h, labels))
+        batches.append(EncodedBatch(h, labels))
     return batches
 
 

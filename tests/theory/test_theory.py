@@ -14,13 +14,13 @@ from headwise.errors import UserError
 from headwise.theory.checks import CLASSES, RESIDUALS, SHARES, WITHIN, map_point, start
 from headwise.theory.limits import (
     balance_per_class,
-    kept,
     least_kept_share,
     minimum_per_class,
+    scaled,
     simulated_minimum,
 )
 from headwise.theory.map import (
-    Batch,
+    BatchShape,
     Cosines,
     Layer,
     attention_weights,
@@ -35,7 +35,7 @@ from headwise.theory.map import (
 )
 from headwise.theory.simulation import attend, draw_tokens, mean_cosines, simulate
 
-BATCH = Batch(classes=10, per_class=64, width=256)
+BATCH = BatchShape(classes=10, per_class=64, width=256)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
@@ -55,7 +55,7 @@ def test_the_map_is_within_two_percent_of_random_batches(classes):
 
 @pytest.mark.parametrize("beta", [3.0, 8.0])
 def test_the_map_of_twins_is_within_two_percent(beta):
-    batch, layer = Batch(classes=4, per_class=64, width=256), Layer(beta=beta)
+    batch, layer = BatchShape(classes=4, per_class=64, width=256), Layer(beta=beta)
     before, after = simulate(Cosines(0.3, 0.1, 0.7), layer, batch, 1, seed=1)
     predicted = next_cosines(before, layer, batch)
     assert after.twin is not None
@@ -65,7 +65,7 @@ def test_the_map_of_twins_is_within_two_percent(beta):
 
 def test_the_filter_is_exact_where_weights_depend_on_the_relation_alone():
     """The whole matrix, in float64, with twins and odd weights: W G Wᵀ at unit length."""
-    batch = Batch(classes=3, per_class=4, width=1e12)
+    batch = BatchShape(classes=3, per_class=4, width=1e12)
     cosines = Cosines(0.4, 0.15, 0.7)
     weights = attention_weights(cosines, 2.5, batch)
     same = torch.block_diag(*[torch.ones(4, 4)] * 3).double()
@@ -76,10 +76,10 @@ def test_the_filter_is_exact_where_weights_depend_on_the_relation_alone():
         return own * self_ + (twins - own) * twin + (same - twins) * within + (1 - same) * between
 
     gram = matrix(1.0, 0.7, 0.4, 0.15)
-    torch.testing.assert_close((2.5 * gram).softmax(1), matrix(*weights.each))
+    torch.testing.assert_close((2.5 * gram).softmax(1), matrix(*weights.single))
     for alignment, turned in ((1.0, own), (0.0, torch.zeros(12, 12).double())):
         layer = Layer(beta=2.5, residual=0.8, alignment=alignment)
-        attended = matrix(*weights.each)
+        attended = matrix(*weights.single)
         # Values turned in unrelated directions have no product with the tokens.
         cross = 0.8 * (attended @ gram + gram @ attended) * turned.diagonal().mean()
         after = 0.64 * gram + cross + attended @ gram @ attended
@@ -106,7 +106,7 @@ def test_the_filter_is_exact_where_weights_depend_on_the_relation_alone():
 def test_what_attention_can_do_to_tokens_with_no_negative_cosines(
     a, share, beta, residual, classes
 ):
-    batch = Batch(classes=classes, per_class=1e6, width=1e9)
+    batch = BatchShape(classes=classes, per_class=1e6, width=1e9)
     cosines, layer = Cosines(a, share * a), Layer(beta=beta, residual=residual)
     after = next_cosines(cosines, layer, batch)
     tiny = 1e-6
@@ -123,7 +123,7 @@ def test_what_attention_can_do_to_tokens_with_no_negative_cosines(
 
 
 def test_fixed_points_and_their_stability():
-    layer, batch = Layer(beta=4.0), Batch(classes=5, per_class=1000, width=1e9)
+    layer, batch = Layer(beta=4.0), BatchShape(classes=5, per_class=1000, width=1e9)
     assert next_cosines(Cosines(1.0, 1.0), layer, batch)[:2] == pytest.approx((1, 1))
     simplex = Cosines(1.0, -1 / 4)
     assert next_cosines(simplex, layer, batch)[:2] == pytest.approx(simplex[:2])
@@ -141,7 +141,7 @@ def test_fixed_points_and_their_stability():
 
 
 def test_negative_beta_lets_unlike_attend():
-    batch = Batch(classes=2, per_class=1000, width=1e9)
+    batch = BatchShape(classes=2, per_class=1000, width=1e9)
     weights = attention_weights(Cosines(0.5, -0.5), -5.0, batch)
     assert weights.masses[-1] > 0.9
     assert fusion_gain(weights) < 0.1
@@ -168,15 +168,19 @@ def test_mean_cosines_are_those_of_all_pairs():
 
 
 def test_tokens_have_the_cosines_asked_for():
-    x, labels = draw_tokens(Cosines(0.5, -0.1, 0.8), Batch(classes=4, per_class=256, width=512), 3)
+    x, labels = draw_tokens(
+        Cosines(0.5, -0.1, 0.8), BatchShape(classes=4, per_class=256, width=512), 3
+    )
     assert mean_cosines(x, labels, 2) == pytest.approx((0.5, -0.1, 0.8), abs=0.01)
     assert x.norm(dim=1) == pytest.approx(torch.ones(1024, dtype=torch.float64))
-    again, _ = draw_tokens(Cosines(0.5, -0.1, 0.8), Batch(classes=4, per_class=256, width=512), 3)
+    again, _ = draw_tokens(
+        Cosines(0.5, -0.1, 0.8), BatchShape(classes=4, per_class=256, width=512), 3
+    )
     assert torch.equal(x, again)
 
 
 def test_a_layer_in_blocks_is_the_layer(monkeypatch):
-    x, _ = draw_tokens(Cosines(0.5, 0.1), Batch(classes=3, per_class=7, width=16), 0)
+    x, _ = draw_tokens(Cosines(0.5, 0.1), BatchShape(classes=3, per_class=7, width=16), 0)
     weights = (2.0 * x @ x.T).exp()
     y = 0.7 * x + weights / weights.sum(1, keepdim=True) @ x
     expected = y / y.norm(dim=1, keepdim=True)
@@ -189,7 +193,7 @@ def test_a_layer_in_blocks_is_the_layer(monkeypatch):
     [
         (Cosines(0.3, 0.5), BATCH),
         (Cosines(0.5, -0.2), BATCH),
-        (Cosines(0.5, 0.1), Batch(classes=10, per_class=4, width=8)),
+        (Cosines(0.5, 0.1), BatchShape(classes=10, per_class=4, width=8)),
     ],
 )
 def test_cosines_that_no_tokens_have(cosines, batch):
@@ -212,12 +216,12 @@ def test_outcomes_and_layers_until_them():
         "fusion",
         "over-fusion",
     ]
-    assert layers_until("fusion", cosines, Layer(beta=60.0), BATCH, most=20) is None
+    assert layers_until("fusion", cosines, Layer(beta=60.0), BATCH, limit=20) is None
 
 
 def test_the_least_batch_is_where_random_batches_begin_to_fuse():
     cosines, layer = Cosines(0.4, 0.1), Layer(beta=7.0)
-    check = simulated_minimum(cosines, layer, Batch(classes=4, per_class=2, width=256), 4, [0])
+    check = simulated_minimum(cosines, layer, BatchShape(classes=4, per_class=2, width=256), 4, [0])
     assert check is not None
     assert check.simulated == pytest.approx(check.predicted, rel=0.15)
     batch = dataclasses.replace(BATCH, classes=4)
@@ -240,7 +244,7 @@ def test_the_least_kept_share_is_an_edge_of_fusion():
     assert share is not None
     assert 0 < share < 1
     for factor, expected in ((0.97, False), (1.03, True)):
-        end = trajectory(kept(cosines, factor * share), layer, BATCH, 4)[-1]
+        end = trajectory(scaled(cosines, factor * share), layer, BATCH, 4)[-1]
         assert (outcome(end) == "fusion") is expected
     assert least_kept_share(Cosines(0.2, 0.1), layer, BATCH, 1) is None
-    assert math.isclose(kept(Cosines(0.8, 0.1, 0.9), 0.5).twin or 0, 0.45)
+    assert math.isclose(scaled(Cosines(0.8, 0.1, 0.9), 0.5).twin or 0, 0.45)

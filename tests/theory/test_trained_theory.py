@@ -38,7 +38,7 @@ def identity_block(beta: float, residual: float, norm: Norm) -> Block:
 def tokens(norm: str, twin: float | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Clusters whose rows have no mean over coordinates, so that LayerNorm only scales them."""
     cosines = Cosines(0.4, 0.1, twin)
-    x, labels = draw_tokens(cosines, Batch(classes=4, per_class=64, width=WIDTH - 1), 0)
+    x, labels = draw_tokens(cosines, BatchShape(classes=4, per_class=64, width=WIDTH - 1), 0)
     mixture = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(0)).double()
     mixture[:, 0] = 1
     basis = torch.linalg.qr(mixture).Q[:, 1:]
@@ -77,7 +77,9 @@ def test_a_head_that_is_the_theory(norm, context, views):
 
 def test_an_untrained_head_is_not_the_theory():
     head = build_head(HeadConfig(name="transformer", depth=2, width=32, num_heads=4), 16).eval()
-    h, labels = draw_tokens(Cosines(0.4, 0.1, 0.8), Batch(classes=4, per_class=32, width=16), 0)
+    h, labels = draw_tokens(
+        Cosines(0.4, 0.1, 0.8), BatchShape(classes=4, per_class=32, width=16), 0
+    )
     found = trained_theory(head, h.float(), labels)
     assert [one.tap for one in found] == list(head.block_taps)
     for one in found:

@@ -1,1 +1,1 @@
-"""The Deep Fusion lab: whether, where and why a head's attention brings a class together."""
+"""The Deep Fusion lab measures whether, where and why a head's attention joins a class."""

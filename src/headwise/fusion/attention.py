@@ -1,4 +1,4 @@
-"""What is measured of the attention weights of each block, on one batch."""
+"""The measures of each block's attention weights on one batch."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,26 +14,26 @@ from headwise.fusion.affinity import (
     Classes,
     auroc,
     between_images,
-    classes_in_view,
-    classes_of,
+    count_classmates,
     masses,
     ranks,
     relabelled,
     spectral_nmi,
+    visible_classes,
     visible_rows,
 )
 from headwise.heads import Head
 from headwise.heads.layers import Layout, batch_layout
 
-# Inverse temperatures of the control by `h`, over the standard deviation of its cosines: at the
-# first, attention is as good as even, at the last as good as all on the nearest.
+# Inverse temperatures of the control by `h`, times the standard deviation of its cosines. At the
+# first, attention is almost uniform; at the last, almost all of it is on the nearest row.
 _SHARPNESS = 2 ** torch.arange(-3, 8.01, 0.25, dtype=torch.float64)
 
 
 class BlockMeasures(NamedTuple):
-    """Of one block on one batch, by attention head (`a` of them), and of the layer: the mean over
-    attention heads of their weights. Float64 on the CPU; `p` permutations of the images' labels.
-    docs/fusion.md defines each."""
+    """The measures of one block on one batch: for each of `a` attention heads, and for the layer,
+    which is the mean of the attention heads' weights. With `p` permutations of the images' labels,
+    in float64 on the CPU. docs/fusion.md defines each."""
 
     gain: Float[Tensor, " a"]
     same_mass: Float[Tensor, " a"]
@@ -55,14 +55,15 @@ class BlockMeasures(NamedTuple):
 
 
 class HMeasures(NamedTuple):
-    """Of the cosines of `h` in the place of attention; NaN where no image sees another."""
+    """Measures of the cosines of `h` instead of attention. NaN if no image sees another one."""
 
     auroc_h: float
     layer_nmi_h: float
 
 
 class RowMeasures(NamedTuple):
-    """Of the weights from row to row, by attention head: means over rows, float64 on the CPU."""
+    """Measures of the weights from row to row, by attention head: means over rows, in float64 on
+    the CPU."""
 
     twin_mass: Float[Tensor, " a"]
     self_mass: Float[Tensor, " a"]
@@ -71,7 +72,7 @@ class RowMeasures(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Attention by the cosines of `h`, softmax(β cos) over the rows in view, as β grows from 0."""
+    """Attention by the cosines of `h`, softmax(β cos) over the visible rows, for β from 0 on."""
 
     entropy: Float[Tensor, " g"]
     gain: Float[Tensor, " g"]
@@ -87,23 +88,22 @@ def measure_attention(
     permutations: int,
     seed: int,
 ) -> Iterator[BlockMeasures]:
-    """The measures of one block after the other, with the weights of one held at a time. None for a
-    head that has no attention.
+    """Yield the measures of one block after the other, so that only one block's weights are in
+    memory. A head without attention yields nothing.
 
-    `labels` are those of the n images, `h` the rows of all their first views, then of all twins.
-    The head is taken as it is: call its `eval()` first. `seed` draws the permutations: give every
-    batch its own.
+    `labels` are those of the n images, and `h` has the rows of all first views, then of all twins.
+    Call the head's `eval()` before. `seed` draws the permutations; give every batch its own.
     """
     images = len(labels)
     layout = batch_layout(head.context, len(h), views, h.device)
-    classes = classes_in_view(layout, len(h), relabelled(labels.to(h.device), permutations, seed))
+    classes = visible_classes(layout, len(h), relabelled(labels.to(h.device), permutations, seed))
     curve: Curve | None = None
     for weights in head.attention(h, views):
         if curve is None:
             curve = cosine_curve(h, layout, classes)
         rows = row_measures(weights, images)
         affinity = between_images(weights, images)
-        del weights  # or they would be there beside those of the next block
+        del weights  # frees their memory before the next block computes its own
         yield _block_measures(rows, affinity, classes, curve, seed)
 
 
@@ -116,64 +116,66 @@ def h_affinity(
     *,
     seed: int,
 ) -> HMeasures:
-    """AUROC and NMI of the cosines of `h` between images, mean over the pairs of views that see
-    each other. Negative cosines are no edges of the graph."""
+    """Return AUROC and NMI of the cosines of `h` between images, as the mean over pairs of views
+    that see each other. Negative cosines are not edges of the graph."""
     layout = batch_layout(context, len(h), views, h.device)
-    classes = classes_in_view(layout, len(h), relabelled(labels.to(h.device), 0, seed))
+    classes = visible_classes(layout, len(h), relabelled(labels.to(h.device), 0, seed))
     cosines = _cosines(h, layout).masked_fill(~visible_rows(layout, len(h), h.device), 0)
     affinity = between_images(cosines, len(labels))
-    found = auroc(ranks(affinity, classes.visible), classes)
-    return HMeasures(found.item(), spectral_nmi(affinity[0], classes.labels, seed).item())
+    auroc_h = auroc(ranks(affinity, classes.visible), classes).item()
+    return HMeasures(auroc_h, spectral_nmi(affinity[0], classes.labels, seed).item())
 
 
 def row_measures(weights: Float[Tensor, "s a t t"], images: int) -> RowMeasures:
-    """Of weights of any context over rows that are views of so many images."""
+    """Return the measures of weights of any context over the views of this number of images."""
     count, length = weights.shape[0] * weights.shape[2], weights.shape[2]
 
     def mass(offset: int) -> Tensor:
-        """What rows take from the row so far on, mean over rows."""
+        """Return the weight that rows give to the row at this offset, as the mean over rows."""
         return weights.diagonal(offset, 2, 3).sum((0, 2), dtype=torch.float64) / count
 
-    # An image's other views, where a sequence holds them, lie a multiple of `images` apart.
-    apart = range(images, length, images)
-    twin = [mass(offset) for step in apart for offset in (step, -step)]
-    # One attention head after the other: w log w is as large as w.
+    # If a sequence holds an image's other views, they are a multiple of `images` rows away.
+    distances = range(images, length, images)
+    twin = [mass(offset) for distance in distances for offset in (distance, -distance)]
+    # One attention head after the other, because w log w takes as much memory as w.
     entropy = torch.stack(
-        [torch.special.entr(weights[:, head]).sum(-1) for head in range(weights.shape[1])]
+        [torch.special.entr(weights[:, i]).sum(-1) for i in range(weights.shape[1])]
     ).flatten(1)
-    found = (sum(twin, torch.zeros_like(mass(0))), mass(0), entropy, entropy.exp())
-    return RowMeasures(*(x.double().reshape(len(entropy), -1).mean(1).cpu() for x in found))
+    by_row = (sum(twin, torch.zeros_like(mass(0))), mass(0), entropy, entropy.exp())
+    return RowMeasures(*(x.double().reshape(len(entropy), -1).mean(1).cpu() for x in by_row))
 
 
 def cosine_curve(h: Float[Tensor, "m p"], layout: Layout, classes: Classes) -> Curve:
-    """Entropy (mean over rows, in nat) and fusion gain of attention by the cosines of `h`, over a
-    grid of β that ends where almost nothing is left for other images."""
+    """Return entropy (mean over rows, in nats) and fusion gain of attention by the cosines of `h`,
+    over a grid of β that ends where other images get almost no attention."""
     images = classes.labels.shape[1]
-    seen = visible_rows(layout, len(h), h.device)
+    visible = visible_rows(layout, len(h), h.device)
     cosines = _cosines(h, layout)
-    apart = seen & ~torch.eye(seen.shape[-1], dtype=torch.bool, device=h.device)
-    spread = cosines[apart].std(correction=0).item() if apart.any() else 1.0
+    others = visible & ~torch.eye(visible.shape[-1], dtype=torch.bool, device=h.device)
+    spread = cosines[others].std(correction=0).item() if others.any() else 1.0
     affinity, entropy = [], []
     for beta in [0.0, *(_SHARPNESS / max(spread, 1e-6)).tolist()]:
-        weights = (beta * cosines).masked_fill_(~seen, -torch.inf).softmax(-1)
+        weights = (beta * cosines).masked_fill_(~visible, -torch.inf).softmax(-1)
         affinity.append(between_images(weights, images))
         entropy.append(torch.special.entr(weights).sum(-1).mean(dtype=torch.float64))
-    found = masses(torch.cat(affinity), classes_of(classes.labels[:1], classes.visible))
-    kept = found.other >= LEAST_MASS
-    kept[0] = True
-    return Curve(torch.stack(entropy)[kept].cpu(), found.gain[kept, 0].cpu())
+    truth = count_classmates(classes.labels[:1], classes.visible)
+    other, _, gain = masses(torch.cat(affinity), truth)
+    points = other >= LEAST_MASS
+    points[0] = True
+    return Curve(torch.stack(entropy)[points].cpu(), gain[points, 0].cpu())
 
 
 def matched_gain(curve: Curve, entropy: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
-    """The gain of attention by `h` at these entropies; beyond the curve that of its nearest end.
+    """Return the gain of attention by `h` at these entropies. Beyond the curve it is that of the
+    nearest end.
 
-    Linear between points in the root of what entropy lacks to its most, which near β = 0 grows like
-    β, as the gain does.
+    The gain is interpolated linearly over the root of the distance to the maximal entropy. Near
+    β = 0 this root is proportional to β, and so is the gain's distance from 1.
     """
-    most = curve.entropy[0]
-    lacks, wanted = ((most - x).clamp(min=0).sqrt().numpy() for x in (curve.entropy, entropy))
-    order = np.argsort(lacks, kind="stable")
-    return torch.from_numpy(np.interp(wanted, lacks[order], curve.gain.numpy()[order]))
+    maximum = curve.entropy[0]
+    x, target = ((maximum - e).clamp(min=0).sqrt().numpy() for e in (curve.entropy, entropy))
+    order = np.argsort(x, kind="stable")
+    return torch.from_numpy(np.interp(target, x[order], curve.gain.numpy()[order]))
 
 
 def _block_measures(
@@ -184,12 +186,11 @@ def _block_measures(
     seed: int,
 ) -> BlockMeasures:
     layer = affinity.mean(0, keepdim=True)
-    # The last is the layer.
-    found = masses(torch.cat([affinity, layer]), classes)
-    other, same, gain = (x.cpu() for x in found)
-    truth = classes_of(classes.labels[:1], classes.visible)
-    by_head = auroc(ranks(affinity, classes.visible), truth)
-    of_layer = auroc(ranks(layer, classes.visible), classes)[0].cpu()
+    # The last row is the layer's.
+    other, same, gain = (x.cpu() for x in masses(torch.cat([affinity, layer]), classes))
+    truth = count_classmates(classes.labels[:1], classes.visible)
+    head_auroc = auroc(ranks(affinity, classes.visible), truth)
+    layer_auroc = auroc(ranks(layer, classes.visible), classes)[0].cpu()
     nmi = spectral_nmi(layer[0], classes.labels, seed)
     return BlockMeasures(
         gain=gain[:-1, 0],
@@ -199,15 +200,15 @@ def _block_measures(
         self_mass=rows.self_mass,
         entropy=rows.entropy,
         effective_number=rows.effective_number,
-        auroc=by_head[:, 0].cpu(),
+        auroc=head_auroc[:, 0].cpu(),
         gain_h=matched_gain(curve, rows.entropy),
         layer_gain=gain[-1, 0].item(),
-        layer_auroc=of_layer[0].item(),
+        layer_auroc=layer_auroc[0].item(),
         layer_nmi=nmi[0].item(),
         layer_gain_h=matched_gain(curve, rows.entropy.mean(0, keepdim=True)).item(),
         gain_permuted=gain[:-1, 1:],
         layer_gain_permuted=gain[-1, 1:],
-        layer_auroc_permuted=of_layer[1:],
+        layer_auroc_permuted=layer_auroc[1:],
         layer_nmi_permuted=nmi[1:],
     )
 

@@ -18,15 +18,15 @@ from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 log = logging.getLogger("headwise")
 
 
-class Batch(NamedTuple):
-    """Two views of `n` images: `m` = 2n rows, all first views, then their twins."""
+class EncodedBatch(NamedTuple):
+    """`h` of two views of `n` images: `m` = 2n rows, all first views, then their twins."""
 
     h: Float[Tensor, "m p"]
     labels: Int64[Tensor, " n"]
 
 
-class Plan(NamedTuple):
-    """Which images, in batches of which size."""
+class BatchPlan(NamedTuple):
+    """The images to measure on, and the size and number of batches."""
 
     images: Images
     split: str
@@ -36,78 +36,82 @@ class Plan(NamedTuple):
     seed: int
 
 
-def plan_batches(config: FusionConfig, images: Splits, spec: str, batch_size: int) -> Plan:
-    """Labelled test images, or training images where there are none of those, in batches of
+def plan_batches(config: FusionConfig, images: Splits, spec: str, batch_size: int) -> BatchPlan:
+    """Plan batches of labelled test images, or of training images if there are none. Their size is
     `config.batch_size`, by default `batch_size`.
 
-    Raises `UserError` for images without labels, of fewer than two classes, or too few for two
+    Raises `UserError` if the images have no labels, fewer than two classes, or do not fill two
     batches.
     """
-    split, chosen = "test", images.test
-    if chosen is None or not len(chosen) or chosen.labels is None:
-        split, chosen = "train", images.train
-    if chosen.labels is None:
+    split, selected = "test", images.test
+    if selected is None or not len(selected) or selected.labels is None:
+        split, selected = "train", images.train
+    if selected.labels is None:
         raise UserError(
             f"fusion needs labels; {spec} has none; "
             "give labelled images: a folder for each class, or --data.label-column"
         )
-    check_classes("fusion", chosen.labels)
+    check_classes("fusion", selected.labels)
     if split == "train":
         log.warning("%s has no labelled test images: fusion is measured on training images", spec)
-    most = len(chosen) // 2
-    size = min(batch_size, most) if config.batch_size is None else config.batch_size
-    if not SMALLEST_BATCH <= size <= most:
+    largest = len(selected) // 2
+    size = min(batch_size, largest) if config.batch_size is None else config.batch_size
+    if not SMALLEST_BATCH <= size <= largest:
         raise UserError(
             f"fusion needs 2 batches of at least {SMALLEST_BATCH} images each; {spec} has "
-            f"{len(chosen)} {split} images for batches of {size}; "
-            + (f"try --batch-size {most}" if most >= SMALLEST_BATCH else "give more images")
+            f"{len(selected)} {split} images for batches of {size}; "
+            + (f"try --batch-size {largest}" if largest >= SMALLEST_BATCH else "give more images")
         )
-    count = min(config.batches, len(chosen) // size)
+    count = min(config.batches, len(selected) // size)
     if count < config.batches:
         log.warning(
-            "%d %s images make %d batches of %d, not %d: intervals are wider; "
-            "a smaller --batch-size makes more",
-            len(chosen),
+            "%d %s images make %d batches of %d, not %d, so intervals are wider; "
+            "a smaller --batch-size makes more batches",
+            len(selected),
             split,
             count,
             size,
             config.batches,
         )
-    # A seed of its own: where training images serve, in other views than they were trained on.
-    return Plan(chosen, split, size, count, rng.seed_at(config.seed, "fusion"))
+    # With a seed of their own, training images get other views than they had in pretraining.
+    return BatchPlan(selected, split, size, count, rng.seed_at(config.seed, "fusion"))
 
 
-def draw_batches(encoder: nn.Module, plan: Plan, how: ExtractConfig) -> list[Batch]:
-    """Augmented as in pretraining and encoded in evaluation mode; `h` in float32 on the device of
-    `how`. The same plan gives the same images and views, whatever the encoder.
+def draw_batches(
+    encoder: nn.Module, plan: BatchPlan, extraction: ExtractConfig
+) -> list[EncodedBatch]:
+    """Augment the images as in pretraining and encode them in evaluation mode. `h` is float32 on
+    the device of `extraction`. A plan gives the same images and views for every encoder.
 
-    Raises `UserError` for a file that cannot be read, and for batches whose labels say nothing.
+    Raises `UserError` for an unreadable file, and for a batch without two classes and a pair of
+    images of one class.
     """
     assert plan.images.labels is not None, "labels were checked"
-    labels = plan.images.labels.to(how.device)
-    made = view_batches(
+    labels = plan.images.labels.to(extraction.device)
+    view_steps = view_batches(
         plan.images,
-        how.augment,
+        extraction.augment,
         batch_size=plan.batch_size,
         steps=range(plan.batches),
         seed=plan.seed,
-        device=how.device,
-        workers=how.workers,
+        device=extraction.device,
+        workers=extraction.workers,
     )
     batches = []
-    for step, (views, skipped) in enumerate(made):
-        for name, reason in skipped:  # another image stands in its place, with another label
+    for step, (views, skipped) in enumerate(view_steps):
+        for name, reason in skipped:  # the image that replaces it has another label
             raise UserError(f"fusion needs images that can be read; {name}: {reason}; remove it")
         index = batch_index(len(plan.images), plan.batch_size, step, plan.seed)
-        h = torch.cat([_encode(encoder, part, how) for part in views.split(how.batch_size)])
-        batches.append(Batch(h, _checked(labels[index.to(labels.device)])))
+        parts = views.split(extraction.batch_size)
+        h = torch.cat([_encode(encoder, part, extraction) for part in parts])
+        batches.append(EncodedBatch(h, _checked(labels[index.to(labels.device)])))
     return batches
 
 
 def _encode(
-    encoder: nn.Module, pixels: Float[Tensor, "k 3 s s"], how: ExtractConfig
+    encoder: nn.Module, pixels: Float[Tensor, "k 3 s s"], extraction: ExtractConfig
 ) -> Float[Tensor, "k p"]:
-    return finite("fusion's", at_taps(encoder, None, pixels, ("h",), how)["h"])
+    return finite("fusion's", at_taps(encoder, None, pixels, ("h",), extraction)["h"])
 
 
 def _checked(labels: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:

@@ -1,4 +1,4 @@
-"""What the lab measures, and on how much: the settings of `headwise fusion`."""
+"""The settings of `headwise fusion`."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from headwise.errors import UserError
 from headwise.runtime.hardware import Device
 
 SMALLEST_BATCH = 4
-"""Images: fewer cannot hold two of one class beside two of another."""
+"""Number of images. Fewer cannot hold two images of each of two classes."""
 
 
 @dataclass(frozen=True, kw_only=True)

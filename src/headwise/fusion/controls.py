@@ -1,4 +1,4 @@
-"""A head and the heads it is measured against."""
+"""The heads that a trained head is compared with."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,35 +6,37 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from headwise.fusion.batches import Batch
+from headwise.fusion.batches import EncodedBatch
 from headwise.heads import Head, HeadConfig, build_head, with_uniform_attention
 
 
-class Heads(NamedTuple):
+class HeadWithControls(NamedTuple):
     """A head and its controls for the same `h`, all in evaluation mode."""
 
     trained: Head
     untrained: Head
-    """The same head with other first weights."""
+    """A head with the same config and other initial weights."""
     uniform: Head | None
-    """The trained head with its attention spread evenly; None where it has none to spread."""
+    """The trained head with uniform attention. None if it has no softmax attention."""
 
 
-def with_controls(head: Head, config: HeadConfig, batches: Sequence[Batch], *, seed: int) -> Heads:
-    """The head of this config with its controls. `seed`: that of the untrained head's weights."""
+def with_controls(
+    head: Head, config: HeadConfig, batches: Sequence[EncodedBatch], *, seed: int
+) -> HeadWithControls:
+    """Return the head with its controls. `seed` is that of the untrained head's weights."""
     p, device = batches[0].h.shape[1], batches[0].h.device
     untrained = with_statistics(build_head(config, p, seed).to(device), batches)
-    spreads = config.name == "transformer"
-    return Heads(head, untrained, with_uniform_attention(head) if spreads else None)
+    uniform = with_uniform_attention(head) if config.name == "transformer" else None
+    return HeadWithControls(head, untrained, uniform)
 
 
 @torch.no_grad()
-def with_statistics(head: Head, batches: Sequence[Batch]) -> Head:
-    """A new head in evaluation mode. Its BatchNorm has seen no rows yet, so it takes the
-    statistics of these batches."""
+def with_statistics(head: Head, batches: Sequence[EncodedBatch]) -> Head:
+    """Put an untrained head in evaluation mode, after its BatchNorm has taken the statistics of
+    these batches, because it has none yet."""
     for layer in head.modules():
         if isinstance(layer, nn.BatchNorm1d):
-            layer.momentum = None  # the plain mean over batches
+            layer.momentum = None  # takes the mean over batches
     head.train()
     for batch in batches:
         head(batch.h, views=2)

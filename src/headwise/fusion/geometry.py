@@ -1,6 +1,6 @@
-"""What a head does to the rows of a batch: their geometry at `h` and after every layer.
+"""The geometry of a batch's rows at `h` and after every layer of a head.
 
-All of it, but for alignment, of first views only, so that no row has its twin beside it.
+All measures except alignment use only the first views, so that no row has its twin in the set.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from headwise.evaluation.statistics.geometry import (
     uniformity,
 )
 from headwise.fusion.affinity import relabelled
-from headwise.fusion.batches import Batch
+from headwise.fusion.batches import EncodedBatch
 from headwise.heads import Head
 
 MEASURES = (
@@ -35,37 +35,37 @@ MEASURES = (
 
 
 def tap_names(head: Head) -> tuple[str, ...]:
-    """Where the geometry is measured: `h`, then every tap of the head."""
+    """Return the taps at which geometry is measured: `h`, then every tap of the head."""
     return ("h", *head.tap_names)
 
 
 @torch.no_grad()
 def tap_rows(head: Head, h: Float[Tensor, "m p"]) -> dict[str, Float[Tensor, "m _"]]:
-    """The rows at `h` and at every tap, two views of the batch together."""
+    """Return the rows at `h` and at every tap, for both views of the batch."""
     return {"h": h, **head.taps(h, views=2)}
 
 
-def head_geometry(head: Head, batch: Batch, *, seed: int) -> dict[str, np.ndarray]:
-    """Every measure at every tap, `[T]` float32 each."""
+def head_geometry(head: Head, batch: EncodedBatch, *, seed: int) -> dict[str, np.ndarray]:
+    """Return every measure as `[T]` float32, one value per tap."""
     rows = tap_rows(head, batch.h)
-    found = [row_geometry(rows[tap], batch.labels, seed=seed) for tap in tap_names(head)]
-    return {name: np.array([one[name] for one in found], dtype=np.float32) for name in MEASURES}
+    by_tap = [row_geometry(rows[tap], batch.labels, seed=seed) for tap in tap_names(head)]
+    return {name: np.array([tap[name] for tap in by_tap], dtype=np.float32) for name in MEASURES}
 
 
 @torch.no_grad()
 def row_geometry(
     rows: Float[Tensor, "m w"], labels: Int64[Tensor, " n"], *, seed: int
 ) -> dict[str, float]:
-    """Of the rows of one tap, in this order: `nn1`, whether the nearest other image by cosine has
-    the same label; `within` and `between`, shares of the variance of rows at unit length; the
-    mean `silhouette` by cosine distance; effective `rank`; `alignment` and `uniformity` of Wang
-    and Isola; `cluster_accuracy` of k-means under the best assignment of clusters to classes. The
-    silhouette is NaN where every image is a class."""
+    """Return the measures of the rows of one tap: `nn1`, whether the nearest other image by cosine
+    has the same label; `within` and `between`, shares of the variance of rows at unit length; the
+    mean `silhouette` by cosine distance (NaN if no two images have the same label); effective
+    `rank`; `alignment` and `uniformity` of Wang and Isola; and `cluster_accuracy` of k-means under
+    the best assignment of clusters to classes."""
     first, twins = rows.float().chunk(2)
     unit = F.normalize(first, dim=1)
     between = class_separation(unit, labels).item()
     return {
-        "nn1": right_neighbours(nearest(first), labels).item(),
+        "nn1": same_label_share(nearest_neighbours(first), labels).item(),
         "within": 1 - between,
         "between": between,
         "silhouette": _silhouette(first, labels),
@@ -76,28 +76,29 @@ def row_geometry(
     }
 
 
-def nearest(first: Float[Tensor, "n w"]) -> Int64[Tensor, " n"]:
-    """Of each row the number of the nearest other by cosine."""
+def nearest_neighbours(first: Float[Tensor, "n w"]) -> Int64[Tensor, " n"]:
+    """Return the index of the nearest other row by cosine for each row."""
     blocks = nearest_rows(first, first, 1, leave_one_out=True)
     return torch.cat([index for _, index in blocks])[:, 0]
 
 
-def right_neighbours(
-    neighbour: Int64[Tensor, " n"], labels: Int64[Tensor, "*p n"]
+def same_label_share(
+    neighbours: Int64[Tensor, " n"], labels: Int64[Tensor, "*p n"]
 ) -> Shaped[Tensor, "*p"]:
-    """The share of rows whose neighbour has their label; for several labellings at once."""
-    return (labels[..., neighbour] == labels).double().mean(-1)
+    """Return the share of rows whose neighbour has the same label, for each labelling."""
+    return (labels[..., neighbours] == labels).double().mean(-1)
 
 
 @torch.no_grad()
 def permuted_nn1(
-    head: Head, batch: Batch, permutations: int, *, seed: int
+    head: Head, batch: EncodedBatch, permutations: int, *, seed: int
 ) -> Float[np.ndarray, "T P"]:
-    """`nn1` at every tap under random relabellings of the images, the same at all taps."""
+    """Return `nn1` at every tap for random permutations of the labels, the same for all taps."""
     labels = relabelled(batch.labels, permutations, seed)[1:]
     rows = tap_rows(head, batch.h)
-    found = [right_neighbours(nearest(rows[tap].chunk(2)[0]), labels) for tap in tap_names(head)]
-    return torch.stack(found).float().cpu().numpy()
+    neighbours = (nearest_neighbours(rows[tap].chunk(2)[0]) for tap in tap_names(head))
+    shares = [same_label_share(index, labels) for index in neighbours]
+    return torch.stack(shares).float().cpu().numpy()
 
 
 def _silhouette(first: Float[Tensor, "n w"], labels: Int64[Tensor, " n"]) -> float:
@@ -109,6 +110,6 @@ def _silhouette(first: Float[Tensor, "n w"], labels: Int64[Tensor, " n"]) -> flo
 
 def _cluster_accuracy(unit: Float[Tensor, "n w"], labels: Int64[Tensor, " n"], seed: int) -> float:
     classes, y = labels.unique(return_inverse=True)
-    found = k_means(unit.cpu().numpy(), len(classes), seed)
-    table = contingency(found, y.cpu().numpy(), (len(classes), len(classes)))
+    clusters = k_means(unit.cpu().numpy(), len(classes), seed)
+    table = contingency(clusters, y.cpu().numpy(), (len(classes), len(classes)))
     return float(table[np.arange(len(classes)), assign(table)].sum() / len(y))

@@ -1,8 +1,7 @@
-"""The noise audit: what a head sees of a batch must not say which rows are twins.
+"""The noise audit: a head must not be able to tell from the layout of a batch which rows are twins.
 
-A head is trained to match two *independent* views of noise, fresh at every step. There is nothing
-to learn about the images: whatever it gets right on fresh noise, it got from the layout of the
-batch.
+A head is trained to match two *independent* views of noise, which is new at every step. There is
+nothing to learn about images, so if the head finds twins in new noise, it uses the layout.
 """
 
 import itertools
@@ -23,61 +22,61 @@ from headwise.heads.config import Norm
 from headwise.losses import contrastive_logits
 from headwise.model.objective import contrastive
 
-# Of AdamW: it finds the whole leak of twin-masked within 300 steps under every norm; at three times
-# this rate not under LayerNorm or BatchNorm after the sum.
+# The rate of AdamW. It finds the whole leak of twin-masked within 300 steps under every norm; at
+# three times this rate it does not under LayerNorm or BatchNorm after the sum.
 _LEARNING_RATE = 3e-3
 
-# At most one audit in a thousand finds a leak that is not there.
+# At most one audit in a thousand reports a leak that does not exist.
 _CONFIDENCE = 0.999
 
-# Sums in another order, in float64, relative to the largest entry.
+# The error of float64 sums in another order, relative to the largest entry.
 _ROUNDING = 1e-9
 
 Verdict = Literal["passes", "passes, tells its view", "may leak", "leaks"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """How often the twin is the most similar candidate, of all anchors in fresh noise. Candidates
-    that tie share the hit, so that chance is exact also for a head that collapsed."""
+class HitRate:
+    """How often the twin is the most similar candidate, over all anchors in new noise. Candidates
+    that tie share the hit, so chance is exact even for a collapsed head."""
 
     value: float
     interval: tuple[float, float]
-    """95 % t-interval over batches: the anchors of one batch, twins above all, hit together."""
+    """95 % t-interval over batches, because the hits within a batch depend on each other."""
     chance: float
     above: bool
-    """Whether it is above chance with 99.9 % confidence: a one-sided t-test over batches."""
+    """Whether the value is above chance with 99.9 % confidence (one-sided t-test over batches)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What a head that was trained on noise knows about fresh noise."""
+    """What a head trained on noise finds in new noise."""
 
     head: str
-    """Its name, blocks or layers × width, and the settings that are not its defaults."""
+    """Name, blocks or layers × width, and the settings that are not defaults."""
     context: Context | None
-    """None for heads whose rows do not attend."""
+    """None for heads without attention."""
     candidates: str
-    """Where an anchor's candidates come from, in training and in the audit: `batch`, or a part of
-    it, `batch / 2`."""
-    accuracy: Share
-    """Contrastive accuracy: among all candidates but the anchor itself."""
-    across: Share
-    """Among the candidates of the other view."""
+    """What an anchor's candidates come from, in training and audit: `batch`, or `batch / 2`."""
+    accuracy: HitRate
+    """Contrastive accuracy: the rate among all candidates."""
+    across: HitRate
+    """The rate among the candidates of the other view."""
     bits: float
-    """How far the loss is below the logarithm of the number of candidates: a lower bound on what
-    is known of the twin, in bits. Below 0 where the head takes noise for a sign."""
+    """How far the loss is below the logarithm of the number of candidates. This is a lower bound on
+    the information about the twin, in bits; negative if the head fits noise."""
     blind: bool
-    """Whether second views that change places among their images (of one part, where the loss has
-    parts) take their `z` with them. Then all pairings give the same `z`, and the twin is found in
-    the other view at chance, exactly, whatever was learned."""
+    """Whether swapping two second views (of one part, if the loss has parts) only swaps their `z`.
+    Then every pairing gives the same `z`, and the twin is found in the other view exactly at
+    chance, whatever the head has learned."""
 
     @property
     def verdict(self) -> Verdict:
-        """`leaks`: the twin was found in the other view more often than chance. `may leak`: it was
-        not, but the head is not blind to who is whose twin. `passes, tells its view`: at chance in
-        the other view, above it among all, for rows can tell the candidates of their own view, for
-        which NT-Xent pays at most 1 / ((2n − 1) τ) nats (docs/heads.md)."""
+        """`leaks`: the head finds the twin in the other view more often than by chance. `may leak`:
+        it does not, but the head is not blind to the pairing. `passes, tells its view`: the rate is
+        at chance in the other view and above chance among all candidates, because rows recognise
+        candidates of their own view; NT-Xent gains at most 1 / ((2n − 1) τ) nats from this
+        (docs/heads.md)."""
         if self.across.above:
             return "leaks"
         if not self.blind:
@@ -96,13 +95,13 @@ def noise_audit(
     temperature: float = 0.5,
     seed: int = 0,
 ) -> Audit:
-    """Train the head of this config by NT-Xent on noise, `images` a batch with two views each, and
-    ask it for twins in `trials` batches of fresh noise.
+    """Train a head by NT-Xent on noise, with two views of each of `images` images per batch, and
+    measure how often it finds the twin in `trials` batches of new noise.
 
-    `groups` is the number of parts of the batch that candidates come from; by default that of the
-    head's own loss. The head stays in training mode, for it is the training loss that could be
-    solved by a leak: BatchNorm takes its statistics from the rows of both views, there too. Raises
-    `UserError` for images that cannot be cut into groups of at least two and for under two trials.
+    `groups` is the number of parts into which the loss cuts the batch; the default is that of the
+    head's own loss. The head stays in training mode, because a leak would solve the training loss,
+    where BatchNorm takes its statistics from the rows of both views. Raises `UserError` if the
+    images cannot be cut into groups of at least two, and for fewer than two trials.
     """
     groups = heads.loss_groups(config) if groups is None else groups
     if images < 2 * groups or images % groups:
@@ -114,21 +113,21 @@ def noise_audit(
         raise UserError(f"a noise audit needs at least two trials; got {trials}")
     head = heads.build_head(config, p, seed)
     shape = (2 * images, p)
-    _train(head, shape, steps, temperature, groups, seed)
+    _train(head, shape, steps=steps, temperature=temperature, groups=groups, seed=seed)
     generator = rng.generator(seed, "noise audit", "trials")
-    found = torch.empty(trials, 3, dtype=torch.float64)
+    scores = torch.empty(trials, 3, dtype=torch.float64)
     with torch.no_grad():
         for trial in range(trials):
             z = head(torch.randn(shape, generator=generator))
-            found[trial] = trial_of(z, temperature, groups)
-    each = images // groups
+            scores[trial] = trial_scores(z, temperature, groups)
+    group_size = images // groups
     return Audit(
         head=describe(config, p),
         context=heads.resolve(config, p).context,
         candidates="batch" if groups == 1 else f"batch / {groups}",
-        accuracy=share(found[:, 0], 1 / (2 * each - 1)),
-        across=share(found[:, 1], 1 / each),
-        bits=math.log2(2 * each - 1) - found[:, 2].mean().item() / math.log(2),
+        accuracy=hit_rate(scores[:, 0], 1 / (2 * group_size - 1)),
+        across=hit_rate(scores[:, 1], 1 / group_size),
+        bits=math.log2(2 * group_size - 1) - scores[:, 2].mean().item() / math.log(2),
         blind=_is_blind(heads.build_head(config, p, seed), shape, groups),
     )
 
@@ -136,14 +135,14 @@ def noise_audit(
 def noise_audits(
     config: HeadConfig, *, p: int = 64, steps: int = 300, seed: int = 0
 ) -> list[Audit]:
-    """The audit of a head under its own loss, and, where that takes its candidates from parts of
-    the batch, under the loss over the whole batch too, which says what the parts are for."""
+    """Audit a head under its own loss. If that loss cuts the batch into parts, also audit the head
+    under the loss over the whole batch, which shows why there are parts."""
     groups = sorted({heads.loss_groups(config), 1}, reverse=True)
-    return [noise_audit(config, groups=each, p=p, steps=steps, seed=seed) for each in groups]
+    return [noise_audit(config, groups=count, p=p, steps=steps, seed=seed) for count in groups]
 
 
 def _train(
-    head: Head, shape: tuple[int, int], steps: int, temperature: float, groups: int, seed: int
+    head: Head, shape: tuple[int, int], *, steps: int, temperature: float, groups: int, seed: int
 ) -> None:
     parameters = list(head.parameters())
     if not parameters:
@@ -157,15 +156,17 @@ def _train(
         optimizer.step()
 
 
-def trial_of(z: Float[Tensor, "m d"], temperature: float, groups: int = 1) -> Float[Tensor, " 3"]:
-    """Of one batch: the share of anchors whose twin is the most similar of all candidates, the same
-    among those of the other view, and NT-Xent in nats. In float64, where projections that are
-    nearly one still differ."""
+def trial_scores(
+    z: Float[Tensor, "m d"], temperature: float, groups: int = 1
+) -> Float[Tensor, " 3"]:
+    """Return three scores of one batch: the share of anchors whose twin is the most similar of all
+    candidates, the same among the candidates of the other view, and NT-Xent in nats. They are in
+    float64, which distinguishes projections that are almost equal."""
     parts = zip(*(view.chunk(groups) for view in z.double().chunk(2)), strict=True)
-    return torch.stack([_trial(z0, z1, temperature) for z0, z1 in parts]).mean(0)
+    return torch.stack([_group_scores(z0, z1, temperature) for z0, z1 in parts]).mean(0)
 
 
-def _trial(
+def _group_scores(
     z0: Float[Tensor, "n d"], z1: Float[Tensor, "n d"], temperature: float
 ) -> Float[Tensor, " 3"]:
     logits, positives = contrastive_logits(z0, z1, temperature)
@@ -181,8 +182,8 @@ def _hits(logits: Float[Tensor, "m m"], positives: Int64[Tensor, " m"]) -> Float
 
 
 def _is_blind(head: Head, shape: tuple[int, int], groups: int) -> bool:
-    """Whether every row keeps its `z` when second views change places within groups. Asked of
-    fresh weights: a trained head may have learned to look at nothing."""
+    """Return whether every row keeps its `z` when second views are permuted within groups. `head`
+    has new weights, because a trained head may have learned to ignore the other rows."""
     generator = rng.generator(0, "noise audit", "partners")
     first, second = torch.arange(shape[0]).chunk(2)
     order = [part[torch.randperm(len(part), generator=generator)] for part in second.chunk(groups)]
@@ -193,18 +194,18 @@ def _is_blind(head: Head, shape: tuple[int, int], groups: int) -> bool:
         return bool((head(h[moved]) - z[moved]).abs().max() <= _ROUNDING * z.abs().max())
 
 
-def share(hits: Float[Tensor, " trials"], chance: float) -> Share:
-    """The mean over batches of noise, and whether it is above chance.
+def hit_rate(hits: Float[Tensor, " trials"], chance: float) -> HitRate:
+    """Return the mean over batches of noise, and whether it is above chance.
 
-    Hits are rare, so their mean leans to the right of its normal distribution, and the one-sided
-    test errs on the side of fewer false alarms than it states.
+    Hits are rare, so the distribution of their mean is skewed to the right, and the one-sided test
+    has fewer false alarms than it states.
     """
     from scipy.stats import t
 
     mean, freedom = hits.mean().item(), len(hits) - 1
     error = hits.std().item() / len(hits) ** 0.5
     half = float(t.ppf(0.975, freedom)) * error
-    return Share(
+    return HitRate(
         value=mean,
         interval=(max(0.0, mean - half), min(1.0, mean + half)),
         chance=chance,
@@ -213,15 +214,17 @@ def share(hits: Float[Tensor, " trials"], chance: float) -> Share:
 
 
 def describe(config: HeadConfig, p: int) -> str:
-    """A head in few words: `transformer 4 × 256, norm post`."""
-    mine = asdict(heads.resolve(config, p))
-    usual = asdict(heads.resolve(HeadConfig(name=config.name), p))
-    sizes = " × ".join(str(mine[key]) for key in ("depth", "width") if mine[key] is not None)
-    unsaid = {"name", "context", "depth", "width", "output_size", "num_heads", "ratio"}
+    """Return a short description of a head, such as `transformer 4 × 256, norm post`."""
+    settings = asdict(heads.resolve(config, p))
+    defaults = asdict(heads.resolve(HeadConfig(name=config.name), p))
+    sizes = " × ".join(
+        str(settings[key]) for key in ("depth", "width") if settings[key] is not None
+    )
+    omitted = {"name", "context", "depth", "width", "output_size", "num_heads", "ratio"}
     differing = [
         _words(key.replace("_", " "), value)
-        for key, value in mine.items()
-        if key not in unsaid and value != usual[key]
+        for key, value in settings.items()
+        if key not in omitted and value != defaults[key]
     ]
     return ", ".join([f"{config.name} {sizes}".strip(), *differing])
 
@@ -233,20 +236,21 @@ def _words(setting: str, value: bool | float | str | None) -> str:
 
 
 def shipped_heads() -> dict[str, HeadConfig]:
-    """Every head in every context and with every choice of its settings, at a size to audit."""
+    """Return every head in every context and with every choice of its settings, at a small size."""
     stack = {"depth": 2, "width": 64, "output_size": 64}
     transformer = HeadConfig(name="transformer", num_heads=4, **stack)
     transfusion = HeadConfig(name="transfusion", **stack)
     contexts: tuple[Context, ...] = get_args(Context)
     norms: tuple[Norm, ...] = get_args(Norm)
     several = ("ffn-matched", "transformer", "transfusion")
-    found: dict[str, HeadConfig] = {name: small_head(name) for name in HEADS if name not in several}
-    found["mlp, no BatchNorm"] = HeadConfig(name="mlp", batch_norm=False, **stack)
+    configs: dict[str, HeadConfig] = {name: small_head(name) for name in HEADS if name not in several}
+    configs["mlp, no BatchNorm"] = HeadConfig(name="mlp", batch_norm=False, **stack)
     for norm in norms:
-        found[f"ffn-matched, {norm}"] = HeadConfig(name="ffn-matched", norm=norm, **stack)
+        configs[f"ffn-matched, {norm}"] = HeadConfig(name="ffn-matched", norm=norm, **stack)
     for context, norm in itertools.product(contexts, norms):
-        found[f"transformer, {context}, {norm}"] = replace(transformer, context=context, norm=norm)
-    found |= {
+        name = f"transformer, {context}, {norm}"
+        configs[name] = replace(transformer, context=context, norm=norm)
+    configs |= {
         "transformer, uniform": replace(transformer, attention="uniform"),
         "transformer, double projection": replace(transformer, norm="post", double_projection=True),
         "transformer, first published": replace(
@@ -256,28 +260,28 @@ def shipped_heads() -> dict[str, HeadConfig]:
         "transformer, mlp output": replace(transformer, norm="post", output="mlp", width=None),
     }
     for context in contexts:
-        found[f"transfusion, {context}"] = replace(transfusion, context=context)
+        configs[f"transfusion, {context}"] = replace(transfusion, context=context)
     for place in ("before", "inside"):
-        found[f"transfusion, {place}"] = replace(transfusion, place=place)
-    return found
+        configs[f"transfusion, {place}"] = replace(transfusion, place=place)
+    return configs
 
 
 def audit_table(audits: Iterable[Audit]) -> str:
-    """The audits as plain lines, shares in per cent."""
-    share_titles = ["all [95 %]", "chance", "other view [95 %]", "chance"]
-    rows = [["head", "context", "candidates", *share_titles, "bits", "verdict"]]
+    """Return the audits as a text table, with rates in per cent."""
+    rate_titles = ["all [95 %]", "chance", "other view [95 %]", "chance"]
+    rows = [["head", "context", "candidates", *rate_titles, "bits", "verdict"]]
     for audit in audits:
-        shares = [
+        rates = [
             text
-            for found in (audit.accuracy, audit.across)
-            for text in (_percent(found), f"{100 * found.chance:.1f}")
+            for rate in (audit.accuracy, audit.across)
+            for text in (_percent(rate), f"{100 * rate.chance:.1f}")
         ]
         names = (audit.head, audit.context or "none", audit.candidates)
-        rows.append([*names, *shares, f"{audit.bits:+.2f}", audit.verdict])
+        rows.append([*names, *rates, f"{audit.bits:+.2f}", audit.verdict])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _percent(found: Share) -> str:
-    low, high = found.interval
-    return f"{100 * found.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+def _percent(rate: HitRate) -> str:
+    low, high = rate.interval
+    return f"{100 * rate.value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"

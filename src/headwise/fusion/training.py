@@ -1,4 +1,4 @@
-"""Attention at every checkpoint that a run kept, on the same images and views."""
+"""Attention at every kept checkpoint of a run, on the same images and views."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from headwise.features.extract import ExtractConfig
 from headwise.fusion.attention import measure_attention
-from headwise.fusion.batches import Batch, Plan, draw_batches
-from headwise.fusion.geometry import nearest, right_neighbours
+from headwise.fusion.batches import BatchPlan, EncodedBatch, draw_batches
+from headwise.fusion.geometry import nearest_neighbours, same_label_share
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig
 from headwise.model.contrastive import ContrastiveModel
@@ -19,40 +19,40 @@ from headwise.runtime.progress import progress
 
 
 def measure_training(
-    run: Run, config: PretrainConfig, plan: Plan, how: ExtractConfig, *, quiet: bool
+    run: Run, config: PretrainConfig, plan: BatchPlan, extraction: ExtractConfig, *, quiet: bool
 ) -> dict[str, np.ndarray]:
-    """`training_epochs` [C], `training_gain`, `training_gain_h`, `training_twin_mass` [C B L] and
-    `training_nn1_h` [C B], of the weights before training and of every kept checkpoint."""
+    """Return `training_epochs` [C], `training_gain`, `training_gain_h`, `training_twin_mass`
+    [C B L] and `training_nn1_h` [C B], for the initial weights and every kept checkpoint."""
     paths = kept_checkpoints(run)
-    found = []
+    measured = []
     with progress("fusion, checkpoints", 1 + len(paths), quiet=quiet) as show:
         for model in _models(config, paths):
-            model.to(how.device).eval()
-            batches = draw_batches(model.encoder, plan, how)
-            found.append([_measures(model, batch, plan.seed) for batch in batches])
-            show(len(found), "")
+            model.to(extraction.device).eval()
+            batches = draw_batches(model.encoder, plan, extraction)
+            measured.append([_measures(model, batch, plan.seed) for batch in batches])
+            show(len(measured), "")
     return {
-        "training_epochs": epochs_of(paths, config.epochs),
+        "training_epochs": checkpoint_epochs(paths, config.epochs),
         **{
-            name: np.array([[b[name] for b in c] for c in found], np.float32)
-            for name in found[0][0]
+            name: np.array([[b[name] for b in c] for c in measured], np.float32)
+            for name in measured[0][0]
         },
     }
 
 
 def kept_checkpoints(run: Run) -> list[Path]:
-    """The oldest first; the last is that of the finished run."""
+    """Return the checkpoints in the order of training. The last is that of the finished run."""
     return sorted((run.path / "checkpoints").glob("step-*"))
 
 
-def epochs_of(paths: list[Path], epochs: int) -> np.ndarray:
-    """0, then of each checkpoint how many epochs it had behind it, by its step and the last's."""
+def checkpoint_epochs(paths: list[Path], epochs: int) -> np.ndarray:
+    """Return 0 and then the epoch of each checkpoint, computed from its step and the last step."""
     steps = [int(path.name.removeprefix("step-")) for path in paths]
     return np.array([0, *(epochs * step / steps[-1] for step in steps)], np.float32)
 
 
 def _models(config: PretrainConfig, paths: list[Path]) -> Iterator[ContrastiveModel]:
-    """First as initialised."""
+    """Yield the model with its initial weights, then with those of each checkpoint."""
     model = build_model(config)[1]
     yield model
     for path in paths:
@@ -61,12 +61,12 @@ def _models(config: PretrainConfig, paths: list[Path]) -> Iterator[ContrastiveMo
 
 
 @torch.no_grad()
-def _measures(model: ContrastiveModel, batch: Batch, seed: int) -> dict[str, np.ndarray]:
+def _measures(model: ContrastiveModel, batch: EncodedBatch, seed: int) -> dict[str, np.ndarray]:
     blocks = list(measure_attention(model.head, batch.h, batch.labels, permutations=0, seed=seed))
     first = batch.h.chunk(2)[0]
     return {
         "training_gain": np.array([block.layer_gain for block in blocks]),
         "training_gain_h": np.array([block.layer_gain_h for block in blocks]),
         "training_twin_mass": np.array([block.twin_mass.mean() for block in blocks]),
-        "training_nn1_h": right_neighbours(nearest(first), batch.labels).cpu().numpy(),
+        "training_nn1_h": same_label_share(nearest_neighbours(first), batch.labels).cpu().numpy(),
     }

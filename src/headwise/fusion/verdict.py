@@ -1,6 +1,7 @@
-"""Whether fusion is shown: every block's gain against all of its controls.
+"""Whether a head shows fusion: every block's gain is compared with all of its controls.
 
-The unit of confidence is the batch: attention couples the rows of one, so rows are no repetitions.
+Intervals are over batches, because attention couples the rows of a batch, so rows are not
+independent.
 """
 
 from dataclasses import dataclass
@@ -14,15 +15,15 @@ CONTROLS = {
     "untrained": "the untrained head",
     "h": "the similarity of h at equal entropy",
 }
-"""What a gain must exceed, and in words."""
+"""The controls that a gain must exceed, with their names in sentences."""
 
 ALPHA = 0.05
-"""Of all blocks together."""
+"""The error rate of all blocks together."""
 
 LEAST_OTHER_MASS = 0.01
-"""Below this share of the attention there is no exchange between images to speak of."""
+"""With a smaller share of the attention on other images, there is no noteworthy exchange."""
 
-# Differences of this size are rounding: a head whose attention is uniform has a gain of 1 ± 1e-7.
+# Smaller differences are rounding: a head with uniform attention has a gain of 1 ± 1e-7.
 _ROUNDING = 1e-6
 
 
@@ -40,40 +41,40 @@ class Estimate:
 
 
 def estimate(values: Float[np.ndarray, " B"], comparisons: int = 1) -> Estimate:
-    """The t-interval over batches, simultaneous for so many comparisons (Bonferroni). NaN ends
-    where fewer than two batches are known."""
-    known = np.asarray(values, dtype=np.float64)
-    known = known[np.isfinite(known)]
-    if not len(known):
+    """Return the mean and its t-interval over batches, simultaneous for `comparisons` intervals
+    (Bonferroni). Only finite values count; the ends are NaN if fewer than two remain."""
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
         return Estimate(mean=np.nan, low=np.nan, high=np.nan)
-    mean = float(known.mean())
-    if len(known) < 2:
+    mean = float(finite.mean())
+    if len(finite) < 2:
         return Estimate(mean=mean, low=np.nan, high=np.nan)
-    reach = stats.t.ppf(1 - ALPHA / 2 / comparisons, len(known) - 1)
-    margin = float(reach * known.std(ddof=1) / len(known) ** 0.5)
+    quantile = stats.t.ppf(1 - ALPHA / 2 / comparisons, len(finite) - 1)
+    margin = float(quantile * finite.std(ddof=1) / len(finite) ** 0.5)
     return Estimate(mean=mean, low=mean - margin, high=mean + margin)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockVerdict:
-    """One block: its fusion gain (mean over attention heads), and what it must exceed."""
+    """A block's fusion gain (mean over attention heads), and the values that it must exceed."""
 
     tap: str
     gain: Estimate
     controls: dict[str, float]
-    """The controls' gains, mean over batches, by their names in `CONTROLS`."""
+    """The gain of each control in `CONTROLS`, mean over batches."""
     differences: dict[str, Estimate]
-    """Gain less that of the control, paired by batch; simultaneous over all blocks."""
+    """Gain minus the control's gain, paired by batch. The intervals hold for all blocks at once."""
     p_value: float
-    """Against permuted labels."""
+    """The p-value of the gain against permuted labels."""
     level: float
-    """What `p_value` must not exceed: `ALPHA` over the number of blocks."""
+    """The largest allowed `p_value`: `ALPHA` over the number of blocks."""
     other_mass: float
-    """Share of the attention that goes to other images."""
+    """The share of the attention on other images."""
 
     @property
     def obstacle(self) -> str:
-        """The first reason why fusion is not shown here, with its numbers; empty where it is."""
+        """The first reason why the block does not show fusion, with its numbers; else empty."""
         if not self.other_mass >= LEAST_OTHER_MASS:
             return (
                 f"only {100 * self.other_mass:.2g} % of the attention goes to other images, "
@@ -100,11 +101,11 @@ class BlockVerdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """All blocks in order; none for a head that does not attend."""
+    """The verdicts on all blocks in order. Empty for a head without attention."""
 
     blocks: tuple[BlockVerdict, ...]
     slope: Estimate | None
-    """Of the gain on the block's number; None for fewer than two blocks."""
+    """The slope of the gain over the block's number. None for fewer than two blocks."""
 
     @property
     def shown(self) -> bool:
@@ -112,12 +113,12 @@ class Verdict:
 
     @property
     def strongest(self) -> BlockVerdict:
-        """The block of highest gain; where fusion is shown, of those that show it."""
+        """The block of highest gain, among those that show fusion if any does."""
         return max(self.blocks, key=lambda block: (block.shown, block.gain.mean))
 
 
 def judge(arrays: dict[str, np.ndarray]) -> Verdict:
-    """The verdict on the arrays of fusion.npz."""
+    """Return the verdict on the arrays of fusion.npz."""
     taps = arrays["block_taps"].tolist()
     if not taps:
         return Verdict(blocks=(), slope=None)
@@ -127,10 +128,10 @@ def judge(arrays: dict[str, np.ndarray]) -> Verdict:
         BlockVerdict(
             tap=tap,
             gain=estimate(gain[:, block]),
-            controls={name: float(one[:, block].mean()) for name, one in controls.items()},
+            controls={name: float(values[:, block].mean()) for name, values in controls.items()},
             differences={
-                name: estimate(gain[:, block] - one[:, block], len(taps))
-                for name, one in controls.items()
+                name: estimate(gain[:, block] - values[:, block], len(taps))
+                for name, values in controls.items()
             },
             p_value=float(arrays["p_layer_gain"][block]),
             level=ALPHA / len(taps),
@@ -146,12 +147,12 @@ def control_gains(
     untrained: Float[np.ndarray, "B L"],
     h: Float[np.ndarray, "B L"],
 ) -> dict[str, Float[np.ndarray, "B L"]]:
-    """By the names in `CONTROLS`. Uniform attention has no preference, so its gain is 1."""
+    """Return the gain of each control in `CONTROLS`. That of uniform attention is 1."""
     return dict(zip(CONTROLS, (np.ones_like(gain), untrained, h), strict=True))
 
 
 def depth_slope(gain: Float[np.ndarray, "B L"]) -> Estimate | None:
-    """The least-squares slope of each batch's gain on the number of the block."""
+    """Return the least-squares slope of a batch's gain over the block's number."""
     if gain.shape[1] < 2:
         return None
     number = np.arange(gain.shape[1]) - (gain.shape[1] - 1) / 2
@@ -160,16 +161,16 @@ def depth_slope(gain: Float[np.ndarray, "B L"]) -> Estimate | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Emergence:
-    """When attention and representation came to tell classes apart, in epochs; None: never."""
+    """The epochs at which attention and representation began to separate classes, or None."""
 
     fusion: float | None
-    """The first kept checkpoint whose gain exceeds its controls, but for permuted labels."""
+    """The first kept checkpoint whose gain exceeds all controls except permuted labels."""
     separable: float | None
-    """The first kept checkpoint at which 1-NN of `h` had half of its rise behind it."""
+    """The first kept checkpoint at which 1-NN of `h` has made half of its total rise."""
 
     @property
     def order(self) -> str:
-        """In words: when fusion emerged."""
+        """A sentence part that says when fusion emerged."""
         match self.fusion, self.separable:
             case None, None:
                 return "neither fusion nor a separable h emerged"
@@ -185,14 +186,14 @@ class Emergence:
 
 
 def emergence(arrays: dict[str, np.ndarray]) -> Emergence | None:
-    """None where the run was not measured over training, or has no attention."""
+    """Return None if the run was not measured over training or has no attention."""
     if "training_gain" not in arrays:
         return None
     epochs = arrays["training_epochs"]
-    gains, of_h = arrays["training_gain"], arrays["training_gain_h"]
+    gains, h_gains = arrays["training_gain"], arrays["training_gain_h"]
     fused = [
         epoch
-        for epoch, gain, h in zip(epochs, gains, of_h, strict=True)
+        for epoch, gain, h in zip(epochs, gains, h_gains, strict=True)
         if _exceeds(gain, arrays["training_gain_untrained"], h)
     ]
     nn1 = arrays["training_nn1_h"].astype(np.float64)
@@ -205,10 +206,10 @@ def emergence(arrays: dict[str, np.ndarray]) -> Emergence | None:
 
 
 def _exceeds(gain: np.ndarray, untrained: np.ndarray, h: np.ndarray) -> bool:
-    """Whether at some block the gain exceeds that of every control."""
+    """Return whether the gain of some block exceeds that of every control."""
     gain = gain.astype(np.float64)
     controls = control_gains(gain, untrained, h).values()
     return any(
-        all(estimate(gain[:, b] - one[:, b], gain.shape[1]).above_zero for one in controls)
+        all(estimate(gain[:, b] - values[:, b], gain.shape[1]).above_zero for values in controls)
         for b in range(gain.shape[1])
     )

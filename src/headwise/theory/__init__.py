@@ -1,1 +1,1 @@
-"""Attention over a batch as a map: prediction, simulation, limits, trained heads."""
+"""A map that predicts the effect of attention over a batch: simulation, limits, trained heads."""

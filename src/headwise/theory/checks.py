@@ -1,4 +1,4 @@
-"""What `headwise theory` computes: the map against random batches, at fixed places."""
+"""The computations of `headwise theory`: the map compared with random batches at fixed settings."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from headwise.theory.limits import LimitCheck, simulated_minimum, simulated_share
 from headwise.theory.map import (
-    Batch,
+    BatchShape,
     Cosines,
     Layer,
     Outcome,
@@ -21,19 +21,19 @@ from headwise.theory.simulation import map_error, simulate
 
 OUTCOMES: tuple[Outcome, ...] = ("no fusion", "fusion", "over-fusion")
 
-# The range over which the map is stated to hold within 2 % (docs/theory.md), for n ≥ 64, w ≥ 256.
+# The range in which the map's error is below 2 % (docs/theory.md), for n ≥ 64 and w ≥ 256.
 BETAS = (0.0, 2.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 RESIDUALS = (0.5, 1.0, 2.0)
 WITHIN = (0.05, 0.15, 0.3, 0.6, 0.9)
 SHARES = (None, 0.0, 0.5, 0.9)
-"""b over a; None: centred tokens, b = −a/(K − 1), where the mean of all tokens is 0."""
+"""b over a. None means centred tokens, b = −a/(K − 1): the mean of all tokens is 0."""
 CLASSES = (2, 10)
 SIZE = {"per_class": 64, "width": 256}
 
 PHASE_LAYERS = 4
 PHASE_SHARE = 0.2
 PHASE_BATCHES = tuple(
-    Batch(classes=classes, per_class=n, width=256) for classes in (2, 10) for n in (8, 32, 128)
+    BatchShape(classes=classes, per_class=n, width=256) for classes in (2, 10) for n in (8, 32, 128)
 )
 LIMIT_LAYERS = 4
 
@@ -43,14 +43,16 @@ class MapPoint(NamedTuple):
 
     before: Cosines
     layer: Layer
-    batch: Batch
+    batch: BatchShape
     predicted: Cosines
     simulated: Cosines
     error: float
-    """Of a' and b' the larger, relative to the simulated value or to 0.1."""
+    """The larger error of a' and b', relative to the simulated value or to 0.1."""
 
 
 class PhasePoint(NamedTuple):
+    """The predicted and the simulated outcome at one β and noise."""
+
     beta: float
     noise: float
     predicted: Outcome
@@ -58,52 +60,52 @@ class PhasePoint(NamedTuple):
 
 
 class Phases(NamedTuple):
-    """Outcomes after `PHASE_LAYERS` layers of residual 1, by β and noise 1 − a."""
+    """The outcomes after `PHASE_LAYERS` layers of residual 1, by β and noise 1 − a."""
 
-    batch: Batch
+    batch: BatchShape
     betas: tuple[float, ...]
     noises: tuple[float, ...]
     outcomes: Int[np.ndarray, "noises betas"]
-    """Places in `OUTCOMES`."""
+    """Indices into `OUTCOMES`."""
     points: tuple[PhasePoint, ...]
 
 
 class LayerPath(NamedTuple):
-    """One batch through many layers; predicted from its first cosines alone."""
+    """One batch through many layers. The prediction uses only the first cosines."""
 
     name: str
     layer: Layer
-    batch: Batch
+    batch: BatchShape
     predicted: tuple[Cosines, ...]
     simulated: tuple[Cosines, ...]
 
 
 def map_points(seed: int = 0) -> Iterator[MapPoint]:
-    """Over the whole stated range."""
+    """Yield points over the whole stated range."""
     grid = itertools.product(CLASSES, WITHIN, SHARES, BETAS, RESIDUALS)
     for classes, a, share, beta, residual in grid:
         cosines = start(a, share, classes)
-        batch = Batch(classes=classes, **SIZE)
+        batch = BatchShape(classes=classes, **SIZE)
         yield map_point(cosines, Layer(beta=beta, residual=residual), batch, seed)
 
 
 def points_outside(seed: int = 0) -> Iterator[tuple[str, MapPoint]]:
-    """Where an assumption of the map does not hold, with the word for it."""
-    places = (
+    """Yield points where an assumption of the map does not hold, with the name of the case."""
+    cases = (
         ("r = 0", 64, 256, (1.0, 2.0, 4.0, 6.0, 8.0), 0.0),
         ("β < 0", 64, 256, (-8.0, -4.0, -2.0), 0.5),
         ("n = 4", 4, 256, (2.0, 4.0, 6.0, 8.0), 0.5),
         ("w = 32", 64, 32, (2.0, 4.0, 6.0, 8.0), 0.5),
     )
-    for name, n, width, betas, residual in places:
+    for name, n, width, betas, residual in cases:
         for classes, a, share, beta in itertools.product(CLASSES, WITHIN, SHARES[:3], betas):
-            batch = Batch(classes=classes, per_class=n, width=width)
+            batch = BatchShape(classes=classes, per_class=n, width=width)
             layer = Layer(beta=beta, residual=residual)
             yield name, map_point(start(a, share, classes), layer, batch, seed)
 
 
-def map_point(cosines: Cosines, layer: Layer, batch: Batch, seed: int) -> MapPoint:
-    """The map is given the cosines measured in the batch, not those it was drawn with."""
+def map_point(cosines: Cosines, layer: Layer, batch: BatchShape, seed: int) -> MapPoint:
+    """Compare the map with one random batch. The map gets the batch's measured cosines."""
     before, after = simulate(cosines, layer, batch, 1, seed)
     predicted = next_cosines(before, layer, batch)
     return MapPoint(before, layer, batch, predicted, after, map_error(predicted, after))
@@ -113,12 +115,12 @@ def start(a: float, share: float | None, classes: int) -> Cosines:
     return Cosines(a, -a / (classes - 1) if share is None else share * a)
 
 
-def phases(batch: Batch, seed: int = 0, fields: int = 61) -> Phases:
-    """The diagram of the map, and thirty random batches."""
+def phases(batch: BatchShape, seed: int = 0, fields: int = 61) -> Phases:
+    """Return the diagram of the map, and thirty random batches."""
     betas = tuple(float(x) for x in np.linspace(0, 20, fields))
     noises = tuple(float(x) for x in np.linspace(0.05, 0.95, fields))
     layers = {beta: Layer(beta=beta) for beta in betas}
-    found = np.array(
+    outcomes = np.array(
         [[OUTCOMES.index(_end(noise, layers[beta], batch)) for beta in betas] for noise in noises]
     )
     points = []
@@ -126,49 +128,50 @@ def phases(batch: Batch, seed: int = 0, fields: int = 61) -> Phases:
         layer = Layer(beta=float(beta))
         ends = simulate(_noisy(noise), layer, batch, PHASE_LAYERS, seed)
         points.append(PhasePoint(float(beta), noise, _end(noise, layer, batch), outcome(ends[-1])))
-    return Phases(batch, betas, noises, found, tuple(points))
+    return Phases(batch, betas, noises, outcomes, tuple(points))
 
 
 def paths(seed: int = 0, layers: int = 24) -> list[LayerPath]:
-    """One batch for each outcome, and what taking off the mean changes."""
-    batch = Batch(classes=10, **SIZE)
+    """Return the path of one batch for each outcome, and of one whose mean is removed."""
+    batch = BatchShape(classes=10, **SIZE)
     cases = (
         ("fusion, then over-fusion", Layer(beta=7.5), Cosines(0.6, 0.1)),
         ("over-fusion at once", Layer(beta=3.0), Cosines(0.6, 0.1)),
         ("no fusion", Layer(beta=16.0), Cosines(0.3, 0.05)),
-        ("mean taken off: fusion stays", Layer(beta=3.0, centred=True), Cosines(0.6, 0.1)),
+        ("mean removed: fusion stays", Layer(beta=3.0, centred=True), Cosines(0.6, 0.1)),
     )
-    found = []
+    result = []
     for name, layer, cosines in cases:
         simulated = simulate(cosines, layer, batch, layers, seed)
         predicted = trajectory(simulated[0], layer, batch, layers)
-        found.append(LayerPath(name, layer, batch, tuple(predicted), tuple(simulated)))
-    return found
+        result.append(LayerPath(name, layer, batch, tuple(predicted), tuple(simulated)))
+    return result
 
 
 def minimum_checks(seeds: Sequence[int] = (0, 1, 2)) -> list[LimitCheck]:
-    """Least n after `LIMIT_LAYERS` layers, by β and a, where it is neither tiny nor huge."""
-    found = []
+    """Return the least n for fusion after `LIMIT_LAYERS` layers, by β and a, if it is between 4 and
+    120."""
+    checks = []
     for a, beta in itertools.product((0.3, 0.4, 0.5), (4.0, 5.0, 6.0, 7.0, 8.0)):
-        batch = Batch(classes=10, **SIZE)
+        batch = BatchShape(classes=10, **SIZE)
         check = simulated_minimum(Cosines(a, 0.1), Layer(beta=beta), batch, LIMIT_LAYERS, seeds)
-        found += [check] if check is not None and 4 < check.predicted < 120 else []
-    return found
+        checks += [check] if check is not None and 4 < check.predicted < 120 else []
+    return checks
 
 
 def share_checks(seeds: Sequence[int] = (0, 1, 2)) -> list[LimitCheck]:
-    """Least kept share of cosines 0.8 and 0.1, by β and n."""
-    found = []
+    """Return the least kept share of cosines 0.8 and 0.1, by β and n."""
+    checks = []
     for n, beta in itertools.product((16, 64), (5.0, 5.5, 6.0, 7.0, 8.0, 10.0, 12.0)):
-        batch = Batch(classes=10, per_class=n, width=256)
+        batch = BatchShape(classes=10, per_class=n, width=256)
         check = simulated_share(Cosines(0.8, 0.1), Layer(beta=beta), batch, LIMIT_LAYERS, seeds)
-        found += [] if check is None else [check]
-    return found
+        checks += [] if check is None else [check]
+    return checks
 
 
 def _noisy(noise: float) -> Cosines:
     return Cosines(1 - noise, PHASE_SHARE * (1 - noise))
 
 
-def _end(noise: float, layer: Layer, batch: Batch) -> Outcome:
+def _end(noise: float, layer: Layer, batch: BatchShape) -> Outcome:
     return outcome(trajectory(_noisy(noise), layer, batch, PHASE_LAYERS)[-1])

@@ -1,7 +1,6 @@
-"""The figures of `headwise theory`: lines are the map's, points are measured."""
+"""The figures of `headwise theory`. Lines show the map, and points show measurements."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -22,31 +21,30 @@ from headwise.report.plots.drawing import (
     finish,
 )
 from headwise.theory.checks import OUTCOMES, LayerPath, MapPoint, Phases
-from headwise.theory.map import Cosines
 
 _REGIONS = ("#e4e6e9", "#8fc9b4", "#f0b48c")
-"""Of no fusion, fusion and over-fusion."""
+"""The colours of no fusion, fusion and over-fusion."""
 
 
 def map_figure(inside: Sequence[MapPoint], outside: Sequence[tuple[str, MapPoint]]) -> Drawing:
-    """Predicted against simulated a' and b', in the stated range and outside it."""
+    """Draw predicted against simulated a' and b', in the stated range and outside it."""
     figure = Figure(figsize=(WIDE_INCHES, 3.3), layout="constrained")
     groups = [("stated range", inside, COLOURS[0])]
-    for place, name in enumerate(dict.fromkeys(name for name, _ in outside)):
+    for i, name in enumerate(dict.fromkeys(name for name, _ in outside)):
         group = [point for other, point in outside if other == name]
-        groups.append((name, group, COLOURS[1 + place]))
-    for place, symbol in enumerate(("a'", "b'")):
-        axes = figure.add_subplot(1, 3, place + 1)
-        diagonal(axes, -1.0 if place else 0.0, 1.0)
+        groups.append((name, group, COLOURS[1 + i]))
+    for i, symbol in enumerate(("a'", "b'")):
+        axes = figure.add_subplot(1, 3, i + 1)
+        diagonal(axes, -1.0 if i else 0.0, 1.0)
         for _, points, colour in reversed(groups):
-            x = [by_place(point.simulated, place) for point in points]
-            y = [by_place(point.predicted, place) for point in points]
+            x = [point.simulated[:2][i] for point in points]
+            y = [point.predicted[:2][i] for point in points]
             axes.plot(x, y, ".", color=colour, markersize=3)
         axes.set_xlabel(f"{symbol} simulated")
         axes.set_ylabel(f"{symbol} predicted")
     axes = figure.add_subplot(1, 3, 3)
-    for place, (_, points, colour) in enumerate(groups):
-        x = [point.layer.beta + 0.25 * (place - 2) for point in points]
+    for i, (_, points, colour) in enumerate(groups):
+        x = [point.layer.beta + 0.25 * (i - 2) for point in points]
         axes.plot(x, [100 * point.error for point in points], ".", color=colour, markersize=3)
     axes.axhline(2, color=INK, linewidth=0.8)
     axes.set_yscale("log")
@@ -64,87 +62,76 @@ def map_figure(inside: Sequence[MapPoint], outside: Sequence[tuple[str, MapPoint
         figure,
         "map",
         "One layer: predicted and simulated",
-        "Within-class and between-class cosines after one layer of attention: those of the map "
-        "against those of random batches, on the diagonal where they agree; and the errors, "
-        "with a line at 2 %, in the stated range and outside it.",
+        "Within-class and between-class cosines after one layer of attention: the map's prediction "
+        "against random batches (equal on the diagonal); and the errors, with a line at 2 %. Both "
+        "in the stated range and outside it.",
         csv_text(_MAP_COLUMNS, rows),
     )
 
 
 def phase_figure(diagrams: Sequence[Phases], layers: int) -> Drawing:
-    """Regions of the map and random batches, by β and noise, one field for each n and K."""
+    """Draw the regions of the map and random batches by β and noise, for each n and K."""
     figure = Figure(figsize=(WIDE_INCHES, 5.6), layout="constrained")
     columns = (len(diagrams) + 1) // 2
-    for place, diagram in enumerate(diagrams):
-        axes = figure.add_subplot(2, columns, place + 1)
-        _phases(axes, diagram)
-        if place % columns == 0:
+    for i, diagram in enumerate(diagrams):
+        axes = figure.add_subplot(2, columns, i + 1)
+        _draw_phases(axes, diagram)
+        if i % columns == 0:
             axes.set_ylabel("noise 1 − a")
-        if place >= columns:
+        if i >= columns:
             axes.set_xlabel("β")
     handles: list[Artist] = [
         Patch(color=colour, label=name) for colour, name in zip(_REGIONS, OUTCOMES, strict=True)
     ]
-    ring: dict[str, Any] = {"marker": "o", "linestyle": "", "color": PAPER, "markeredgecolor": INK}
     label = "simulated (orange ring: another outcome)"
-    handles.append(Line2D([], [], label=label, **ring))
+    handles.append(
+        Line2D([], [], label=label, marker="o", linestyle="", color=PAPER, markeredgecolor=INK)
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     rows = [row for diagram in diagrams for row in _phase_rows(diagram)]
     return finish(
         figure,
         "phases",
-        f"What {layers} layers make of the classes",
+        f"The outcome after {layers} layers",
         "Regions of no fusion, fusion and over-fusion by inverse temperature and noise, for "
-        "several numbers of tokens per class and of classes; points are random batches.",
+        "several numbers of tokens per class and of classes. Points are random batches.",
         csv_text(("classes", "per_class", "beta", "noise", "predicted", "simulated"), rows),
     )
 
 
-def _phases(axes: Axes, diagram: Phases) -> None:
-    regions: dict[str, Any] = {
-        "cmap": ListedColormap(list(_REGIONS)),
-        "vmin": 0,
-        "vmax": 2,
-        "rasterized": True,
-    }
-    axes.pcolormesh(diagram.betas, diagram.noises, diagram.outcomes, **regions)
+def _draw_phases(axes: Axes, diagram: Phases) -> None:
+    regions, colours = (
+        (diagram.betas, diagram.noises, diagram.outcomes),
+        ListedColormap(list(_REGIONS)),
+    )
+    axes.pcolormesh(*regions, cmap=colours, vmin=0, vmax=2, rasterized=True)
     for point in diagram.points:
-        ring: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 0.8}
-        if point.simulated != point.predicted:
-            ring = {"markeredgecolor": COLOURS[1], "markeredgewidth": 2}
+        edge, width = (INK, 0.8) if point.simulated == point.predicted else (COLOURS[1], 2)
         colour = _REGIONS[OUTCOMES.index(point.simulated)]
-        axes.plot(point.beta, point.noise, "o", color=colour, **ring)
+        (ring,) = axes.plot(point.beta, point.noise, "o", color=colour)
+        ring.set(markeredgecolor=edge, markeredgewidth=width)
     axes.grid(False)
     axes.set_title(f"K = {diagram.batch.classes:g}, n = {diagram.batch.per_class:g}", fontsize=8.5)
 
 
 def path_figure(paths: Sequence[LayerPath]) -> Drawing:
-    """a and b over the layers."""
+    """Draw a and b over the layers."""
     figure = Figure(figsize=(WIDE_INCHES, 4.6), layout="constrained")
     rows = []
-    for place, path in enumerate(paths):
-        axes = figure.add_subplot(2, 2, place + 1)
-        for which, (name, colour) in enumerate((("a", COLOURS[0]), ("b", COLOURS[1]))):
-            layers = range(len(path.predicted))
-            axes.plot(
-                layers, [by_place(one, which) for one in path.predicted], color=colour, label=name
-            )
-            axes.plot(
-                layers,
-                [by_place(one, which) for one in path.simulated],
-                "o",
-                color=colour,
-                markersize=3,
-            )
+    for i, path in enumerate(paths):
+        axes = figure.add_subplot(2, 2, i + 1)
+        for column, colour in enumerate(COLOURS[:2]):
+            axes.plot([cosines[:2][column] for cosines in path.predicted], color=colour)
+            points = [cosines[:2][column] for cosines in path.simulated]
+            axes.plot(points, "o", color=colour, markersize=3)
         axes.set_ylim(-0.2, 1.05)
         axes.set_title(f"{path.name} (β = {path.layer.beta:g})", fontsize=8.5)
-        if place % 2 == 0:
+        if i % 2 == 0:
             axes.set_ylabel("mean cosine")
-        if place >= 2:
+        if i >= 2:
             axes.set_xlabel("layers")
-        for layer, (predicted, simulated) in enumerate(
-            zip(path.predicted, path.simulated, strict=True)
-        ):
+        for layer, pair in enumerate(zip(path.predicted, path.simulated, strict=True)):
+            predicted, simulated = pair
             rows.append((path.name, path.layer.beta, layer, *predicted[:2], *simulated[:2]))
     handles = [
         Line2D([], [], color=COLOURS[0], label="a, within a class"),
@@ -157,8 +144,8 @@ def path_figure(paths: Sequence[LayerPath]) -> Drawing:
         figure,
         "paths",
         "Layer after layer",
-        "Mean cosines within and between classes over the layers, predicted from the first layer's "
-        "input alone, and in one random batch.",
+        "Mean cosines within and between classes over the layers: predicted from the input of the "
+        "first layer, and measured in one random batch.",
         csv_text(columns, rows),
     )
 
@@ -176,7 +163,7 @@ def _numbers(point: MapPoint) -> tuple[int | float, ...]:
 
 
 def _phase_rows(diagram: Phases) -> list[tuple[object, ...]]:
-    """The map's fields with no simulation, then the random batches."""
+    """Return the fields of the map, which have no simulation, and then the random batches."""
     size = (diagram.batch.classes, diagram.batch.per_class)
     fields = [
         (*size, beta, noise, OUTCOMES[diagram.outcomes[i, j]], "")
@@ -186,11 +173,6 @@ def _phase_rows(diagram: Phases) -> list[tuple[object, ...]]:
     return [*fields, *((*size, *point) for point in diagram.points)]
 
 
-def by_place(cosines: Cosines, place: int) -> float:
-    """a, then b."""
-    return (cosines.within, cosines.between)[place]
-
-
 def diagonal(axes: Axes, low: float, high: float) -> None:
-    """Where both axes agree."""
+    """Draw the line on which x equals y."""
     axes.plot((low, high), (low, high), color=MUTED, linewidth=0.8)

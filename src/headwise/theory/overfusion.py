@@ -1,15 +1,15 @@
 """Over-fusion of NT-Xent: projections that are all equal, or all on one line, get no gradient.
 
-The gradient of NT-Xent is a combination of the rows, so it never leaves their span: projections on
-one line have nowhere to go along the sphere, and stay (arXiv 2403.18699). What happens beside the
-line is in the second derivative. Let row i be s_i (v + δ_i), to be normalised, with s_i = ±1 and
-δ_i orthogonal to v. The cosine of two rows is s_i s_k (1 − |δ_i − δ_k|² / 2) to second order, so
+The gradient of NT-Xent is a combination of the rows. If all rows are on one line, its part along
+the sphere is zero, and the rows stay (arXiv 2403.18699). What happens near the line depends on the
+second derivative. Let row i be s_i (v + δ_i), to be normalised, with s_i = ±1 and δ_i orthogonal
+to v. The cosine of two rows is s_i s_k (1 − |δ_i − δ_k|² / 2) to second order, so
 
     loss ≈ constant + 1/(2mτ) Σ_ik W_ik |δ_i − δ_k|²,   W_ik = s_i s_k ([k is i's twin] − p_ik)
 
-with p the softmax of anchor i over its candidates. The Hessian is 2/(mτ) times the Laplacian of
-the symmetric part of W, once for each of the d − 1 directions orthogonal to v. docs/theory.md
-solves it and says what follows.
+where p is the softmax of anchor i over its candidates. The Hessian is 2/(mτ) times the Laplacian of
+the symmetric part of W, once for each of the d − 1 directions orthogonal to v. docs/theory.md gives
+its eigenvalues and their consequences.
 """
 
 import math
@@ -24,11 +24,11 @@ from headwise import rng
 from headwise.losses import contrastive_logits, nt_xent
 
 _ESCAPED = 0.1
-"""Up to this spread the loss is quadratic, to a few per cent."""
+"""Up to this spread the loss is quadratic, with an error of a few per cent."""
 
 
 class Level(NamedTuple):
-    """An eigenvalue of the Hessian on the sphere, and what moves along it."""
+    """An eigenvalue of the Hessian on the sphere, and the motion that belongs to it."""
 
     motion: str
     eigenvalue: float
@@ -37,21 +37,24 @@ class Level(NamedTuple):
 
 
 def pole_levels(plus: int, minus: int, d: int, temperature: float) -> tuple[Level, ...]:
-    """The Hessian's spectrum where `plus` images lie with their twins at one pole of a line and
-    `minus` at the other (0: all rows are equal), at length one, in `d` dimensions: closed form."""
+    """Return the Hessian's spectrum in closed form, if `plus` images are with their twins at one
+    pole of a line and `minus` images at the other (0: all rows are equal), at length one, in `d`
+    dimensions."""
     m = 2 * (plus + minus)
-    here, there = _softmax(2 * plus, 2 * minus, temperature)
-    over_here, over_there = _softmax(2 * minus, 2 * plus, temperature) if minus else (0.0, there)
-    across = (there + over_there) / 2
+    plus_same, plus_other = _softmax(2 * plus, 2 * minus, temperature)
+    minus_same, minus_other = (0.0, plus_other)
+    if minus:
+        minus_same, minus_other = _softmax(2 * minus, 2 * plus, temperature)
+    across = (plus_other + minus_other) / 2
     scale = 2 / (m * temperature)
-    images = 2 * minus * across - 2 * plus * here
+    images = 2 * minus * across - 2 * plus * plus_same
     levels = [
         Level("all rows turn together", 0.0, d - 1),
         Level("images part", scale * images, (plus - 1) * (d - 1)),
         Level("twins part", scale * (2 + images), plus * (d - 1)),
     ]
     if minus:
-        images = 2 * plus * across - 2 * minus * over_here
+        images = 2 * plus * across - 2 * minus * minus_same
         levels += [
             Level("images part at the other pole", scale * images, (minus - 1) * (d - 1)),
             Level("twins part at the other pole", scale * (2 + images), minus * (d - 1)),
@@ -60,17 +63,17 @@ def pole_levels(plus: int, minus: int, d: int, temperature: float) -> tuple[Leve
     return tuple(level for level in levels if level.directions)
 
 
-def _softmax(here: int, there: int, temperature: float) -> tuple[float, float]:
-    """What an anchor at a pole with `here` rows gives to each other row of its pole, and to each of
-    the `there` rows of the opposite one."""
+def _softmax(same: int, opposite: int, temperature: float) -> tuple[float, float]:
+    """Return the softmax of an anchor for another row at its pole, which has `same` rows, and for a
+    row at the other pole, which has `opposite` rows."""
     far = math.exp(-2 / temperature)
-    total = here - 1 + there * far
+    total = same - 1 + opposite * far
     return 1 / total, far / total
 
 
 def rank_one_spectrum(signs: Float[Tensor, " m"], temperature: float) -> Float[Tensor, " m"]:
-    """The Hessian's eigenvalues where row i is `signs[i]` (±1) times one direction, twins at their
-    own poles or not: by the Laplacian. Each counts d − 1 times. In float64, smallest first."""
+    """Return the Hessian's eigenvalues from the Laplacian if row i is `signs[i]` (±1) times one
+    direction; twins may differ in sign. Each has multiplicity d − 1. In float64, ascending."""
     signs = signs.double()[:, None]
     n = len(signs) // 2
     logits, twins = contrastive_logits(signs[:n], signs[n:], temperature)
@@ -81,22 +84,22 @@ def rank_one_spectrum(signs: Float[Tensor, " m"], temperature: float) -> Float[T
 
 
 def gradient(z: Float[Tensor, "m d"], temperature: float) -> Float[Tensor, "m d"]:
-    """Of NT-Xent with respect to the projections, through their normalisation."""
+    """Return the gradient of NT-Xent for projections that the loss normalises."""
     return _value_and_gradient(z, temperature)[1]
 
 
 def measured_spectrum(
     signs: Float[Tensor, " m"], direction: Float[Tensor, " d"], temperature: float
 ) -> Float[Tensor, " k"]:
-    """The same eigenvalues by automatic differentiation of NT-Xent itself, all `k = m (d − 1)` on
-    the sphere at `signs` times `direction` (of length one). In float64, smallest first."""
+    """Return all `k = m (d − 1)` eigenvalues of NT-Xent on the sphere at `signs` times `direction`
+    (of length one), by automatic differentiation. In float64, ascending."""
     m, d = len(signs), len(direction)
     signs, direction = signs.double(), direction.double()
-    across = torch.eye(d, dtype=torch.float64) - direction.outer(direction)
-    beside = torch.linalg.eigh(across).eigenvectors[:, 1:]  # the first is the direction itself
+    projector = torch.eye(d, dtype=torch.float64) - direction.outer(direction)
+    tangent = torch.linalg.eigh(projector).eigenvectors[:, 1:]  # the first is the direction itself
 
-    def loss(moved: Tensor) -> Tensor:
-        rows = direction + moved.view(m, d - 1) @ beside.T
+    def loss(deviation: Tensor) -> Tensor:
+        rows = direction + deviation.view(m, d - 1) @ tangent.T
         return _loss(signs[:, None] * rows, temperature)
 
     hessian = torch.autograd.functional.hessian(loss, direction.new_zeros(m * (d - 1)))
@@ -105,35 +108,35 @@ def measured_spectrum(
 
 
 def predicted_growth(n: int, rate: float, temperature: float) -> float:
-    """The factor by which a step of descent widens the spread of `n` images near the collapse, for
-    projections of length one (at length ρ, that of the rate over ρ²)."""
+    """Return the factor by which a step of descent increases the spread of `n` images near the
+    collapse, for projections of length one. At length ρ, use the rate over ρ²."""
     return 1 + 2 * rate / ((2 * n - 1) * temperature)
 
 
 def stuck(z: Float[Tensor, "m d"], rate: float, temperature: float) -> bool:
-    """Whether a step of descent is lost in rounding, all of it: then so is every later one.
+    """Return whether rounding removes a whole step of descent, and so every later step.
 
-    A step changes a coordinate by `predicted_growth − 1` times its deviation, which is lost where
-    that is less than half a unit of rounding of the coordinate itself.
+    A step changes a coordinate by `predicted_growth − 1` times its deviation. Rounding removes this
+    if it is less than half a unit in the last place of the coordinate.
     """
     return torch.equal(z - rate * gradient(z, temperature), z)
 
 
 class Escape(NamedTuple):
-    """Gradient descent of free projections: before the first step, and after each."""
+    """The course of gradient descent on projections: before the first step, and after each step."""
 
     spread: Float[Tensor, " s"]
     """Root mean square deviation of the images (means of twins at length one) from their mean."""
     loss: Float[Tensor, " s"]
 
     def steps_to(self, spread: float) -> int | None:
-        """The first step with this spread; None where it is not reached."""
+        """Return the first step with this spread, or None if it is not reached."""
         reached = (self.spread >= spread).nonzero()
         return int(reached[0]) if len(reached) else None
 
 
 def descend(z: Float[Tensor, "m d"], rate: float, steps: int, temperature: float) -> Escape:
-    """Plain gradient descent of NT-Xent on the projections themselves, in their precision."""
+    """Run gradient descent of NT-Xent on the projections themselves, in their precision."""
     spreads, losses = [], []
     for _ in range(steps + 1):
         images = F.normalize(z.double(), dim=1).view(2, -1, z.shape[1]).mean(0)
@@ -158,7 +161,7 @@ def _loss(z: Float[Tensor, "m d"], temperature: float) -> Float[Tensor, ""]:
 
 
 class Spectrum(NamedTuple):
-    """A stationary point: what theory and what automatic differentiation find there."""
+    """The spectrum at a stationary point, by theory and by automatic differentiation."""
 
     title: str
     levels: tuple[Level, ...]
@@ -168,14 +171,14 @@ class Spectrum(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """A descent from all rows equal but for noise."""
+    """A descent that starts from equal rows plus noise."""
 
     noise: float
-    """Standard deviation, of every coordinate of projections of length one."""
+    """Standard deviation of every coordinate, for projections of length one."""
     dtype: torch.dtype
     escape: Escape
     predicted: int | None
-    """Steps to `OverfusionDemo.escaped`; None for never."""
+    """Number of steps to `OverfusionDemo.escaped`. None for never."""
 
 
 class OverfusionDemo(NamedTuple):
@@ -184,9 +187,9 @@ class OverfusionDemo(NamedTuple):
     spectra: tuple[Spectrum, ...]
     descents: tuple[Descent, ...]
     growth: float
-    """Of the spread a step, predicted."""
+    """The predicted factor of the spread per step."""
     escaped: float
-    """The spread that counts as escaped."""
+    """The spread from which on a descent has escaped."""
 
 
 # Standard deviation of the noise, and the precision of the projections.
@@ -202,8 +205,8 @@ _DESCENTS = (
 
 
 def overfusion_demo(seed: int, temperature: float = 0.5) -> OverfusionDemo:
-    """Two stationary points of 6 images in 4 dimensions, and descents of 16 in 8 from all rows
-    equal but for less and less noise. A few seconds."""
+    """Return the spectra at two stationary points of 6 images in 4 dimensions, and descents of 16
+    images in 8 dimensions from equal rows plus ever less noise. This takes a few seconds."""
     spectra = (
         _spectrum("all rows equal", 6, 0, temperature),
         _spectrum("half the images at each pole", 3, 3, temperature),
@@ -211,7 +214,7 @@ def overfusion_demo(seed: int, temperature: float = 0.5) -> OverfusionDemo:
     n, d, rate = 16, 8, 1.0
     growth = predicted_growth(n, rate, temperature)
     noise = torch.randn(2 * n, d, generator=rng.generator(seed, "overfusion"), dtype=torch.float64)
-    # No coordinate is small: a small one would have finer steps, and escape from less.
+    # All coordinates are equal. A smaller one has finer rounding and would escape from less noise.
     direction = torch.full((d,), d**-0.5, dtype=torch.float64)
     descents = []
     for scale, dtype in _DESCENTS:

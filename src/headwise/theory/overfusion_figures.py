@@ -1,11 +1,9 @@
-"""The figures of NT-Xent's over-fusion: curvature at collapse, and the way out of it.
-
-Call within `style()`.
-"""
+"""The figures of NT-Xent's over-fusion: the curvature at the collapse, and the escape from it."""
 
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
@@ -29,7 +27,7 @@ _PRECISIONS: dict[torch.dtype, tuple[str, str, Any]] = {
 
 
 def curvature_figure(spectra: tuple[Spectrum, ...]) -> Drawing:
-    """The Hessian's eigenvalues by what moves: closed form and automatic differentiation."""
+    """Draw the Hessian's eigenvalues by motion, in closed form and by automatic differentiation."""
     lines = sum(1 + len(spectrum.levels) for spectrum in spectra)
     figure, axes = new_axes(0.9 + 0.21 * lines)
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -37,9 +35,9 @@ def curvature_figure(spectra: tuple[Spectrum, ...]) -> Drawing:
     for spectrum in spectra:
         names.append(spectrum.title)
         axes.axhline(len(names) - 1.5, color=MUTED, linewidth=0.5)
-        found = spectrum.measured.tolist()
+        remaining = spectrum.measured.tolist()
         for level in sorted(spectrum.levels, key=lambda level: level.eigenvalue):
-            measured, found = found[: level.directions], found[level.directions :]
+            measured, remaining = remaining[: level.directions], remaining[level.directions :]
             y = [len(names)] * level.directions
             axes.plot(level.eigenvalue, y[0], "o", color=COLOURS[0], markersize=8, fillstyle="none")
             axes.plot(measured, y, ".", color=COLOURS[1], markersize=6)
@@ -56,44 +54,22 @@ def curvature_figure(spectra: tuple[Spectrum, ...]) -> Drawing:
         Line2D([], [], linestyle="", marker="o", color=COLOURS[0], fillstyle="none", markersize=8),
         Line2D([], [], linestyle="", marker=".", color=COLOURS[1], markersize=6),
     ]
-    words = ["closed form", "automatic differentiation"]
-    figure.legend(handles, words, loc="outside lower center", ncols=2)
-    described = (
-        "Eigenvalues of NT-Xent's Hessian on the sphere where all rows are equal and where half "
-        "the images are at each pole of a line. Images parting is downhill, twins parting uphill: "
-        "a saddle."
+    labels = ["closed form", "automatic differentiation"]
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    description = (
+        "Eigenvalues of NT-Xent's Hessian on the sphere, if all rows are equal and if half the "
+        "images are at each pole of a line. The loss falls when images part and rises when twins "
+        "part: the collapse is a saddle."
     )
     table = csv_text(("point", "motion", "closed_form", "measured"), rows)
-    return finish(figure, "overfusion-curvature", "Collapse is a saddle", described, table)
+    return finish(figure, "overfusion-curvature", "Collapse is a saddle", description, table)
 
 
 def escape_figure(demo: OverfusionDemo) -> Drawing:
-    """How far images are apart at every step, by how much noise there was at the start."""
+    """Draw the spread of the images at every step, by the noise at the start."""
     figure, axes = new_axes(3.3)
-    rows = []
     for descent in demo.descents:
-        name, colour, dashes = _PRECISIONS[descent.dtype]
-        spread = descent.escape.spread
-        rows += [
-            (descent.noise, name, step, value, _predicted(demo, descent, step), loss)
-            for step, (value, loss) in enumerate(
-                zip(spread.tolist(), descent.escape.loss.tolist(), strict=True)
-            )
-        ]
-        if spread[0] == 0:  # nowhere on a logarithmic axis
-            continue
-        axes.plot(spread, color=colour, linestyle=dashes)
-        noise = power_of_ten(descent.noise)
-        first, last = spread[0].item(), len(spread) - 1
-        if descent.predicted is None:
-            words = f"{noise}: lost in rounding"
-            axes.text(last - 3, 1.5 * first, words, color=colour, ha="right", va="bottom")
-            continue
-        steps = range(descent.predicted + 1)
-        expected = [_predicted(demo, descent, step) for step in steps]
-        axes.plot(steps, expected, color=INK, linestyle=":", linewidth=1)
-        if descent.dtype == torch.float64:
-            axes.text(8, 0.7 * first, noise, color=colour, va="top")
+        _draw_descent(axes, demo, descent)
     axes.axhline(demo.escaped, color=MUTED, linewidth=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(power_of_ten))
@@ -107,19 +83,45 @@ def escape_figure(demo: OverfusionDemo) -> Drawing:
         Line2D([], [], color=MUTED, linewidth=1, label="escaped"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.1)
-    described = (
-        "The spread of projections that start equal but for noise grows by the predicted factor at "
-        f"every step, {demo.growth:.3f}, until it is of order one; the time to get there is the "
-        "logarithm of the noise. Without noise nothing moves, nor in float32 below rounding."
+    description = (
+        "The spread of projections that start equal except for noise grows at every step by the "
+        f"predicted factor {demo.growth:.3f} until it is of order one. The number of steps is "
+        "proportional to the logarithm of the noise. Without noise, or with noise that float32 "
+        "rounds away, nothing moves."
     )
     columns = ("noise", "precision", "step", "spread", "predicted", "loss")
-    return finish(
-        figure, "overfusion-escape", "The way out of collapse", described, csv_text(columns, rows)
-    )
+    table = csv_text(columns, [row for descent in demo.descents for row in _rows(demo, descent)])
+    return finish(figure, "overfusion-escape", "The escape from collapse", description, table)
+
+
+def _draw_descent(axes: Axes, demo: OverfusionDemo, descent: Descent) -> None:
+    _, colour, dashes = _PRECISIONS[descent.dtype]
+    spread, noise = descent.escape.spread, power_of_ten(descent.noise)
+    first, last = spread[0].item(), len(spread) - 1
+    if first == 0:  # a logarithmic axis has no 0
+        return
+    axes.plot(spread, color=colour, linestyle=dashes)
+    if descent.predicted is None:
+        text = f"{noise}: lost in rounding"
+        axes.text(last - 3, 1.5 * first, text, color=colour, ha="right", va="bottom")
+        return
+    steps = range(descent.predicted + 1)
+    expected = [_predicted(demo, descent, step) for step in steps]
+    axes.plot(steps, expected, color=INK, linestyle=":", linewidth=1)
+    if descent.dtype == torch.float64:
+        axes.text(8, 0.7 * first, noise, color=colour, va="top")
+
+
+def _rows(demo: OverfusionDemo, descent: Descent) -> list[tuple[object, ...]]:
+    precision, (spread, loss) = _PRECISIONS[descent.dtype][0], descent.escape
+    return [
+        (descent.noise, precision, step, value, _predicted(demo, descent, step), nats)
+        for step, (value, nats) in enumerate(zip(spread.tolist(), loss.tolist(), strict=True))
+    ]
 
 
 def _predicted(demo: OverfusionDemo, descent: Descent, step: int) -> float:
-    """The spread by the second order, for as long as it holds."""
+    """Return the spread by the second-order expansion, or NaN beyond its range."""
     growth = demo.growth if descent.predicted is not None else 1.0
     spread = descent.escape.spread[0].item() * growth**step
     return spread if spread <= demo.escaped * demo.growth else float("nan")

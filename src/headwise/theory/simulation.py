@@ -1,4 +1,4 @@
-"""Monte Carlo: real attention layers on random clusters of tokens, to hold the theory against."""
+"""Monte Carlo simulation of real attention layers on random clusters of tokens."""
 
 import torch
 import torch.nn.functional as F
@@ -7,21 +7,21 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.errors import UserError
-from headwise.theory.map import Batch, Cosines, Layer
+from headwise.theory.map import BatchShape, Cosines, Layer
 
 BLOCK_ROWS = 2048
-"""Rows of the attention matrix that are held at once."""
+"""Number of rows of the attention matrix in memory at once."""
 
 
 def draw_tokens(
-    cosines: Cosines, batch: Batch, seed: int
+    cosines: Cosines, batch: BatchShape, seed: int
 ) -> tuple[Float[Tensor, "m w"], Int64[Tensor, " n"]]:
-    """Tokens of unit length with these cosines on average, and the labels of their images.
+    """Return tokens of unit length with these cosines on average, and the labels of their images.
 
-    x = μ_k + √(1−a)·ε. The class means have exactly the cosines |μ|² = a and b, in directions that
-    are random; the noise is uniform on the sphere, so that it also has a part along the means, as
-    noise of any real origin does. With twins the rows are all first views, then all second ones.
-    Raises `UserError` where no such tokens exist.
+    x = μ_k + √(1−a)·ε. The class means have random directions and exactly the products |μ|² = a and
+    b. The noise is uniform on the sphere, so it also has a part along the means, as real noise has.
+    With twins, all first views come before all second views. Raises `UserError` if no such tokens
+    exist.
     """
     a, b, classes, width = cosines.within, cosines.between, int(batch.classes), int(batch.width)
     if not (-1 <= b <= a <= 1 and a + (classes - 1) * b >= -1e-9 and a >= 0):
@@ -53,18 +53,18 @@ def draw_tokens(
 
 
 def attend(x: Float[Tensor, "m w"], layer: Layer) -> Float[Tensor, "m w"]:
-    """One layer on all tokens of a batch. Values are the tokens (`layer.alignment` is 1)."""
-    assert layer.alignment == 1, "turned values are not simulated"
+    """Apply one layer to all tokens of a batch. Values are the tokens (`layer.alignment` is 1)."""
+    assert layer.alignment == 1, "only values that are the tokens are simulated"
     parts = [(layer.beta * rows @ x.T).softmax(1) @ x for rows in x.split(BLOCK_ROWS)]
     y = layer.residual * x + torch.cat(parts)
     return F.normalize(y - y.mean(0) if layer.centred else y, dim=1)
 
 
 def mean_cosines(x: Float[Tensor, "m w"], labels: Int64[Tensor, " n"], views: int) -> Cosines:
-    """The mean cosines of a batch: `m` = views · n rows, first all first views, then their twins.
+    """Return the mean cosines of a batch: `m` = views · n rows, all first views, then their twins.
 
-    From sums over classes, in float64: no matrix of all pairs. A pair that does not exist (no two
-    images of a class; one class) counts as 0.
+    They come from sums over classes in float64, without a matrix of all pairs. The mean is 0 if
+    there are no such pairs (no two images of a class, or only one class).
     """
     x = F.normalize(x.double(), dim=1)
     y = labels.unique(return_inverse=True)[1].repeat(views)
@@ -79,19 +79,21 @@ def mean_cosines(x: Float[Tensor, "m w"], labels: Int64[Tensor, " n"], views: in
     return Cosines(within, between, twins / len(x) if views == 2 else None)
 
 
-def simulate(cosines: Cosines, layer: Layer, batch: Batch, layers: int, seed: int) -> list[Cosines]:
-    """What is measured in one random batch: before, and after each of `layers` layers."""
+def simulate(
+    cosines: Cosines, layer: Layer, batch: BatchShape, layers: int, seed: int
+) -> list[Cosines]:
+    """Return the cosines of one random batch before the first and after each of `layers` layers."""
     x, labels = draw_tokens(cosines, batch, seed)
     views = len(x) // len(labels)
-    found = [mean_cosines(x, labels, views)]
+    path = [mean_cosines(x, labels, views)]
     for _ in range(layers):
         x = attend(x, layer)
-        found.append(mean_cosines(x, labels, views))
-    return found
+        path.append(mean_cosines(x, labels, views))
+    return path
 
 
 def map_error(predicted: Cosines, measured: Cosines) -> float:
-    """The larger of the errors of a' and b': relative to the measured value, or to 0.1 where that
-    is nearer 0 (so 0.02 is 2 %, and 0.002 absolute for small values)."""
+    """Return the larger error of a' and b', relative to the measured value or, if that is smaller
+    than 0.1, relative to 0.1."""
     pairs = zip(predicted[:2], measured[:2], strict=True)
     return max(abs(p - q) / max(abs(q), 0.1) for p, q in pairs)

@@ -13,12 +13,12 @@ from headwise.config import chosen
 from headwise.data import DataConfig, Splits, open_images
 from headwise.errors import UserError
 from headwise.features.extract import ExtractConfig, extract_config
-from headwise.fusion.batches import Plan, draw_batches, plan_batches
+from headwise.fusion.batches import BatchPlan, draw_batches, plan_batches
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.trained import load_model
 from headwise.runs.directory import Run
-from headwise.theory.map import Batch, Cosines, fusion_gain, mixed
+from headwise.theory.map import BatchShape, Cosines, fusion_gain, mixed
 from headwise.theory.trained import (
     BlockTheory,
     check_head,
@@ -66,7 +66,7 @@ class Setup(NamedTuple):
 
     model: ContrastiveModel
     how: ExtractConfig
-    plan: Plan
+    plan: BatchPlan
 
 
 def set_up(
@@ -190,7 +190,9 @@ def _points(
     return points
 
 
-def _shifted(following: Cosines, block: BlockTheory, cosines: Cosines, batch: Batch) -> Cosines:
+def _shifted(
+    following: Cosines, block: BlockTheory, cosines: Cosines, batch: BatchShape
+) -> Cosines:
     """The next block's input: that at the reference, moved by what the map says the change of this
     block's input and batch does. So what the map misses at the reference does not count again."""
     weights = predicted_weights(cosines, block.betas, batch)

@@ -1,4 +1,4 @@
-"""The figures of `headwise theory` on limits and on trained heads."""
+"""The figures of `headwise theory` for limits and for trained heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from headwise.report.plots.drawing import (
     finish,
     new_axes,
 )
-from headwise.theory.figures import by_place, diagonal
+from headwise.theory.figures import diagonal
 from headwise.theory.limits import LimitCheck, balance_per_class
 from headwise.theory.map import separation
 from headwise.theory.studies import StudyPoint
@@ -35,16 +35,17 @@ _TRAINED_COLUMNS = (
 
 
 def minimum_figure(checks: Sequence[LimitCheck]) -> Drawing:
-    """Least tokens per class by β: predicted and simulated, and where class and self balance."""
+    """Draw the least number of tokens per class by β, predicted and simulated, and the number at
+    which class mass equals self mass."""
     figure, axes = new_axes(3.3)
     starts = sorted({check.cosines.within for check in checks})
     for a, colour in zip(starts, COLOURS, strict=False):
-        mine = [check for check in checks if check.cosines.within == a]
-        betas = [check.layer.beta for check in mine]
+        group = [check for check in checks if check.cosines.within == a]
+        betas = [check.layer.beta for check in group]
         balance = [
-            balance_per_class(check.cosines, check.layer.beta, check.batch.width) for check in mine
+            balance_per_class(check.cosines, check.layer.beta, check.batch.width) for check in group
         ]
-        _predicted_and_simulated(axes, mine, colour, f"a = {a:g}")
+        _predicted_and_simulated(axes, group, colour, f"a = {a:g}")
         axes.plot(betas, balance, color=colour, linestyle=":", linewidth=1)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -55,20 +56,20 @@ def minimum_figure(checks: Sequence[LimitCheck]) -> Drawing:
     return finish(
         figure,
         "minimum-batch",
-        "The smallest batch that brings classes together",
+        "The smallest batch with fusion",
         "The least number of tokens per class with which a reaches 0.9, by inverse temperature: "
         "predicted, and in random batches.",
-        csv_text(_LIMIT_COLUMNS, [_limit(check) for check in checks]),
+        csv_text(_LIMIT_COLUMNS, [_limit_row(check) for check in checks]),
     )
 
 
 def share_figure(checks: Sequence[LimitCheck]) -> Drawing:
-    """Least share of the cosines that augmentation must keep, by β."""
+    """Draw the least share of the cosines that augmentation must keep, by β."""
     figure, axes = new_axes(3.3)
     sizes = sorted({check.batch.per_class for check in checks})
     for n, colour in zip(sizes, COLOURS, strict=False):
-        mine = [check for check in checks if check.batch.per_class == n]
-        _predicted_and_simulated(axes, mine, colour, f"n = {n:g}")
+        group = [check for check in checks if check.batch.per_class == n]
+        _predicted_and_simulated(axes, group, colour, f"n = {n:g}")
     axes.set_ylim(0, 1)
     axes.set_xlabel("β")
     axes.set_ylabel("least kept share ρ")
@@ -76,28 +77,28 @@ def share_figure(checks: Sequence[LimitCheck]) -> Drawing:
     return finish(
         figure,
         "maximum-augmentation",
-        "The strongest augmentation that fuses",
+        "The strongest augmentation with fusion",
         "The least share of the cosines that augmentation must keep for classes to fuse, by "
         "inverse temperature: predicted, and in random batches.",
-        csv_text(_LIMIT_COLUMNS, [_limit(check) for check in checks]),
+        csv_text(_LIMIT_COLUMNS, [_limit_row(check) for check in checks]),
     )
 
 
 def trained_figure(blocks: Sequence[tuple[str, BlockTheory]]) -> Drawing:
-    """Trained heads, block by block: predicted against measured."""
+    """Draw predicted against measured values of trained heads, block by block."""
     figure = Figure(figsize=(WIDE_INCHES, 6.6), layout="constrained")
     runs = list(dict.fromkeys(run for run, _ in blocks))
     colours = dict(zip(runs, COLOURS * len(runs), strict=False))
-    for place, name in enumerate(("a'", "b'", "separation of classes", "fusion gain")):
-        axes = figure.add_subplot(2, 2, place + 1)
-        drawn = []
+    for i, name in enumerate(("a'", "b'", "separation of classes", "fusion gain")):
+        axes = figure.add_subplot(2, 2, i + 1)
+        values = []
         for run, block in blocks:
-            measured, predicted, others = _compared(block, place)
+            measured, predicted, others = _panel_values(block, i)
             axes.plot(measured, predicted, "o", color=colours[run], markersize=4)
             for marker, value in zip("o+", others, strict=False):
                 axes.plot(measured, value, marker, color=colours[run], fillstyle="none")
-            drawn += [measured, predicted, *others]
-        diagonal(axes, min(drawn), max(drawn))
+            values += [measured, predicted, *others]
+        diagonal(axes, min(values), max(values))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(f"{name}: measured")
@@ -113,21 +114,21 @@ def trained_figure(blocks: Sequence[tuple[str, BlockTheory]]) -> Drawing:
         "trained",
         "Trained heads: predicted and measured",
         "Mean cosines, separation of classes and fusion gain after each block of trained heads: "
-        "those of the map against those measured; on the diagonal they agree.",
-        csv_text(_TRAINED_COLUMNS, [(run, *_trained(block)) for run, block in blocks]),
+        "the map's prediction against the measurement. They are equal on the diagonal.",
+        csv_text(_TRAINED_COLUMNS, [(run, *_trained_row(block)) for run, block in blocks]),
     )
 
 
 def study_figure(run: str, study: str, points: Sequence[StudyPoint]) -> Drawing:
-    """Fusion gain of each block by batch size or augmentation strength."""
+    """Draw the fusion gain of each block by batch size or augmentation strength."""
     figure, axes = new_axes(3.3)
-    for place, tap in enumerate(dict.fromkeys(point.tap for point in points)):
-        mine = [point for point in points if point.tap == tap]
-        settings = [point.setting for point in mine]
-        colour, dashes = line_style(place)
-        predicted = [point.predicted_gain for point in mine]
+    for i, tap in enumerate(dict.fromkeys(point.tap for point in points)):
+        block = [point for point in points if point.tap == tap]
+        settings = [point.setting for point in block]
+        colour, dashes = line_style(i)
+        predicted = [point.predicted_gain for point in block]
         axes.plot(settings, predicted, color=colour, linestyle=dashes, label=tap)
-        axes.plot(settings, [point.measured_gain for point in mine], "o", color=colour)
+        axes.plot(settings, [point.measured_gain for point in block], "o", color=colour)
     axes.set_xlabel(study)
     axes.set_ylabel("fusion gain")
     _limit_legend(figure, name="measured")
@@ -135,8 +136,8 @@ def study_figure(run: str, study: str, points: Sequence[StudyPoint]) -> Drawing:
         figure,
         f"study-{run}-{study.replace(' ', '-')}",
         f"{run}: fusion gain by {study}",
-        f"Fusion gain of each block of a trained head by {study}: lines are predicted, points "
-        "measured.",
+        f"Fusion gain of each block of a trained head by {study}. Lines are predicted, and points "
+        "are measured.",
         csv_text(StudyPoint._fields, points),
     )
 
@@ -144,7 +145,7 @@ def study_figure(run: str, study: str, points: Sequence[StudyPoint]) -> Drawing:
 def _predicted_and_simulated(
     axes: Axes, checks: Sequence[LimitCheck], colour: str, label: str
 ) -> None:
-    """A line and points over β."""
+    """Draw the predicted limits as a line over β and the simulated ones as points."""
     betas = [check.layer.beta for check in checks]
     axes.plot(betas, [check.predicted for check in checks], color=colour, label=label)
     axes.plot(betas, [check.simulated for check in checks], "o", color=colour, markersize=4)
@@ -160,29 +161,27 @@ def _limit_legend(figure: Figure, *, balance: bool = False, name: str = "simulat
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
-def _limit(check: LimitCheck) -> tuple[int | float, ...]:
+def _limit_row(check: LimitCheck) -> tuple[int | float, ...]:
     layer, batch = check.layer, check.batch
     where = (layer.beta, layer.residual, *check.cosines[:2])
     size = (batch.classes, batch.per_class, batch.width)
     return (*where, *size, check.predicted, check.simulated)
 
 
-def _compared(block: BlockTheory, place: int) -> tuple[float, float, list[float]]:
-    """Measured, predicted, and other predictions: from the measured attention, and no change. Of
-    a', b', separation or the gain."""
-    if place == 3:
+def _panel_values(block: BlockTheory, panel: int) -> tuple[float, float, list[float]]:
+    """Return a', b', separation or gain: measured, predicted, and two other predictions, from
+    the measured attention and without a change."""
+    if panel == 3:
         return block.measured_gain, block.predicted_gain, []
-    found = (block.measured, block.predicted, block.from_weights, block.before)
-    measured, predicted, *others = (
-        separation(cosines) if place == 2 else by_place(cosines, place) for cosines in found
-    )
+    cosines = (block.measured, block.predicted, block.from_weights, block.before)
+    measured, predicted, *others = (separation(c) if panel == 2 else c[:2][panel] for c in cosines)
     return measured, predicted, others
 
 
-def _trained(block: BlockTheory) -> tuple[object, ...]:
+def _trained_row(block: BlockTheory) -> tuple[object, ...]:
     layer = block.layer
     fit = sum(block.beta_fit) / len(block.beta_fit)
     estimates = (block.tap, layer.beta, fit, layer.residual, layer.alignment, block.batch.width)
     cosines = (block.before, block.predicted, block.from_weights, block.measured)
-    both = [value for one in cosines for value in one[:2]]
-    return (*estimates, *both, block.predicted_gain, block.measured_gain)
+    values = [value for c in cosines for value in c[:2]]
+    return (*estimates, *values, block.predicted_gain, block.measured_gain)
