@@ -1,6 +1,5 @@
-"""Operations for studies of what a representation keeps; no pretraining policy uses them. They are
-rotation by right angles, Gaussian noise, Sobel and cutout, which complete the operations of
-SimCLR's figure 4 (arXiv 2002.05709).
+"""Operations for studies of what a representation keeps; no pretraining policy uses them: rotation,
+Gaussian noise, Sobel and cutout, the rest of SimCLR's figure 4 (arXiv 2002.05709).
 
 As in `ops`, *sample* draws each row's parameters on the CPU and *apply* uses them. Sobel takes the
 rows that `ops.sample_mask` draws. Images are floats in [0, 1].
@@ -63,9 +62,8 @@ def apply_noise(images: Float[Tensor, "n 3 h w"], noise: Noise) -> Float[Tensor,
 def apply_sobel(
     images: Float[Tensor, "n 3 h w"], applied: Bool[Tensor, " n"]
 ) -> Float[Tensor, "n 3 h w"]:
-    """Replace each channel by the length of its Sobel gradient, with edge pixels repeated. The
-    kernel is a quarter of the usual one: a straight step from black to white gives 1, and larger
-    values are clipped to 1."""
+    """Replace each channel by the length of its Sobel gradient, with repeated edge pixels. The
+    kernel, a quarter of the usual, gives 1 at a straight step from black to white, the maximum."""
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     down = padded[:, :, 2:] - padded[:, :, :-2]
     down = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]

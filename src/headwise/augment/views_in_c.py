@@ -33,9 +33,8 @@ def views_in_c(
     std: tuple[float, ...],
     views: Float[Tensor, "n 3 size size"],
 ) -> None:
-    """Cut one box of each image, resize, flip, jitter, grey, blur and normalise it, and write the
-    result to `views`, which is channels_last. ctypes releases Python's lock during the call, so
-    that threads can share a batch."""
+    """Cut one box of each image, resize, flip, jitter, grey, blur and normalise it into `views`,
+    which is channels_last. ctypes releases Python's lock, so that threads can share a batch."""
     code = library()
     assert code is not None
     assert views.is_contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,5 @@
-"""A cache of decoded images on disk, so that they are decoded only once.
-
-The cache never stops a run: a damaged entry is removed and made again, and if an entry cannot be
-written, there is a warning.
-"""
+"""A cache of decoded images on disk. It never stops a run: a damaged entry is removed and made
+again, and if an entry cannot be written, there is a warning."""
 
 import json
 import logging

@@ -1,8 +1,7 @@
 """Decode any image file to an upright 8-bit RGB picture.
 
-Transparent pixels are composited over white, because their stored colour (often black) is not
-meant to be seen. 16-bit values are scaled by 1/257 and never clipped. Of an animation, the first
-frame is used.
+Transparent pixels are composited over white, since their stored colour (often black) is hidden.
+16-bit values are scaled by 1/257 and never clipped. Of an animation, the first frame is used.
 """
 
 import contextlib
@@ -52,8 +51,7 @@ class LazyImage:
         if self.plain and shrink == 1:
             from torchvision.io import ImageReadMode, decode_jpeg
 
-            # This gives the same pixels as Pillow and is faster. If it fails, Pillow decodes the
-            # file or raises an error with the reason.
+            # Faster, with the same pixels. If it fails, Pillow decodes the file or says why not.
             with contextlib.suppress(RuntimeError):
                 data = torch.frombuffer(bytearray(self.jpeg), dtype=torch.uint8)
                 return torch.as_tensor(decode_jpeg(data, ImageReadMode.RGB))
@@ -170,9 +168,8 @@ _quiet_filters = warnings.catch_warnings()
 def quiet() -> Iterator[None]:
     """Suppress Pillow's warnings while any thread is in the block.
 
-    `catch_warnings` alone does not work with threads: if two blocks overlap, the second restores
-    the filters of the first, and the warnings stay off. Here the first thread that enters sets the
-    filters, and the last thread that leaves restores them.
+    `catch_warnings` does not work with threads: if two blocks overlap, the second restores the
+    filters of the first, and warnings stay off. Here the last thread that leaves restores them.
     """
     global _quiet_depth, _quiet_filters
     with _quiet_lock:

@@ -101,8 +101,7 @@ class ImageFiles:
 
     @contextlib.contextmanager
     def open(self, i: int) -> Iterator[LazyImage]:
-        """Open image `i`, which is decoded when its pixels are read. Errors within the block also
-        become those of `read`."""
+        """Open image `i`, to be decoded within the block. Errors there are as in `read`."""
         with self._file(i) as file:
             yield open_image(file.read(), self.resize)
 

@@ -12,9 +12,8 @@ ERRORS = "surrogateescape"  # file names may hold bytes that are not UTF-8
 
 @dataclass(frozen=True, eq=False)
 class Names(Sequence[str]):
-    """A sequence of strings without an object for each. A million names take a third of the memory
-    and load at once. Reading them in a forked worker copies no memory, while reference counts of
-    string objects would."""
+    """A sequence of strings without an object for each: it takes a third of the memory and loads at
+    once. In a forked worker it copies no memory, as reference counts of objects would."""
 
     text: UInt8[np.ndarray, " bytes"]
     """All names in UTF-8, one after another."""

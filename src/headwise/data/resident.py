@@ -128,8 +128,7 @@ def _decode_all(images: ImageFiles, settings: DecodeSettings) -> Decoded | None:
 
 
 def _first_shape(images: ImageFiles, unreadable: dict[int, str]) -> tuple[int, int] | None:
-    """Return height and width of the first readable image. Images before it are added to
-    `unreadable`."""
+    """Return height and width of the first readable image; add those before to `unreadable`."""
     for i, id in enumerate(images.ids):
         try:
             with images.source.open(id) as file:

@@ -67,9 +67,8 @@ _REACH = 2.0  # half the side of a template, in units of `size_px`
 def make_shapes(
     n: int, seed: int
 ) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[Tensor, " n"], dict[str, Tensor]]:
-    """Return images, labels (indices into `SHAPES`) and factors (`[n]` each), all functions of
-    `seed`. Each group of ten images holds every class once. The first k images do not depend on
-    `n`.
+    """Return images, labels (indices into `SHAPES`) and factors (`[n]` each), made from `seed`. Ten
+    consecutive images hold each class once. The first k images do not depend on `n`.
 
     Continuous factors (float32; an angle is recorded as its sine and cosine):
     - `x_px`, `y_px`: the silhouette's centroid relative to the image's centre, right and down
@@ -80,8 +79,7 @@ def make_shapes(
     - `lightness`, `background_lightness`: the mean of the channels, from 0 (black) to 1 (white)
     - `texture_contrast`: amplitude of the background's texture, in lightness; 0 for `plain`
     - `texture_frequency`: cycles across the image; 0 for `plain`, 0.5 for `gradient`
-    - `texture_sine`, `texture_cosine`: for twice the texture's direction, because half a turn
-      changes nothing
+    - `texture_sine`, `texture_cosine`: for twice the direction (half a turn changes nothing)
     - `phase_sine`, `phase_cosine`: the texture's phase at the image's centre
     - `noise`: half-width of the uniform noise added to every channel of every pixel; white is 1
 
@@ -153,8 +151,7 @@ def _render(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[Te
 def _colour(
     lightness: Float[Tensor, " n"], sine: Float[Tensor, " n"], cosine: Float[Tensor, " n"]
 ) -> Float[Tensor, "n 3 1 1"]:
-    """Return RGB from three cosines a third of a turn apart. Their sum is 0, so the hue does not
-    change the lightness."""
+    """Add cosines a third of a turn apart. Their sum is 0, so hue does not change lightness."""
     third = 2 * math.pi / 3 * torch.arange(3)
     chroma = cosine[:, None] * third.cos() + sine[:, None] * third.sin()
     return (lightness[:, None] + _SATURATION * chroma)[:, :, None, None]
@@ -188,8 +185,7 @@ def _texture(factors: dict[str, Tensor]) -> Float[Tensor, "n 32 32"]:
 
 
 def _coverage(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[Tensor, "n 32 32"]:
-    """Return the fraction of each pixel that the silhouette covers, from the distance to its
-    outline."""
+    """Return the covered fraction of each pixel, from its distance to the outline."""
     order = torch.tensor([max(_SYMMETRY[shape], 1) for shape in SHAPES])[labels]
     rotation = torch.atan2(factors["rotation_sine"], factors["rotation_cosine"]) / order
     size = factors["size_px"].view(-1, 1, 1)
@@ -205,8 +201,7 @@ def _coverage(labels: Int64[Tensor, " n"], factors: dict[str, Tensor]) -> Float[
 
 @functools.cache
 def _templates() -> Float[Tensor, "shapes side side"]:
-    """Return the signed distance to each silhouette's outline (negative inside), where the size of
-    the silhouette is 1."""
+    """Return the signed distance to each silhouette's outline (negative inside), for size 1."""
     line = torch.linspace(-_REACH, _REACH, _TEMPLATE)
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([_distance(torch.stack([x, y], -1), _outline(shape)) for shape in SHAPES])

@@ -31,9 +31,8 @@ CALTECH_TRAIN = 30
 
 
 def open_files(name: str, root: Path) -> Splits:
-    """Return the official training and test split of a data set, or the first if there are several.
-    A validation split is part of the training split. Raises `OSError` or torchvision's
-    `RuntimeError` if files are missing."""
+    """Return the (first) official training and test split of a data set. A validation split belongs
+    to training. Raises `OSError` or torchvision's `RuntimeError` if files are missing."""
     train, test = _listings(name, root)
     if not train or not test:
         raise FileNotFoundError("lists of images are missing or empty")

@@ -112,19 +112,9 @@ def _torch_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, *, of_input: bool
 ) -> Tensor:
     # `torch.nn.grad` has functions for both, but they drop the memory format of x and weight.
-    gradients = torch.ops.aten.convolution_backward(
-        gradient,
-        x,
-        weight,
-        None,
-        [stride, stride],
-        [padding, padding],
-        [1, 1],
-        False,
-        [0, 0],
-        1,
-        [of_input, not of_input, False],
-    )
+    geometry = ([stride, stride], [padding, padding], [1, 1], False, [0, 0], 1)
+    wanted = [of_input, not of_input, False]
+    gradients = torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, wanted)
     return gradients[0 if of_input else 1]
 
 

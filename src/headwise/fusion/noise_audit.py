@@ -67,16 +67,14 @@ class Audit:
     the information about the twin, in bits; negative if the head fits noise."""
     blind: bool
     """Whether swapping two second views (of one part, if the loss has parts) only swaps their `z`.
-    Then every pairing gives the same `z`, and the twin is found in the other view exactly at
-    chance, whatever the head has learned."""
+    Then, whatever the head has learned, it finds the twin in the other view exactly at chance."""
 
     @property
     def verdict(self) -> Verdict:
         """`leaks`: the head finds the twin in the other view more often than by chance. `may leak`:
-        it does not, but the head is not blind to the pairing. `passes, tells its view`: the rate is
-        at chance in the other view and above chance among all candidates, because rows recognise
-        candidates of their own view; NT-Xent gains at most 1 / ((2n − 1) τ) nats from this
-        (docs/heads.md)."""
+        it does not, but it is not blind to the pairing. `passes, tells its view`: the rate is above
+        chance only among all candidates, because rows recognise candidates of their own view, from
+        which NT-Xent gains at most 1 / ((2n − 1) τ) nats (docs/heads.md)."""
         if self.across.above:
             return "leaks"
         if not self.blind:

@@ -50,8 +50,7 @@ def path_taps(head: Head) -> tuple[str, ...]:
 
 
 def pictured_images(labels: Int64[Tensor, " n"]) -> Int64[Tensor, " k"]:
-    """Return at most 64 images of the ten most common classes, equally many of each, sorted by
-    label."""
+    """Return at most 64 images, sorted by label, balanced over the ten most common classes."""
     classes, counts = labels.unique(return_counts=True)
     common = classes[counts.argsort(descending=True, stable=True)[:_CLASSES]]
     candidates = torch.isin(labels, common).nonzero().flatten()

@@ -1,7 +1,6 @@
 """Whether a head shows fusion: every block's gain is compared with all of its controls.
 
-Intervals are over batches, because attention couples the rows of a batch, so rows are not
-independent.
+Intervals are over batches: attention couples the rows of a batch, so rows are not independent.
 """
 
 from dataclasses import dataclass

@@ -149,8 +149,7 @@ def paths(seed: int = 0, layers: int = 24) -> list[LayerPath]:
 
 
 def minimum_checks(seeds: Sequence[int] = (0, 1, 2)) -> list[LimitCheck]:
-    """Return the least n for fusion after `LIMIT_LAYERS` layers, by β and a, if it is between 4 and
-    120."""
+    """Return the least n for fusion after `LIMIT_LAYERS` layers, by β and a, if within 4 to 120."""
     checks = []
     for a, beta in itertools.product((0.3, 0.4, 0.5), (4.0, 5.0, 6.0, 7.0, 8.0)):
         batch = BatchShape(classes=10, **SIZE)

@@ -37,14 +37,12 @@ class Level(NamedTuple):
 
 
 def pole_levels(plus: int, minus: int, d: int, temperature: float) -> tuple[Level, ...]:
-    """Return the Hessian's spectrum in closed form, if `plus` images are with their twins at one
-    pole of a line and `minus` images at the other (0: all rows are equal), at length one, in `d`
-    dimensions."""
+    """Return the Hessian's spectrum in closed form, for `plus` images with their twins at one pole
+    of a line and `minus` at the other (0: all rows are equal), at length one in `d` dimensions."""
     m = 2 * (plus + minus)
     plus_same, plus_other = _softmax(2 * plus, 2 * minus, temperature)
-    minus_same, minus_other = (0.0, plus_other)
-    if minus:
-        minus_same, minus_other = _softmax(2 * minus, 2 * plus, temperature)
+    other_pole = _softmax(2 * minus, 2 * plus, temperature) if minus else (0.0, plus_other)
+    minus_same, minus_other = other_pole
     across = (plus_other + minus_other) / 2
     scale = 2 / (m * temperature)
     images = 2 * minus * across - 2 * plus * plus_same

@@ -35,8 +35,7 @@ _TRAINED_COLUMNS = (
 
 
 def minimum_figure(checks: Sequence[LimitCheck]) -> Drawing:
-    """Draw the least number of tokens per class by β, predicted and simulated, and the number at
-    which class mass equals self mass."""
+    """Draw the least number of tokens per class by β, and that of equal class and self mass."""
     figure, axes = new_axes(3.3)
     starts = sorted({check.cosines.within for check in checks})
     for a, colour in zip(starts, COLOURS, strict=False):
