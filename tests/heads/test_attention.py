@@ -12,7 +12,7 @@ from torch import nn
 from headwise.heads import Context, Head, HeadConfig, build_head, with_uniform_attention
 from headwise.heads.blocks import Block, ReluBlock
 from headwise.heads.config import Norm
-from headwise.heads.layers import Layout, layout
+from headwise.heads.layers import Layout, batch_layout
 
 CONTEXTS: tuple[Context, ...] = typing.get_args(Context)
 NORMS: tuple[Norm, ...] = ("pre", "post")
@@ -155,7 +155,7 @@ def test_relu_attention_is_a_plain_loops(context):
 
 
 def test_halves_sees_itself_and_the_other_half():
-    mask = present(layout("halves", 10, 2, torch.device("cpu")).mask)
+    mask = present(batch_layout("halves", 10, 2, torch.device("cpu")).mask)
     first = [0, 1, 2, 5, 6, 7]  # three of five images, both views
     second = [3, 4, 8, 9]
     for row in range(10):
@@ -164,7 +164,7 @@ def test_halves_sees_itself_and_the_other_half():
 
 
 def test_twin_masked_hides_the_twin_and_nothing_else():
-    mask = present(layout("twin-masked", 8, 2, torch.device("cpu")).mask)
+    mask = present(batch_layout("twin-masked", 8, 2, torch.device("cpu")).mask)
     hidden = (~mask).nonzero().tolist()
     assert hidden == [[i, (i + 4) % 8] for i in range(8)]
 
@@ -181,7 +181,7 @@ def test_attention_weights_are_those_that_the_block_applies(context, norm):
     rows = head.layers[0](h)
     blocks: Any = head.layers[1:-1]
     for block, shares in zip(blocks, weights, strict=True):
-        assert shares.shape == (who.sequences, num_heads, length, length)
+        assert shares.shape == (layout.sequences, num_heads, length, length)
         total = torch.ones(shares.shape[:-1])
         torch.testing.assert_close(shares.sum(-1), total.to(shares), rtol=0, atol=1e-6)
         if layout.mask is not None:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from headwise.fusion.batches import Batch
-from headwise.fusion.controls import Heads, with_controls
+from headwise.fusion.batches import EncodedBatch
+from headwise.fusion.controls import HeadWithControls, with_controls
 from headwise.heads import Context, Head, HeadConfig, build_head
 from headwise.heads.blocks import Block
 
@@ -70,8 +70,8 @@ def planted_head(*patterns: str, context: Context = "joint", depth: int = 2) -> 
 
 
 def planted(
-    *patterns: str, batches: list[Batch], context: Context = "joint", depth: int = 2
-) -> Heads:
+    *patterns: str, batches: list[EncodedBatch], context: Context = "joint", depth: int = 2
+) -> HeadWithControls:
     """Such a head with its controls."""
     head = planted_head(*patterns, context=context, depth=depth)
     return with_controls(head, config(context, depth), batches, seed=1)

@@ -8,7 +8,7 @@ from headwise.errors import UserError
 from headwise.heads import Head, HeadConfig, build_head
 from headwise.heads.blocks import Block
 from headwise.heads.config import Norm
-from headwise.theory.map import Batch, Cosines
+from headwise.theory.map import BatchShape, Cosines
 from headwise.theory.simulation import draw_tokens
 from headwise.theory.studies import StudyPoint, agreement
 from headwise.theory.trained import log_attention_on_cosine, mean_block, trained_theory
