@@ -33,7 +33,12 @@ _UNTRAINED_MEASURES = (
 
 
 def measure_batches(
-    heads: HeadWithControls, batches: Sequence[EncodedBatch], *, permutations: int, seed: int, quiet: bool = True
+    heads: HeadWithControls,
+    batches: Sequence[EncodedBatch],
+    *,
+    permutations: int,
+    seed: int,
+    quiet: bool = True,
 ) -> Arrays:
     """Return the arrays of fusion.npz, except `classes`, `split` and those over training."""
     by_batch = []

@@ -241,7 +241,9 @@ def shipped_heads() -> dict[str, HeadConfig]:
     contexts: tuple[Context, ...] = get_args(Context)
     norms: tuple[Norm, ...] = get_args(Norm)
     several = ("ffn-matched", "transformer", "transfusion")
-    configs: dict[str, HeadConfig] = {name: small_head(name) for name in HEADS if name not in several}
+    configs: dict[str, HeadConfig] = {
+        name: small_head(name) for name in HEADS if name not in several
+    }
     configs["mlp, no BatchNorm"] = HeadConfig(name="mlp", batch_norm=False, **stack)
     for norm in norms:
         configs[f"ffn-matched, {norm}"] = HeadConfig(name="ffn-matched", norm=norm, **stack)
