@@ -8,7 +8,7 @@ import numpy as np
 
 from headwise.data import DataConfig, Splits, open_images
 from headwise.features.extract import extract_config, weights_hash
-from headwise.fusion.batches import Plan, draw_batches, plan_batches
+from headwise.fusion.batches import BatchPlan, draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure_batches
@@ -64,7 +64,7 @@ def measure_fusion(
     return _write(opened, arrays, plan, spec.spec, seed=config.seed)
 
 
-def _write(run: Run, arrays: Arrays, plan: Plan, spec: str, *, seed: int) -> dict[str, Result]:
+def _write(run: Run, arrays: Arrays, plan: BatchPlan, spec: str, *, seed: int) -> dict[str, Result]:
     """Write fusion.npz and the results, and return those."""
     data = DataIdentity(
         spec=spec, fingerprint=plan.images.fingerprint, classes=tuple(plan.images.classes)
