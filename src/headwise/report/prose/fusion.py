@@ -55,8 +55,8 @@ def _where(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
     best = int(np.nanargmax(by_head))
     where = (
         f"Where: the gain is highest at {block.tap}, {block.gain.mean:.2f} "
-        f"({block.gain.low:.2f} to {block.gain.high:.2f}); "
-        f"its strongest attention head is {best + 1} of {len(by_head)} ({by_head[best]:.2f})"
+        f"({block.gain.low:.2f} to {block.gain.high:.2f}), "
+        f"and there in attention head {best + 1} of {len(by_head)} ({by_head[best]:.2f})"
     )
     slope = verdict.slope
     if slope is None:
