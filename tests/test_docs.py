@@ -48,12 +48,13 @@ LEAST = {
     "report": ["RUN"],
 }
 """What a command needs beside the flags that are tried."""
-OTHERS = {"--upgrade", "--reinstall"}
-"""Flags of other programs, in messages about them."""
+OTHERS = {"--upgrade", "--reinstall", "--porcelain", "--no", "--no-XXX"}
+"""Flags of other programs, and the beginning of those that turn a switch off."""
 
 
-def read(command: str, words: list[str]) -> Given[Any]:
-    """What a command reads from its words before it does anything. Raises `UserError`."""
+def read(command: str, words: list[str], *, whole: bool = True) -> Given[Any]:
+    """What a command reads from its words before it does anything. Raises `UserError`, for whole
+    commands also where a flag has no effect beside the others."""
     given = read_words(command_line(command), words)
     if given.help != "no":
         return given
@@ -62,6 +63,8 @@ def read(command: str, words: list[str]) -> Given[Any]:
         return given
     config = given.command()
     match command:
+        case _ if not whole:
+            pass
         case "pretrain" | "compare":
             pretrain_line.refuse_idle(given, config.pretrain)
         case "evaluate":
@@ -134,7 +137,7 @@ def readings(words: list[str]) -> list[tuple[object, object]]:
         for name in heads.HEADS if words[0].startswith("--head.") else [""]:
             start = [*LEAST.get(command, []), *(["--head", name] if name else [])]
             try:
-                given = read(command, [*start, *words])
+                given = read(command, [*start, *words], whole=False)
             except UserError as error:
                 errors.append(error)
             else:
@@ -196,7 +199,7 @@ def test_flags_in_messages_exist() -> None:
     wrong = []
     for path in (ROOT / "src").rglob("*.py"):
         for text in documents.strings(path):
-            for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", text.text):
+            for flag in re.findall(r"(?<![\w(-])--[a-z][\w.-]*\w", text.text):
                 if flag not in FLAGS | OTHERS:
                     wrong.append(f"{text.where}: {flag}")
     assert not wrong
@@ -206,7 +209,7 @@ def test_paths_in_commands_are_made_or_explained() -> None:
     """`./photos` and its like stand in a table of docs/data.md; a run or a comparison that is read
     is made by a command of the same page, or of the README."""
     text = (ROOT / "docs" / "data.md").read_text()
-    explained = {row[0].strip("`") for row in documents.table(text, "## Paths in these pages")}
+    explained = {row[0].strip("`") for row in documents.table(text, "### Paths in these pages")}
     readme = made_and_used((ROOT / "README.md").read_text())[0]
     for path in PRESENT:
         made, used = made_and_used(path.read_text())
@@ -350,7 +353,7 @@ def test_files_and_names_exist(path: Path) -> None:
 
 
 def is_a_file(name: str) -> bool:
-    return name.endswith((".json", ".html", ".npz", ".parquet"))
+    return name.endswith((".json", ".html", ".npz", ".parquet", ".safetensors"))
 
 
 def rooms() -> set[str]:

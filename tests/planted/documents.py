@@ -119,7 +119,7 @@ def links(text: str) -> list[str]:
 
 def table(text: str, heading: str) -> list[list[str]]:
     """The rows of the first table below a heading, without its first line; cells stripped."""
-    below = text.split(f"\n{heading}\n", 1)[1]
+    below = f"\n{text}".split(f"\n{heading}\n", 1)[1]
     lines = below[below.index("\n|") + 1 :].split("\n\n", 1)[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
