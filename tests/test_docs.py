@@ -17,7 +17,6 @@ import documents
 import pytest
 import torch
 from documents import PACKAGE, PAGES, ROOT, SCRIPTS, SOURCES, Quote
-from headwise.cli.words import Given, read_words
 from PIL import Image
 
 import headwise
@@ -26,6 +25,7 @@ from headwise.cli import evaluate as evaluate_line
 from headwise.cli import pretrain as pretrain_line
 from headwise.cli.flags import SHORT_NAMES
 from headwise.cli.main import COMMANDS, command_line, main
+from headwise.cli.words import Given, read_words
 from headwise.config import to_dict
 from headwise.errors import UserError
 from headwise.evaluation import config as evaluation_config
