@@ -244,7 +244,8 @@ def test_snippets_run(
     somewhere: Path, tiny: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All Python of README and docs, page by page. What the pages have a reader make before is
-    here a tiny run and a picture; what a snippet pretrains itself is shrunk to a few steps."""
+    here a tiny run and a picture; what a snippet pretrains itself is shrunk to
+    a few steps, and what it evaluates to the first tap."""
     monkeypatch.chdir(somewhere)
     pretrain(tiny, "runs/photos", quiet=True)
     Image.new("RGB", (24, 16), "olive").save("one.jpg")
@@ -258,7 +259,9 @@ def test_snippets_run(
         return pretrain(small, out, quiet=True)
 
     def hurried(run: str, *, config: EvaluateConfig) -> object:
-        return evaluate(run, config=dataclasses.replace(config, baselines=False))
+        return evaluate(
+            run, config=dataclasses.replace(config, taps=config.taps[:1], baselines=False)
+        )
 
     monkeypatch.setattr(headwise, "pretrain", shrunk)
     monkeypatch.setattr(headwise, "evaluate", hurried)
