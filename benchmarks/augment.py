@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from headwise import augment, rng
-from headwise.augment import AugmentConfig
+from headwise.augment import AugmentConfig, ResolvedAugment
 from headwise.data.images import ResidentImages, resident_images
 from headwise.runtime import hardware
 from measure import alternate, in_turn, synchronise, table
@@ -24,7 +24,7 @@ Batches = Generator[int]
 """Makes a batch of views at each step, and gives their number."""
 
 
-def ours(images: ResidentImages, config: AugmentConfig, batch: int) -> Batches:
+def ours(images: ResidentImages, config: ResolvedAugment, batch: int) -> Batches:
     batches = augment.view_batches(
         images,
         config,
@@ -38,7 +38,7 @@ def ours(images: ResidentImages, config: AugmentConfig, batch: int) -> Batches:
         yield len(views)
 
 
-def kornia(images: ResidentImages, config: AugmentConfig, batch: int) -> Batches:
+def kornia(images: ResidentImages, config: ResolvedAugment, batch: int) -> Batches:
     transform = kornia_transform(config).to(images.pixels.device)
     while True:
         index = torch.randint(len(images), (batch,), device=images.pixels.device)
@@ -46,11 +46,11 @@ def kornia(images: ResidentImages, config: AugmentConfig, batch: int) -> Batches
         yield sum(len(transform(floats)) for _ in range(2))
 
 
-def torchvision(images: ResidentImages, config: AugmentConfig, batch: int) -> Batches:
+def torchvision(images: ResidentImages, config: ResolvedAugment, batch: int) -> Batches:
     yield from _by_workers(list(images.pixels.cpu()), torchvision_transform(config), batch)
 
 
-def pil(images: ResidentImages, config: AugmentConfig, batch: int) -> Batches:
+def pil(images: ResidentImages, config: ResolvedAugment, batch: int) -> Batches:
     pixels = images.pixels.cpu().permute(0, 2, 3, 1).numpy()
     yield from _by_workers(list(map(Image.fromarray, pixels)), lightly_transform(config), batch)
 

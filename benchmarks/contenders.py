@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from headwise import rng
-from headwise.config import chosen
 from headwise.data import DataConfig, ResidentImages, Splits, open_images
 from headwise.data.images import resident_images
 from headwise.model.build import build_model
@@ -82,10 +81,11 @@ def limit(case: Case) -> Callable[[], float]:
     """Forward pass, backward pass and optimizer step of the encoder, on views that are in memory
     already, with the precision, layout and memory settings of ours."""
     hardware.keep_freed_memory()
-    config, model = build_model(resolve(case.config, images_of(case)))
+    config = resolve(case.config, images_of(case))
+    model = build_model(config)
     model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     encoder, optimizer = model.encoder, build_optimizer(config.optim, model.encoder)
-    size = chosen(config.augment.size)
+    size = config.augment.size
     views = torch.randn(2 * config.batch_size, 3, size, size, device=config.device)
     views = views.contiguous(memory_format=torch.channels_last)
 

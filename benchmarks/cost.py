@@ -32,7 +32,7 @@ def encoder_rows() -> list[list[object]]:
             case.config, augment=AugmentConfig(size=px), batch_size=batch
         )
         case = dataclasses.replace(case, config=config, image_px=px, steps=6)
-        _, model = build_model(resolve(config, images_of(case)))
+        model = build_model(resolve(config, images_of(case)))
         with FlopCounterMode(display=False) as counted, torch.no_grad():
             model.encoder.eval()(torch.zeros(1, 3, px, px))
         operations = 2 * 3 * counted.get_total_flops()

@@ -19,6 +19,7 @@ from headwise.evaluation.protocols.linear import linear_probe
 from headwise.features import extract as features
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
+from headwise.model.extraction import extract_config
 from headwise.runtime import hardware
 from measure import alternate, table, time_and_memory
 
@@ -90,9 +91,10 @@ def extraction(n: int) -> dict[str, Callable[[], object]]:
     images: ResidentImages = resident_images(pixels, None, (), [str(i) for i in range(n)])
     encoder = EncoderConfig(name="resnet-small", stem="small-strided")
     config = PretrainConfig(encoder=encoder, augment=AugmentConfig(size=32))
-    config, model = build_model(resolve(config, images))
-    model.to(config.device).to(memory_format=torch.channels_last).eval()
-    how = features.extract_config(config)
+    resolved = resolve(config, images)
+    model = build_model(resolved)
+    model.to(resolved.device).to(memory_format=torch.channels_last).eval()
+    how = extract_config(resolved)
     batches = [
         batch.contiguous(memory_format=torch.channels_last)
         for _, batch in whole_batches(

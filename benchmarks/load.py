@@ -20,14 +20,14 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import Compose, PILToTensor, RandomResizedCrop
 
 from headwise import augment, rng
-from headwise.augment import AugmentConfig
+from headwise.augment import ResolvedAugment
 from headwise.augment.crop import sample_crop
 from headwise.augment.decoding import read_crops
 from headwise.data import DataConfig, ImageFiles, open_images
 from measure import alternate, data, table, time_and_memory
 
 SIZE, BATCH = 224, 64
-CONFIG = AugmentConfig(
+CONFIG = ResolvedAugment(
     size=SIZE, strength=0, flip=0, jitter=0, grey=0, blur=0, mean=(0.5,) * 3, std=(0.5,) * 3
 )
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from headwise.augment import AugmentConfig
-from headwise.config import chosen
+from headwise.augment import ResolvedAugment
 from headwise.model.build import build_model
-from headwise.model.config import PretrainConfig
+from headwise.model.config import ResolvedConfig
 from headwise.model.optim import build_optimizer
 from headwise.runtime import hardware
 
@@ -45,24 +44,24 @@ def per_image_batches(
     )
 
 
-def lightly_transform(config: AugmentConfig) -> Callable[[Any], list[Tensor]]:
+def lightly_transform(config: ResolvedAugment) -> Callable[[Any], list[Tensor]]:
     """lightly's SimCLR policy on PIL images."""
     from lightly.transforms import SimCLRTransform
 
     transform: Any = SimCLRTransform(  # lightly's type also allows images as the views
-        input_size=chosen(config.size),
-        cj_strength=chosen(config.strength),
-        gaussian_blur=chosen(config.blur),
-        normalize={"mean": list(chosen(config.mean)), "std": list(chosen(config.std))},
+        input_size=config.size,
+        cj_strength=config.strength,
+        gaussian_blur=config.blur,
+        normalize={"mean": list(config.mean), "std": list(config.std)},
     )
     return transform
 
 
-def torchvision_transform(config: AugmentConfig) -> Callable[[Tensor], list[Tensor]]:
+def torchvision_transform(config: ResolvedAugment) -> Callable[[Tensor], list[Tensor]]:
     """torchvision's v2 transforms on a uint8 tensor; conversion to float comes last, as advised."""
     from torchvision.transforms import v2
 
-    size = chosen(config.size)
+    size = config.size
     brightness, contrast, saturation, hue = _colour(config)
     blur = v2.GaussianBlur(_blur_px(size), config.blur_sigma)
     view = v2.Compose(
@@ -71,19 +70,19 @@ def torchvision_transform(config: AugmentConfig) -> Callable[[Tensor], list[Tens
             v2.RandomHorizontalFlip(config.flip),
             v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], config.jitter),
             v2.RandomGrayscale(config.grey),
-            *([v2.RandomApply([blur], chosen(config.blur))] if config.blur else []),
+            *([v2.RandomApply([blur], config.blur)] if config.blur else []),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(list(chosen(config.mean)), list(chosen(config.std))),
+            v2.Normalize(list(config.mean), list(config.std)),
         ]
     )
     return lambda image: [view(image), view(image)]
 
 
-def kornia_transform(config: AugmentConfig) -> nn.Module:
+def kornia_transform(config: ResolvedAugment) -> nn.Module:
     """kornia on a float batch in [0, 1]; every row has parameters of its own."""
     from kornia import augmentation as K
 
-    size = chosen(config.size)
+    size = config.size
     brightness, contrast, saturation, hue = _colour(config)
     sigma, blur_px = config.blur_sigma, _blur_px(size)
     return nn.Sequential(
@@ -91,12 +90,12 @@ def kornia_transform(config: AugmentConfig) -> nn.Module:
         K.RandomHorizontalFlip(p=config.flip),
         K.ColorJitter(brightness, contrast, saturation, hue, p=config.jitter),
         K.RandomGrayscale(p=config.grey),
-        *([K.RandomGaussianBlur(blur_px, sigma, p=chosen(config.blur))] if config.blur else []),
-        K.Normalize(torch.tensor(chosen(config.mean)), torch.tensor(chosen(config.std))),
+        *([K.RandomGaussianBlur(blur_px, sigma, p=config.blur)] if config.blur else []),
+        K.Normalize(torch.tensor(config.mean), torch.tensor(config.std)),
     )
 
 
-def lightly_step(config: PretrainConfig, *, reduced: bool) -> Callable[[list[Tensor]], None]:
+def lightly_step(config: ResolvedConfig, *, reduced: bool) -> Callable[[list[Tensor]], None]:
     """The training step of lightly's SimCLR example. `reduced`: the forward pass under bfloat16
     autocast, which the example does not have."""
     from lightly.loss import NTXentLoss
@@ -104,7 +103,7 @@ def lightly_step(config: PretrainConfig, *, reduced: bool) -> Callable[[list[Ten
 
     # torch's own convolutions, also under bfloat16: ours do not belong to the other library.
     plain = dataclasses.replace(config, unfolded_convolutions=False)
-    encoder: Any = build_model(plain)[1].encoder
+    encoder: Any = build_model(plain).encoder
     p = encoder.num_features
     model = nn.Sequential(encoder, SimCLRProjectionHead(p, p, 128)).to(config.device)
     optimizer, criterion = build_optimizer(config.optim, model), NTXentLoss()
@@ -120,8 +119,8 @@ def lightly_step(config: PretrainConfig, *, reduced: bool) -> Callable[[list[Ten
     return step
 
 
-def _colour(config: AugmentConfig) -> list[float]:
-    return [chosen(config.strength) * value for value in config.colour]
+def _colour(config: ResolvedAugment) -> list[float]:
+    return [config.strength * value for value in config.colour]
 
 
 def _blur_px(size: int) -> int:

@@ -41,7 +41,7 @@ passed("imports")
 images = open_images(sys.argv[1]).train
 passed("opening the images")
 config = resolve(recipes.small(), images)
-config, model = build_model(config)
+model = build_model(config)
 model.to(config.device)
 state = TrainState(model, build_optimizer(config.optim, model))
 passed("settings and model")

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from resolved import resolved_config
 from torch import nn
 
 from headwise import heads
 from headwise.augment.batches import local_rows
+from headwise.data.images import resident_images
+from headwise.encoders.build import EncoderConfig
 from headwise.heads import Context, HeadConfig, build_head
 from headwise.heads.config import Norm
 from headwise.losses import orthonormal_directions
 from headwise.model.checkpoint import TrainState
-from headwise.model.config import PretrainConfig
 from headwise.model.contrastive import ContrastiveModel, gather_views
 from headwise.model.objective import ClassTargets, Objective
 from headwise.pretraining.loop import train_step
@@ -67,6 +69,9 @@ for _objective in set(typing.get_args(Objective)) - {"nt-xent", *OBJECTIVES.valu
 TARGETS = ClassTargets(torch.arange(N) % 4 - 1, orthonormal_directions(3, 5, seed=0), 0.5)
 
 
+IMAGES = resident_images(torch.zeros(N, 3, 8, 8, dtype=torch.uint8), None, (), [""] * N)
+
+
 def normal(*shape: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -86,9 +91,9 @@ def made(head: HeadConfig) -> TrainState:
 def train(name: str) -> dict[str, Any]:
     """Three steps on this rank's share of the batches, and what the first of them saw."""
     head, target = HEADS[name], TARGETS if name == "class directions" else None
-    config = PretrainConfig(
-        device="cpu",
-        precision="float32",
+    config = resolved_config(
+        IMAGES,
+        encoder=EncoderConfig(name="resnet-small"),
         temperature=0.2,
         batch_size=N,
         head=head,

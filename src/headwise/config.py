@@ -8,13 +8,6 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from headwise.errors import UserError, nearest
 
 Config = TypeVar("Config")
-Value = TypeVar("Value")
-
-
-def chosen(value: Value | None) -> Value:
-    """A setting of a resolved config, where nothing is left at None."""
-    assert value is not None, "resolve the config first"
-    return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -42,12 +35,28 @@ def from_dict(cls: type[Config], values: Any, where: str = "config") -> Config:
     return cls(**{key: _typed(hints[key], v, f"{where}.{key}") for key, v in values.items()})
 
 
+def resolved_as(kind: type[Config], config: object, decided: dict[str, Any]) -> Config:
+    """The resolved form of a config: its settings, with these values for what it leaves open."""
+    return kind(**{**vars(config), **decided})
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _member(kinds: list[Any], value: Any, where: str) -> Any:
+    """The member of a union that the value is for. Several are dataclasses told apart by `name`."""
+    if len(kinds) == 1 or not isinstance(value, dict):
+        return kinds[0]
+    by_name = {get_args(typing.get_type_hints(kind)["name"])[0]: kind for kind in kinds}
+    name = str(value.get("name"))
+    if name not in by_name:
+        raise UserError(f"{where}.name cannot be {name!r}: {nearest(name, by_name)}")
+    return by_name[name]
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -59,8 +68,9 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (inner,) = (arg for arg in args if arg is not type(None))
-        return _typed(inner, value, where)
+        return _typed(
+            _member([arg for arg in args if arg is not type(None)], value, where), value, where
+        )
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, where)
     if origin is Literal:

@@ -5,10 +5,11 @@ import torch
 import torchvision.transforms.v2.functional as tv
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resolved import resolved_augment
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
-from headwise.augment import AugmentConfig, normalised, ops
+from headwise.augment import normalised, ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.augment.ops import Blur
 
@@ -201,5 +202,5 @@ def test_blur(side):
 def test_normalise_is_torchvisions():
     images, mean, std = floats(3, 8, 8), (0.1, 0.5, 0.7), (0.2, 0.3, 0.4)
     expected = tv.normalize(images, list(mean), list(std))
-    config = AugmentConfig(size=8, mean=mean, std=std)
+    config = resolved_augment(size=8, mean=mean, std=std)
     torch.testing.assert_close(normalised(images, config), expected, **CLOSE)

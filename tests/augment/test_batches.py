@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from resolved import resolved_augment
 
 from headwise.augment import (
     AugmentConfig,
@@ -24,7 +25,7 @@ from headwise.errors import UserError
 from headwise.runtime import distributed
 
 # Every operation does something, but crops alone can be compared between the two ways of resizing.
-FULL = AugmentConfig(size=24, strength=1.0, blur=0.5, mean=(0.0,) * 3, std=(1.0,) * 3)
+FULL = resolved_augment(size=24, strength=1.0, blur=0.5, mean=(0.0,) * 3, std=(1.0,) * 3)
 CROPS = dataclasses.replace(FULL, strength=0.0, flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
 
 
@@ -176,7 +177,7 @@ def test_no_readable_file_is_an_error(both, tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_whole_batches_come_in_order_centred_and_normalised(both, tmp_path, workers):
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-    config = AugmentConfig(size=20, mean=mean, std=std)
+    config = resolved_augment(size=20, mean=mean, std=std)
     squares = []
     for image in pixels(11):
         picture = Image.fromarray(image.permute(1, 2, 0).numpy()).crop((0, 5, 30, 35))

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from resolved import resolved_augment
 
 from headwise import rng
-from headwise.augment import AugmentConfig, batches, view_batches
+from headwise.augment import batches, view_batches
 from headwise.augment.crop import crop_boxes, sample_crop
 from headwise.augment.decoding import _box, _cut, read_crops
 from headwise.data import DataConfig, ImageFiles, open_images
@@ -175,7 +176,7 @@ def test_views_do_not_depend_on_parts_and_workers(tmp_path, monkeypatch, workers
         scene(40 + i, 60, seed=i).save(tmp_path / f"{i:02}.jpg")
     (tmp_path / "05.jpg").write_bytes((tmp_path / "05.jpg").read_bytes()[:-300])
     images = open_images(DataConfig(spec=str(tmp_path), cache=False)).train
-    config = AugmentConfig(size=16, strength=1.0, blur=0.5, mean=(0.5,) * 3, std=(0.2,) * 3)
+    config = resolved_augment(size=16, strength=1.0, blur=0.5, mean=(0.5,) * 3, std=(0.2,) * 3)
 
     def made(part: int, workers: int) -> list:
         monkeypatch.setattr(batches, "PART", part)

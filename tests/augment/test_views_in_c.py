@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from narrow import present
+from resolved import resolved_augment
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
-from headwise.augment import AugmentConfig, simclr
+from headwise.augment import ResolvedAugment
 from headwise.augment.crop import apply_crop, crop_boxes
 from headwise.augment.policies import ViewParameters, finish_views, make_views, sample_views
 from headwise.augment.views_in_c import library
@@ -18,7 +19,7 @@ from headwise.runtime import hardware
 
 compiled = pytest.mark.skipif(library() is None, reason="the C code is not compiled here")
 
-EVERYTHING = AugmentConfig(
+EVERYTHING = resolved_augment(
     strength=1.0,
     colour=(0.8, 0.8, 0.8, 0.5),
     blur=0.5,
@@ -51,7 +52,7 @@ def pictures(n: int, side: int) -> torch.Tensor:
 
 
 def both_ways(
-    config: AugmentConfig, height: int, width: int, n: int = 20
+    config: ResolvedAugment, height: int, width: int, n: int = 20
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Views in C, and by the torch operations, the crop in float64."""
     images, drawn = pictures(n, max(height, width)), sample_views(config, n, seed=1, step=2)
@@ -149,7 +150,7 @@ def test_views_are_distributed_as_torchvisions():
     image = torch.nn.functional.interpolate(image, size=(96, 96), mode="bicubic").clamp(0, 1)
     image = (0.8 * image + 0.2 * torch.rand(1, 3, 96, 96, generator=generator)) * 255
     image = image.byte()
-    config = dataclasses.replace(simclr(), size=size, mean=(0.0,) * 3, std=(1.0,) * 3)
+    config = resolved_augment(size=size, strength=1.0, blur=0.5)
     drawn = sample_views(config, n, seed=5, step=0)
     boxes = crop_boxes(drawn.crop, 96, 96, config.crop_ratio)
     ours = make_views(config, image.expand(n, -1, -1, -1).contiguous(), boxes, drawn)

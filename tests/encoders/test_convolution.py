@@ -8,13 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from narrow import gradient_of
+from resolved import resolved_config
 from torch import nn
 
 from headwise.augment import AugmentConfig
+from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
 from headwise.encoders.convolution import Conv2d, replace_convolutions, unfold
 from headwise.model.build import build_model
-from headwise.model.config import PretrainConfig
+from headwise.model.config import ResolvedConfig
 
 # side of the kernel, stride, padding, channels in and out, side of the image: every route there is.
 CASES = [
@@ -106,15 +108,14 @@ def test_unfold_is_torchs_with_channels_last():
     assert torch.equal(rows.float(), theirs)
 
 
-def config(**changes: Any) -> PretrainConfig:
+IMAGES = resident_images(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), None, (), ["0", "1"])
+
+
+def config(**changes: Any) -> ResolvedConfig:
     encoder = EncoderConfig(name="resnet-small", stem="small-strided", widths=(8, 8, 8, 8))
-    settings: dict[str, Any] = {
-        "encoder": encoder,
-        "device": "cpu",
-        "precision": "bfloat16",
-        "compiled": False,
-    }
-    return PretrainConfig(augment=AugmentConfig(size=changes.pop("size", 16)), **settings | changes)
+    augment = AugmentConfig(size=changes.pop("size", 16))
+    settings: dict[str, Any] = {"precision": "bfloat16", "encoder": encoder, "augment": augment}
+    return resolved_config(IMAGES, **settings | changes)
 
 
 def count(model: nn.Module) -> int:
@@ -122,17 +123,18 @@ def count(model: nn.Module) -> int:
 
 
 def test_a_model_has_them_in_bfloat16_unless_switched_off():
-    assert count(build_model(config())[1].encoder) > 8
-    assert count(build_model(config(unfolded_convolutions=False))[1].encoder) == 0
-    assert count(build_model(config(precision="float32"))[1].encoder) == 0
+    assert count(build_model(config()).encoder) > 8
+    assert count(build_model(config(unfolded_convolutions=False)).encoder) == 0
+    assert count(build_model(config(precision="float32")).encoder) == 0
 
 
 def test_encoders_down_to_one_pixel_stay_in_bfloat16_and_their_gradients_are_finite(caplog):
     with caplog.at_level(logging.WARNING, "headwise"):
-        chosen, model = build_model(config(size=8))
+        chosen = config(size=8)
+        model = build_model(chosen)
         assert chosen.precision == "bfloat16"
         assert not caplog.records
-        off, _ = build_model(config(size=8, unfolded_convolutions=False))
+        off = config(size=8, unfolded_convolutions=False)
     assert off.precision == "float32"
     assert "one pixel" in caplog.text
     model.encoder.train()
@@ -148,7 +150,7 @@ def test_a_compiled_encoder_computes_and_learns_the_same_under_the_same_names(mo
     views = torch.randn(6, 3, 16, 16)
     results = []
     for compiled in (False, True):
-        _, model = build_model(config(precision="float32"))
+        model = build_model(config(precision="float32"))
         if compiled:
             model.compile_encoder()
         outputs = model(views)

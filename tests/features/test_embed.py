@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from resolved import resolved_augment
 from timm.data import create_transform, resolve_model_data_config
 
-from headwise.augment import AugmentConfig
 from headwise.data import DataConfig
 from headwise.encoders.build import EncoderConfig, build_encoder, resolve
 from headwise.errors import UserError
@@ -31,7 +31,7 @@ def cache_folder(tmp_path_factory, monkeypatch):
 def make_run(path: Path, seed: int = 0) -> Path:
     config = resolve(EncoderConfig(name="resnet-small", widths=(8, 8, 16, 16)), SIZE)
     encoder = build_encoder(config, SIZE, seed)
-    views = AugmentConfig(size=SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    views = resolved_augment(size=SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
     save_encoder(encoder, config, views, path / "encoder.safetensors")
     return path
 

@@ -7,25 +7,20 @@ from typing import Any
 import pytest
 import torch
 from narrow import labels_of, present
+from resolved import resolved_augment
 from torch import nn
 
-from headwise.augment import AugmentConfig, whole_batches
+from headwise.augment import whole_batches
 from headwise.data import ResidentImages
 from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig, build_encoder, stage_names
 from headwise.encoders.convolution import replace_convolutions
 from headwise.errors import UserError
-from headwise.features.extract import (
-    ExtractConfig,
-    all_taps,
-    at_taps,
-    check_taps,
-    extract,
-    weights_hash,
-)
+from headwise.features.extract import all_taps, at_taps, check_taps, extract, weights_hash
 from headwise.heads import HeadConfig, build_head
+from headwise.model.extraction import ExtractConfig
 
-PLAIN = AugmentConfig(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+PLAIN = resolved_augment(size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 HOW = ExtractConfig(augment=PLAIN, batch_size=5)
 TINY = EncoderConfig(name="resnet-small", stem="small-strided", widths=(8, 8, 16, 16))
 

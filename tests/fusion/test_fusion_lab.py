@@ -20,7 +20,6 @@ from headwise.cli.main import main
 from headwise.data import DataConfig, Splits, open_images
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
-from headwise.features.extract import ExtractConfig
 from headwise.fusion.batches import draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_statistics
@@ -30,6 +29,7 @@ from headwise.fusion.measuring import measure_batches
 from headwise.fusion.verdict import Emergence, depth_slope, emergence, estimate, judge
 from headwise.heads import Context, HeadConfig, build_head
 from headwise.model.config import PretrainConfig
+from headwise.model.extraction import ExtractConfig
 from headwise.report.prose.fusion import conclusion
 from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import Run

@@ -6,18 +6,18 @@ import pytest
 import timm
 import torch
 from narrow import present
+from resolved import resolved_augment
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.data import resolve_model_data_config
 from torch import nn
 
-from headwise.augment import AugmentConfig
-from headwise.encoders.build import EncoderConfig, build_encoder
+from headwise.encoders.build import EncoderConfig, build_encoder, resolve
 from headwise.errors import UserError
 from headwise.model.export import describe_encoder, load_encoder, save_encoder
 
 SIZE = 32
-VIEWS = AugmentConfig(size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+VIEWS = resolved_augment(size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 TINY = {"name": "resnet-small", "widths": (8, 8, 16, 16)}
 ENCODERS = {
     "standard": EncoderConfig(**TINY, stem="standard"),
@@ -43,7 +43,7 @@ def saved(request, tmp_path_factory):
         for _ in range(2):
             encoder(images())  # moves the statistics of BatchNorm
     encoder = encoder.to(memory_format=torch.channels_last)
-    save_encoder(encoder, config, VIEWS, run / "encoder.safetensors")
+    save_encoder(encoder, resolve(config, SIZE), VIEWS, run / "encoder.safetensors")
     return encoder.eval(), run
 
 
@@ -94,7 +94,7 @@ def test_the_three_stems_differ_in_resolution(tmp_path):
     for stem in ("standard", "small", "small-strided"):
         config = EncoderConfig(**TINY, stem=stem)
         path = tmp_path / f"{stem}.safetensors"
-        save_encoder(build_encoder(config, SIZE, seed=0), config, VIEWS, path)
+        save_encoder(build_encoder(config, SIZE, seed=0), resolve(config, SIZE), VIEWS, path)
         loaded: Any = load_encoder(path)
         sides[stem] = loaded.forward_features(images()).shape[-1]
     # Strides after the stem: 2 three times.
@@ -126,7 +126,7 @@ def test_an_interrupted_save_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     config = EncoderConfig(**TINY, stem="small")
     path = tmp_path / "encoder.safetensors"
     encoder = build_encoder(config, SIZE, seed=0)
-    save_encoder(encoder, config, VIEWS, path)
+    save_encoder(encoder, resolve(config, SIZE), VIEWS, path)
     before = path.read_bytes()
 
     def cut_short(file, content):
@@ -136,6 +136,6 @@ def test_an_interrupted_save_leaves_the_file_as_it_was(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", cut_short)
     with pytest.raises(OSError, match="no space"):
-        save_encoder(build_encoder(config, SIZE, seed=1), config, VIEWS, path)
+        save_encoder(build_encoder(config, SIZE, seed=1), resolve(config, SIZE), VIEWS, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

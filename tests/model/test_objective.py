@@ -14,7 +14,7 @@ from headwise.heads import HeadConfig
 from headwise.losses import affinity_loss, nt_xent, nt_xent_and_accuracy
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
-from headwise.model.config import PretrainConfig, resolve
+from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
 from headwise.model.objective import (
     ClassDirectionsConfig,
     class_direction_loss,
@@ -58,7 +58,7 @@ def test_one_group_is_the_loss_itself():
     assert accuracy == 1
 
 
-def small(images, **changes) -> PretrainConfig:
+def small(images, **changes) -> ResolvedConfig:
     config = PretrainConfig(
         data=DataConfig(spec="builtin:shapes"),
         encoder=EncoderConfig(name=recipes.SMALL_RESNET, stem="small-strided", widths=(4, 8, 8, 8)),
@@ -94,11 +94,11 @@ def test_class_directions_use_the_asked_share_of_the_labels_of_every_class(image
 
 def test_a_step_adds_the_class_directions_of_its_own_images(images):
     config = small(images.train, class_directions=ClassDirectionsConfig(fraction=1.0, weight=0.5))
-    config, model = build_model(config)
+    model = build_model(config)
     state = TrainState(model, build_optimizer(config.optim, model))
     target = present(class_targets(config.class_directions, images.train, 128, config.seed))
     views = normal(32, 3, 32, 32).float()
-    again = build_model(config)[1]
+    again = build_model(config)
     with torch.no_grad():
         z = again.train()(views).z
         z0, z1 = z.chunk(2)
@@ -147,7 +147,7 @@ def test_the_published_variants_train(name, images, tmp_path):
 def test_transfusion_and_halves_learn(context, images, tmp_path):
     objective = "affinity" if context == "joint" else "nt-xent"
     head = HeadConfig(name="transfusion", depth=2, width=16, output_size=16, context=context)
-    config = dataclasses.replace(small(images.train), head=head, objective=objective, epochs=30)
+    config = dataclasses.replace(small(images.train, head=head, objective=objective), epochs=30)
     run = pretrain(config, tmp_path / "run", images, quiet=True)
     found = run.metrics()
     assert found[-1]["loss"] < found[0]["loss"]

@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import torch
+from resolved import resolved_augment, resolved_config
 from torch import nn
 
-from headwise.augment import AugmentConfig
 from headwise.data import Images, ResidentImages, Splits
 from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
 from headwise.evaluation.subject import Subject
-from headwise.features.extract import ExtractConfig
 from headwise.heads import Head
-from headwise.model.config import PretrainConfig
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig
 
 
 def keeping(size: int, *kept: int) -> Head:
@@ -36,10 +35,10 @@ def planted_subject(
     folder: Path, train: Images, test: Images | None, encoder: nn.Module, head: Head, size: int
 ) -> Subject:
     """The encoder sees images of `size` px in [0, 1]."""
-    view = AugmentConfig(size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    view = resolved_augment(size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     small = EncoderConfig(name="resnet-small", stem="small-strided", widths=(8, 8, 16, 16))
     return Subject(
-        config=PretrainConfig(augment=view, encoder=small, device="cpu", precision="float32"),
+        config=resolved_config(train, augment=view, encoder=small),
         model=ContrastiveModel(encoder, head).eval(),
         images=Splits(train, test),
         how=ExtractConfig(augment=view, batch_size=64),

@@ -10,10 +10,10 @@ from headwise.data import ResidentImages, Splits
 from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
 from headwise.evaluation.subject import Subject
-from headwise.features.extract import extract_config
 from headwise.heads import HeadConfig
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
+from headwise.model.extraction import extract_config
 
 
 def coloured(n: int, seed: int, *, planted: bool = True, classes: int = 3) -> ResidentImages:
@@ -40,12 +40,13 @@ def make_subject(
         device="cpu",
         precision="float32",
     )
-    config, model = build_model(resolve(config, images.train))
+    resolved = resolve(config, images.train)
+    model = build_model(resolved)
     return Subject(
-        config=config,
+        config=resolved,
         model=model.eval(),
         images=images,
-        how=extract_config(config),
+        how=extract_config(resolved),
         tables={},
         spec="planted",
         folder=folder,

@@ -10,16 +10,19 @@ from headwise.augment.batches import (
 from headwise.augment.policies import (
     SMALL_PX,
     AugmentConfig,
+    ResolvedAugment,
     resolve,
     simclr,
     simclr_small,
     unnormalised,
+    whole_images,
 )
 from headwise.augment.sheet import write_sheet
 
 __all__ = [
     "SMALL_PX",
     "AugmentConfig",
+    "ResolvedAugment",
     "batch_index",
     "central_squares",
     "normalised",
@@ -29,5 +32,6 @@ __all__ = [
     "unnormalised",
     "view_batches",
     "whole_batches",
+    "whole_images",
     "write_sheet",
 ]

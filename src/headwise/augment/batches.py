@@ -14,12 +14,11 @@ from headwise.augment.crop import apply_crop, crop_boxes
 from headwise.augment.decoding import Skipped, loader, read_central_squares, read_crops
 from headwise.augment.ops import normalise
 from headwise.augment.policies import (
-    AugmentConfig,
+    ResolvedAugment,
     ViewParameters,
     make_views,
     sample_views,
 )
-from headwise.config import chosen
 from headwise.data import Images, ResidentImages
 from headwise.runtime import distributed
 
@@ -46,7 +45,7 @@ def local_rows(n: int) -> slice:
 
 
 def local_batch(
-    config: AugmentConfig, n: int, batch_size: int, step: int, seed: int, *, views: int = 2
+    config: ResolvedAugment, n: int, batch_size: int, step: int, seed: int, *, views: int = 2
 ) -> tuple[Int64[Tensor, " k"], ViewParameters]:
     """Return this rank's images at `step` and the parameters of their views. They are drawn for two
     views of the whole batch, so they do not depend on the number of ranks or views."""
@@ -58,7 +57,7 @@ def local_batch(
 
 def view_batches(
     images: Images,
-    config: AugmentConfig,
+    config: ResolvedAugment,
     *,
     batch_size: int,
     steps: range,
@@ -82,7 +81,7 @@ def view_batches(
     else:
         # A task is a part of a batch: the first batch comes soon, and the memory for prefetched
         # batches does not grow with the number of workers.
-        size, ratio = chosen(config.size), config.crop_ratio
+        size, ratio = config.size, config.crop_ratio
         parts = math.ceil(batch_size // distributed.world_size() / PART)
 
         def read(key: int) -> tuple[UInt8[Tensor, "m 3 s s"], Skipped]:
@@ -100,11 +99,11 @@ def view_batches(
 
 
 def whole_batches(
-    images: Images, config: AugmentConfig, *, batch_size: int, device: str, workers: int
+    images: Images, config: ResolvedAugment, *, batch_size: int, device: str, workers: int
 ) -> Iterator[tuple[Int64[Tensor, " k"], Float[Tensor, "k 3 s s"]]]:
     """Yield all images in order, resized by the short side, cut to the central square and
     normalised, together with their indices. Unreadable images are left out."""
-    starts, size = range(0, len(images), batch_size), chosen(config.size)
+    starts, size = range(0, len(images), batch_size), config.size
     if isinstance(images, ResidentImages):
         for start in starts:
             pixels = images.pixels[start : start + batch_size].to(device)
@@ -121,9 +120,11 @@ def whole_batches(
                 yield index, normalised(pixels.to(device).float() / 255, config)
 
 
-def normalised(views: Float[Tensor, "m 3 s s"], config: AugmentConfig) -> Float[Tensor, "m 3 s s"]:
+def normalised(
+    views: Float[Tensor, "m 3 s s"], config: ResolvedAugment
+) -> Float[Tensor, "m 3 s s"]:
     """Return the views as the encoder takes them."""
-    return normalise(views, chosen(config.mean), chosen(config.std))
+    return normalise(views, config.mean, config.std)
 
 
 def central_squares(pixels: UInt8[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3 size size"]:

@@ -13,7 +13,7 @@ from headwise.augment import ops
 from headwise.augment.crop import apply_crop, sample_crop
 from headwise.augment.ops import Blur, Jitter
 from headwise.augment.views_in_c import library, views_in_c
-from headwise.config import chosen
+from headwise.config import resolved_as
 from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
 from headwise.runtime import hardware
@@ -89,6 +89,17 @@ class AugmentConfig:
             raise UserError(f"augment.size must be at least 8 px; got {self.size}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResolvedAugment(AugmentConfig):
+    """An `AugmentConfig` in which nothing is left open."""
+
+    size: int
+    strength: float
+    blur: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 def simclr(strength: float = 1.0) -> AugmentConfig:
     """Return SimCLR's policy for ImageNet (arXiv 2002.05709, appendix A)."""
     return AugmentConfig(strength=strength, blur=0.5)
@@ -99,8 +110,8 @@ def simclr_small(strength: float = 0.5) -> AugmentConfig:
     return AugmentConfig(strength=strength, blur=0.0)
 
 
-def resolve(config: AugmentConfig, images: Images) -> AugmentConfig:
-    """The config with nothing left to choose, for these training images."""
+def resolve(config: AugmentConfig, images: Images) -> ResolvedAugment:
+    """The config with nothing left open, for these training images."""
     if isinstance(images, ResidentImages):
         image_px = min(images.pixels.shape[-2:])
         mean, std = _channel_statistics(images.pixels)
@@ -108,17 +119,24 @@ def resolve(config: AugmentConfig, images: Images) -> AugmentConfig:
         image_px, mean, std = 224, IMAGENET_MEAN, IMAGENET_STD
     size = config.size or image_px
     strength, blur = (0.5, 0.0) if size <= SMALL_PX else (1.0, 0.5)
-    return dataclasses.replace(
-        config,
-        size=size,
-        strength=strength if config.strength is None else config.strength,
-        blur=blur if config.blur is None else config.blur,
-        mean=config.mean or mean,
-        std=config.std or std,
-    )
+    decided = {
+        "size": size,
+        "strength": strength if config.strength is None else config.strength,
+        "blur": blur if config.blur is None else config.blur,
+        "mean": config.mean or mean,
+        "std": config.std or std,
+    }
+    return resolved_as(ResolvedAugment, config, decided)
 
 
-def unnormalised(config: AugmentConfig, size: int) -> AugmentConfig:
+def whole_images(
+    size: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> ResolvedAugment:
+    """The config for whole images, normalised: no view is drawn from it."""
+    return ResolvedAugment(size=size, strength=0.0, blur=0.0, mean=mean, std=std)
+
+
+def unnormalised(config: ResolvedAugment, size: int) -> ResolvedAugment:
     """Return the config with views of `size` px that stay in [0, 1]."""
     return dataclasses.replace(config, size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -160,16 +178,14 @@ class ViewParameters(NamedTuple):
         )
 
 
-def sample_views(config: AugmentConfig, n: int, seed: int, step: int) -> ViewParameters:
+def sample_views(config: ResolvedAugment, n: int, seed: int, step: int) -> ViewParameters:
     """Draw the parameters of two views of each of `n` images at this step. Every operation has its
     own generator, so changing one does not change the draws of the others."""
     crop, flip, jitter, grey, blur = (
         rng.generator(seed, "augment", step, name)
         for name in ("crop", "flip", "jitter", "grey", "blur")
     )
-    brightness, contrast, saturation, hue = (
-        chosen(config.strength) * value for value in config.colour
-    )
+    brightness, contrast, saturation, hue = (config.strength * value for value in config.colour)
     return ViewParameters(
         sample_crop(2 * n, crop, scale=config.crop_scale, ratio=config.crop_ratio),
         ops.sample_mask(2 * n, flip, probability=config.flip),
@@ -180,12 +196,12 @@ def sample_views(config: AugmentConfig, n: int, seed: int, step: int) -> ViewPar
             strengths=(brightness, contrast, saturation, hue),
         ),
         ops.sample_mask(2 * n, grey, probability=config.grey),
-        ops.sample_blur(2 * n, blur, probability=chosen(config.blur), sigma=config.blur_sigma),
+        ops.sample_blur(2 * n, blur, probability=config.blur, sigma=config.blur_sigma),
     )
 
 
 def make_views(
-    config: AugmentConfig,
+    config: ResolvedAugment,
     images: UInt8[Tensor, "n 3 height width"],
     boxes: Int64[Tensor, "m 4"] | None,
     parameters: ViewParameters,
@@ -196,7 +212,7 @@ def make_views(
     On the CPU a few views at a time pass through all operations, so that intermediate results stay
     in the processor's cache.
     """
-    size, m, n = chosen(config.size), len(parameters.crop), len(images)
+    size, m, n = config.size, len(parameters.crop), len(images)
     if boxes is None:
         boxes = torch.tensor([0, 0, size, size]).expand(m, 4)
     memory_format = torch.channels_last
@@ -215,8 +231,8 @@ def make_views(
                 jitter=part.jitter,
                 grey=part.grey,
                 blur=part.blur,
-                mean=chosen(config.mean),
-                std=chosen(config.std),
+                mean=config.mean,
+                std=config.std,
                 views=views[rows],
             )
         else:
@@ -229,11 +245,11 @@ def make_views(
 
 
 def finish_views(
-    config: AugmentConfig, crops: Float[Tensor, "m 3 size size"], parameters: ViewParameters
+    config: ResolvedAugment, crops: Float[Tensor, "m 3 size size"], parameters: ViewParameters
 ) -> Float[Tensor, "m 3 size size"]:
     """Apply all operations after the crop: flip, jitter, grey, blur, normalise."""
     views = ops.apply_flip(crops, parameters.flip)
     views = ops.apply_jitter(views, parameters.jitter)
     views = ops.apply_grey(views, parameters.grey)
     views = ops.apply_blur(views, parameters.blur)
-    return ops.normalise(views, chosen(config.mean), chosen(config.std))
+    return ops.normalise(views, config.mean, config.std)

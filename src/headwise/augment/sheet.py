@@ -10,23 +10,22 @@ from torch import Tensor
 
 from headwise.augment.batches import batch_index, central_squares, view_batches
 from headwise.augment.decoding import read_central_squares
-from headwise.augment.policies import AugmentConfig, unnormalised
-from headwise.config import chosen
+from headwise.augment.policies import ResolvedAugment, unnormalised
 from headwise.data import Images, ResidentImages
 from headwise.files import write_atomically
 
 _IMAGES, _STEPS, _GAP_PX, _MIN_SIDE_PX = 8, 4, 4, 64
 
 
-def write_sheet(images: Images, config: AugmentConfig, path: Path, seed: int) -> None:
+def write_sheet(images: Images, config: ResolvedAugment, path: Path, seed: int) -> None:
     """Write a sheet with a row for each of eight images: the whole image, then eight views."""
     sheet = view_sheet(images, config, seed).permute(1, 2, 0).numpy()
     write_atomically(path, lambda temporary: Image.fromarray(sheet).save(temporary, "PNG"))
 
 
-def view_sheet(images: Images, config: AugmentConfig, seed: int) -> UInt8[Tensor, "3 h w"]:
+def view_sheet(images: Images, config: ResolvedAugment, seed: int) -> UInt8[Tensor, "3 h w"]:
     """Return the sheet as an image. Small images are enlarged without smoothing."""
-    n, size = min(_IMAGES, len(images)), chosen(config.size)
+    n, size = min(_IMAGES, len(images)), config.size
     config = unnormalised(config, size)
     images = images.select(torch.linspace(0, len(images) - 1, n).long())
     columns = [_originals(images, size)]

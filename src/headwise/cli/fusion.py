@@ -8,7 +8,6 @@ from headwise.cli.flags import Role
 from headwise.cli.images import own_images
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
-from headwise.config import chosen
 from headwise.data import DataConfig
 from headwise.encoders.build import representation_size
 from headwise.errors import UserError
@@ -72,8 +71,9 @@ def _audits(run: Run | None, seed: int, *, quiet: bool) -> list[Audit]:
     """Audits of the run's head, or of every head if there is no run."""
     configs, p = list(shipped_heads().values()), 64
     if run is not None:
-        config, model = build_model(load_config(run))
-        size = chosen(config.augment.size)
+        config = load_config(run)
+        model = build_model(config)
+        size = config.augment.size
         configs, p = [config.head], representation_size(model.encoder, config.encoder, size)
     found = []
     with progress("noise audit", len(configs), quiet=quiet) as show:

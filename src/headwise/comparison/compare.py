@@ -18,12 +18,12 @@ from headwise.evaluation.probes.labels import labelled
 from headwise.evaluation.protocols.description import TapFeatures
 from headwise.evaluation.statistics.tests import paired_permutation_test
 from headwise.evaluation.subject import baseline_tables, shown
-from headwise.features.extract import extract_config
 from headwise.files import read_json, write_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
 from headwise.model.config_file import config_json, read_config
+from headwise.model.extraction import extract_config
 from headwise.model.trained import load_config
 from headwise.pretraining.loop import pretrain, resume
 from headwise.report import write_report
@@ -113,7 +113,7 @@ def _section(run: Run, images: Splits) -> Section:
 
 def _row(run: Run, section: Section) -> dict[str, float]:
     """A run's line of the table."""
-    head = build_model(load_config(run))[1].head
+    head = build_model(load_config(run)).head
     return {
         **{key: result.value for key, result in section.results.items()},
         "parameters": sum(p.numel() for p in head.parameters() if p.requires_grad),

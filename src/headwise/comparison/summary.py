@@ -10,11 +10,12 @@ from headwise import rng
 from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.evaluation.config import EvaluateConfig, ProtocolName
-from headwise.evaluation.evaluate import identity, measure_protocol, open_subject
+from headwise.evaluation.evaluate import extracted, identity, measure_protocol
 from headwise.evaluation.probes.labels import labelled
-from headwise.features.extract import ExtractConfig, Features
+from headwise.features.extract import Features
 from headwise.files import write_atomically
-from headwise.model.trained import load_config
+from headwise.model.extraction import ExtractConfig
+from headwise.model.trained import load_config, open_trained
 from headwise.runs.directory import Run, save_arrays
 
 TAPS = ("h", "z")
@@ -43,7 +44,8 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
         baselines=False,
         device=config.device,
     )
-    subject, protocols = open_subject(run, asked, images=images)
+    trained = open_trained(run, images=images, device=config.device)
+    subject, protocols = extracted(trained, asked)
     for name in protocols:
         results, arrays = measure_protocol(name, subject, asked)
         run.add_arrays(identity(subject), arrays)
@@ -69,7 +71,7 @@ def _map(h: Features, images: Images, how: ExtractConfig) -> dict[str, np.ndarra
 
 
 def _thumbnails(images: Images, how: ExtractConfig) -> UInt8[Tensor, "n s s 3"]:
-    size = min(how.augment.size or _THUMBNAIL_PX, _THUMBNAIL_PX)
+    size = min(how.augment.size, _THUMBNAIL_PX)
     small = unnormalised(how.augment, size)
     batches = whole_batches(images, small, batch_size=512, device="cpu", workers=how.workers)
     return torch.cat([(b * 255).round().byte().permute(0, 2, 3, 1) for _, b in batches])

@@ -1,7 +1,7 @@
 """Encoders: any timm model by name, with a stem for small images, and small ResNets for trials."""
 
 import contextlib
-import dataclasses
+import functools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headwise import rng
 from headwise.augment import SMALL_PX
-from headwise.encoders.convolution import Conv2d
+from headwise.encoders.convolution import Conv2d, replace_convolutions
 from headwise.errors import UserError, nearest
 
 # A ResNet of four basic blocks, for trials on a CPU: timm's resnet18 with these settings.
@@ -43,26 +43,34 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("depths", "widths"):
             values = getattr(self, name)
-            if values is not None and (len(values) != 4 or min(values) < 1):
+            if values and (len(values) != 4 or min(values) < 1):
                 given = " ".join(map(str, values))
                 raise UserError(f"encoder.{name} must be four positive numbers; got {given!r}")
 
 
-def resolve(config: EncoderConfig, size: int) -> EncoderConfig:
-    """The config with nothing left to choose, for views of `size` px."""
-    if config.name == SMALL_RESNET:
-        config = dataclasses.replace(
-            config,
-            depths=config.depths or _SMALL_DEPTHS,
-            widths=config.widths or _SMALL_WIDTHS,
-        )
-    if config.stem != "auto":
-        return config
-    small = size <= SMALL_PX and _is_resnet(config.name)
-    return dataclasses.replace(config, stem="small" if small else "standard")
+@dataclass(frozen=True, kw_only=True)
+class ResolvedEncoder(EncoderConfig):
+    """An `EncoderConfig` in which nothing is left open; empty depths or widths: the model's own."""
+
+    stem: Literal["standard", "small", "small-strided"]
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
 
 
-def timm_arguments(config: EncoderConfig, size: int) -> dict[str, Any]:
+def resolve(config: EncoderConfig, size: int) -> ResolvedEncoder:
+    """The config with nothing left open, for views of `size` px."""
+    stem, tiny = config.stem, config.name == SMALL_RESNET
+    if stem == "auto":
+        stem = "small" if size <= SMALL_PX and _is_resnet(config.name) else "standard"
+    return ResolvedEncoder(
+        name=config.name,
+        stem=stem,
+        depths=config.depths or (_SMALL_DEPTHS if tiny else ()),
+        widths=config.widths or (_SMALL_WIDTHS if tiny else ()),
+    )
+
+
+def timm_arguments(config: ResolvedEncoder, size: int) -> dict[str, Any]:
     """Return the arguments with which `timm.create_model` makes this encoder, except for the small
     stems, for which timm has no argument (see `small_stem`)."""
     import timm
@@ -132,6 +140,16 @@ def representation_size(model: nn.Module, config: EncoderConfig, size: int) -> i
     finally:
         model.train(training)
     return h.shape[1]
+
+
+@functools.lru_cache
+def measure_encoder(config: ResolvedEncoder, size: int, *, unfolded: bool) -> tuple[int, bool]:
+    """`p`, and whether the bfloat16 gradients of the encoder are reliable on a CPU, with
+    convolutions replaced if `unfolded`."""
+    model = build_encoder(config, size, seed=0)
+    if unfolded:
+        replace_convolutions(model)
+    return representation_size(model, config, size), not strides_over_one_pixel(model, size)
 
 
 def strides_over_one_pixel(model: nn.Module, size: int) -> bool:

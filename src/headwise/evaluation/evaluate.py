@@ -6,17 +6,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise.data import DataConfig, Splits, open_images
+from headwise.data import DataConfig, Splits
 from headwise.evaluation.choice import chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
 from headwise.evaluation.protocols.transfer import open_targets
 from headwise.evaluation.subject import Subject, baseline_tables, tables
-from headwise.features.extract import all_taps, check_taps, extract_config, weights_hash
-from headwise.model.trained import load_model
+from headwise.features.extract import all_taps, check_taps, weights_hash
+from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
 from headwise.runs.results import DataIdentity, Result, Value, summarise
-from headwise.runtime import hardware
 
 VERSION = 1
 """Of the protocols: rises when the same model, images and seed give another value."""
@@ -41,8 +40,8 @@ def evaluate(
     other = None if config.against is None else Run.open(config.against)
     if other is not None:
         check_other(other)
-    spec = DataConfig(spec=data) if isinstance(data, str) else data
-    subject, protocols = open_subject(opened, config, spec, images)
+    trained = open_trained(opened, data, images, device=config.device, seed=config.seed)
+    subject, protocols = extracted(trained, config)
     data_identity = identity(subject)
     results: dict[str, Result] = {}
     for name in protocols:
@@ -70,37 +69,29 @@ def identity(subject: Subject) -> DataIdentity:
     )
 
 
-def open_subject(
-    run: Run, config: EvaluateConfig, data: DataConfig | None = None, images: Splits | None = None
-) -> tuple[Subject, tuple[ProtocolName, ...]]:
-    """The run's model and its features of the images, and the protocols in their order.
+def extracted(trained: Trained, config: EvaluateConfig) -> tuple[Subject, tuple[ProtocolName, ...]]:
+    """What the protocols read, with the features of the images, and the protocols in their order.
 
-    Raises `UserError` before anything is extracted where the two do not fit.
+    Raises `UserError` before anything is extracted if a protocol cannot use the images.
     """
-    trained, model = load_model(run)
-    if trained.keep_freed_memory:
-        hardware.keep_freed_memory()
-    data = data or trained.data
-    images = images or open_images(data)
-    protocols = chosen_protocols(config, images, data.spec)
+    model, images, how = trained.model, trained.images, trained.extraction
+    protocols = chosen_protocols(config, images, trained.spec)
     targets = open_targets(config.transfer) if "transfer" in protocols else ()
     taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
     check_taps(taps, model.encoder, model.head)
-    how = extract_config(trained, config.device, config.seed)
-    model.to(how.device).eval()
     features = {}
     if any(protocol(name, config).on_features for name in protocols):
         features = tables(model, images, taps, how)
         if config.baselines:
-            features |= baseline_tables(trained, images, how)
+            features |= baseline_tables(trained.config, images, how)
     subject = Subject(
-        config=trained,
+        config=trained.config,
         model=model,
         images=images,
-        spec=data.spec,
+        spec=trained.spec,
         how=how,
         tables=features,
-        folder=run.path,
+        folder=trained.run.path,
         targets=targets,
     )
     return subject, protocols

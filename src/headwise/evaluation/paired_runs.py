@@ -12,7 +12,7 @@ from headwise.evaluation.statistics.metrics import compare_values
 from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test, verdict
 from headwise.evaluation.subject import Subject
 from headwise.features.extract import extract
-from headwise.model.trained import load_model
+from headwise.model.trained import open_trained
 from headwise.runs.directory import Run
 from headwise.runs.results import DataIdentity, Result
 
@@ -50,12 +50,11 @@ def differences(
 
 def same_geometry(subject: Subject, other: Run, *, version: int) -> Iterator[Result]:
     """`cka_runs/h`: linear CKA between the two runs' `h` of the test images."""
-    config, model = load_model(other)
     how = subject.how
-    if config.augment != how.augment or "h" not in subject.tables:
+    trained = open_trained(other, images=subject.images, device=how.device, seed=how.seed)
+    if trained.config.augment != how.augment or "h" not in subject.tables:
         return
-    model.to(how.device)
-    theirs = extract(model.encoder, None, subject.shown, ["h"], how)["h"]
+    theirs = extract(trained.model.encoder, None, subject.shown, ["h"], how)["h"]
     mine = subject.tables["h"].test
     yield Result(
         protocol="geometry",

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headwise.augment import unnormalised, whole_batches
-from headwise.config import chosen
 from headwise.data import Images, Splits
 from headwise.encoders.build import build_encoder
 from headwise.evaluation.protocols.targets import Target
-from headwise.features.extract import ExtractConfig, Features, collected, extract
-from headwise.model.config import PretrainConfig
+from headwise.features.extract import Features, collected, extract
+from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig
 
 # Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
 _PIXELS_PX = 32
@@ -30,7 +30,7 @@ class Subject:
     """A protocol reads it and changes nothing in it, the model least of all: who trains, trains a
     copy."""
 
-    config: PretrainConfig
+    config: ResolvedConfig
     """Of pretraining, resolved."""
     model: ContrastiveModel
     """On the device of `how`, in evaluation mode."""
@@ -67,10 +67,10 @@ def tables(
     return {tap: Table(train[tap], test[tap]) for tap in taps}
 
 
-def baseline_tables(config: PretrainConfig, images: Splits, how: ExtractConfig) -> dict[str, Table]:
+def baseline_tables(config: ResolvedConfig, images: Splits, how: ExtractConfig) -> dict[str, Table]:
     """What there is without pretraining: raw `pixels`, and `untrained`, the `h` of the same
     encoder with its first weights."""
-    encoder = build_encoder(config.encoder, chosen(config.augment.size), config.seed).to(how.device)
+    encoder = build_encoder(config.encoder, config.augment.size, config.seed).to(how.device)
     parts = (images.train, shown(images))
     return {
         "pixels": Table(*(_pixels(part, how) for part in parts)),
@@ -80,7 +80,7 @@ def baseline_tables(config: PretrainConfig, images: Splits, how: ExtractConfig) 
 
 def _pixels(images: Images, how: ExtractConfig) -> Features:
     """The whole images themselves as features, at 32 px at most, in [0, 1]."""
-    small = unnormalised(how.augment, min(chosen(how.augment.size), _PIXELS_PX))
+    small = unnormalised(how.augment, min(how.augment.size, _PIXELS_PX))
     batches = whole_batches(
         images, small, batch_size=how.batch_size, device="cpu", workers=how.workers
     )

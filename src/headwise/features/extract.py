@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -10,15 +9,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwise import rng
-from headwise.augment import AugmentConfig, whole_batches
+from headwise.augment import whole_batches
 from headwise.data import Images, ResidentImages
 from headwise.data.images import fingerprint
 from headwise.encoders.build import stage_names, watched_stages
 from headwise.errors import UserError
 from headwise.heads import Head
-from headwise.model.config import PretrainConfig
+from headwise.model.extraction import ExtractConfig
 from headwise.runtime import hardware
-from headwise.runtime.hardware import Device
 
 
 class Features(NamedTuple):
@@ -28,38 +26,6 @@ class Features(NamedTuple):
     labels: Int64[Tensor, " n"] | None
     index: Int64[Tensor, " n"]
     """Positions among the images; all of them, unless some could not be read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
-    """How images are encoded for evaluation: whole, without augmentation, BatchNorm frozen."""
-
-    augment: AugmentConfig
-    """Size and normalisation of pretraining (resolved)."""
-    batch_size: int = 512
-    """Images encoded at a time. What a head that attends over the batch sees, hence part of what
-    its `z` is."""
-    device: str = "cpu"
-    precision: str = "float32"
-    workers: int = 0
-    seed: int = 0
-    """Of the order in which images share batches: by class would leak the labels to such a head."""
-
-
-def extract_config(
-    config: PretrainConfig, device: Device | None = None, seed: int | None = None
-) -> ExtractConfig:
-    """How a run's own model is evaluated: as it was trained; on another device than that of
-    training in the precision that is fast there. `seed` None: that of training."""
-    here = config.device if device is None else hardware.resolve_device(device)
-    same = here == config.device
-    return ExtractConfig(
-        augment=config.augment,
-        device=here,
-        precision=config.precision if same else hardware.resolve_precision("auto", here),
-        workers=config.workers or 0,
-        seed=config.seed if seed is None else seed,
-    )
 
 
 def all_taps(encoder: nn.Module, head: Head | None) -> tuple[str, ...]:

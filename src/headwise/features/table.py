@@ -23,13 +23,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from headwise.augment import AugmentConfig, whole_batches
+from headwise.augment import whole_batches, whole_images
 from headwise.data import DataConfig, ImageFiles, Images, open_images, write_skipped
 from headwise.data.images import fingerprint
 from headwise.errors import UserError
-from headwise.features.extract import ExtractConfig
 from headwise.files import read_json, write_atomically, write_json
 from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
+from headwise.model.extraction import ExtractConfig, extraction
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device, Precision
 from headwise.runtime.progress import progress
@@ -60,16 +60,30 @@ def embed(
     Raises `UserError` where `out` exists, `run` has no encoder, no image is readable, or more than
     `max_bad_fraction` of them are not.
     """
+    if batch_size < 1 or (workers is not None and workers < 0):
+        raise UserError(
+            "--batch-size must be at least 1 and --workers must not be negative; "
+            f"got {batch_size} and {workers}"
+        )
     out = Path(out)
     if out.exists():
         raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
     file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
     about = describe_encoder(file)
-    how = _how(about["image"], batch_size, device, precision, workers)
+    image = about["image"]
     config = DataConfig(spec=data) if isinstance(data, str) else data
     # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
     config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0)
-    splits = {name: one for name, one in open_images(config)._asdict().items() if one is not None}
+    opened = open_images(config)
+    splits = {name: part for name, part in opened._asdict().items() if part is not None}
+    how = extraction(
+        whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"])),
+        opened,
+        device=device,
+        precision=precision,
+        workers=workers,
+        batch_size=batch_size,
+    )
     about |= _origin(file, config, splits, how)
     folder = out.with_name(f"{out.name}.parts")
     _claim(folder, {**about, "batch_size": batch_size})
@@ -101,29 +115,6 @@ def _work(split: str, splits: dict[str, Images], folder: Path, batch_size: int) 
     count = -(-len(splits[split]) // size)
     paths = [folder / f"{split}-{i:06d}.parquet" for i in range(count)]
     return _Work(split, splits[split], labelled, size, paths)
-
-
-def _how(
-    image: dict[str, Any],
-    batch_size: int,
-    device: Device,
-    precision: Precision,
-    workers: int | None,
-) -> ExtractConfig:
-    if batch_size < 1 or (workers is not None and workers < 0):
-        raise UserError(
-            "--batch-size must be at least 1 and --workers must not be negative; "
-            f"got {batch_size} and {workers}"
-        )
-    here = hardware.resolve_device(device)
-    mean, std = tuple(image["mean"]), tuple(image["std"])
-    return ExtractConfig(
-        augment=AugmentConfig(size=image["size_px"], mean=mean, std=std),
-        batch_size=batch_size,
-        device=here,
-        precision=hardware.resolve_precision(precision, here),
-        workers=hardware.usable_cores() if workers is None else workers,
-    )
 
 
 def _origin(

@@ -12,8 +12,9 @@ from headwise.augment import batch_index, view_batches
 from headwise.data import Images, Splits
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import check_classes
-from headwise.features.extract import ExtractConfig, at_taps, finite
+from headwise.features.extract import at_taps, finite
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
+from headwise.model.extraction import ExtractConfig
 
 log = logging.getLogger("headwise")
 

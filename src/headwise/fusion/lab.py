@@ -6,18 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.data import DataConfig, Splits, open_images
-from headwise.features.extract import extract_config, weights_hash
+from headwise.data import DataConfig, Splits
+from headwise.features.extract import weights_hash
 from headwise.fusion.batches import BatchPlan, draw_batches, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure_batches
 from headwise.fusion.training import measure_training
 from headwise.fusion.verdict import BlockVerdict, Estimate, estimate, judge
-from headwise.model.trained import load_model
+from headwise.model.trained import open_trained
 from headwise.runs.directory import Run
 from headwise.runs.results import DataIdentity, Result, Settings, Unit
-from headwise.runtime import hardware
 
 VERSION = 1
 """Of the measures: rises when the same run, images and seed give another value."""
@@ -42,26 +41,21 @@ def measure_fusion(
     without labels, of one class, or too few for two batches.
     """
     config = config or FusionConfig()
-    opened = Run.open(Path(run))
-    trained, model = load_model(opened)
-    spec = DataConfig(spec=data) if isinstance(data, str) else data or trained.data
-    if trained.keep_freed_memory:
-        hardware.keep_freed_memory()
-    plan = plan_batches(config, images or open_images(spec), spec.spec, trained.batch_size)
-    how = extract_config(trained, config.device, config.seed)
-    model.to(how.device).eval()
+    trained = open_trained(run, data, images, device=config.device, seed=config.seed)
+    pretraining, model = trained.config, trained.model
+    plan = plan_batches(config, trained.images, trained.spec, pretraining.batch_size)
     before = weights_hash(model)
-    batches = draw_batches(model.encoder, plan, how)
-    heads = with_controls(model.head, trained.head, batches, seed=trained.seed + 1)
+    batches = draw_batches(model.encoder, plan, trained.extraction)
+    heads = with_controls(model.head, pretraining.head, batches, seed=pretraining.seed + 1)
     permutations = max(config.permutations, _PERMUTATIONS_A_BLOCK * len(model.head.block_taps))
     arrays = measure_batches(
         heads, batches, permutations=permutations, seed=config.seed, quiet=quiet
     )
     if config.over_training and model.head.block_taps:
-        arrays |= measure_training(opened, trained, plan, how, quiet=quiet)
+        arrays |= measure_training(trained, plan, quiet=quiet)
         arrays["training_gain_untrained"] = arrays["layer_gain_untrained"]
     assert weights_hash(model) == before, "fusion has changed the model"
-    return _write(opened, arrays, plan, spec.spec, seed=config.seed)
+    return _write(trained.run, arrays, plan, trained.spec, seed=config.seed)
 
 
 def _write(run: Run, arrays: Arrays, plan: BatchPlan, spec: str, *, seed: int) -> dict[str, Result]:

@@ -7,32 +7,30 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from headwise.features.extract import ExtractConfig
 from headwise.fusion.attention import measure_attention
 from headwise.fusion.batches import BatchPlan, EncodedBatch, draw_batches
 from headwise.fusion.geometry import nearest_neighbours, same_label_share
 from headwise.model.build import build_model
-from headwise.model.config import PretrainConfig
+from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.trained import Trained
 from headwise.runs.directory import Run
 from headwise.runtime.progress import progress
 
 
-def measure_training(
-    run: Run, config: PretrainConfig, plan: BatchPlan, extraction: ExtractConfig, *, quiet: bool
-) -> dict[str, np.ndarray]:
+def measure_training(trained: Trained, plan: BatchPlan, *, quiet: bool) -> dict[str, np.ndarray]:
     """Return `training_epochs` [C], `training_gain`, `training_gain_h`, `training_twin_mass`
     [C B L] and `training_nn1_h` [C B], for the initial weights and every kept checkpoint."""
-    paths = kept_checkpoints(run)
+    paths, extraction = kept_checkpoints(trained.run), trained.extraction
     measured = []
     with progress("fusion, checkpoints", 1 + len(paths), quiet=quiet) as show:
-        for model in _models(config, paths):
+        for model in _models(trained.config, paths):
             model.to(extraction.device).eval()
             batches = draw_batches(model.encoder, plan, extraction)
             measured.append([_measures(model, batch, plan.seed) for batch in batches])
             show(len(measured), "")
     return {
-        "training_epochs": checkpoint_epochs(paths, config.epochs),
+        "training_epochs": checkpoint_epochs(paths, trained.config.epochs),
         **{
             name: np.array([[b[name] for b in c] for c in measured], np.float32)
             for name in measured[0][0]
@@ -51,9 +49,9 @@ def checkpoint_epochs(paths: list[Path], epochs: int) -> np.ndarray:
     return np.array([0, *(epochs * step / steps[-1] for step in steps)], np.float32)
 
 
-def _models(config: PretrainConfig, paths: list[Path]) -> Iterator[ContrastiveModel]:
+def _models(config: ResolvedConfig, paths: list[Path]) -> Iterator[ContrastiveModel]:
     """Yield the model with its initial weights, then with those of each checkpoint."""
-    model = build_model(config)[1]
+    model = build_model(config)
     yield model
     for path in paths:
         model.load_state_dict(load_file(path / "model.safetensors"))

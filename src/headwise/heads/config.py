@@ -5,43 +5,12 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from headwise.errors import UserError
+from headwise.errors import UserError, nearest
 
 HeadName = Literal["identity", "linear", "mlp", "ffn", "ffn-matched", "transformer", "transfusion"]
 Context = Literal["joint", "per-view", "self", "halves", "twin-masked"]
 Norm = Literal["pre", "post", "batch"]
 
-# The settings of each head, with the values that replace None.
-# linear, mlp: SimCLR (arXiv 2002.05709; BatchNorm after every layer as in its code).
-# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), except for the Transformer's
-# depth and norm: the published 10 blocks with norm post collapse at learning rates at which all
-# other heads train (docs/decisions/0006). transfusion: arXiv 2403.18681v1. A width of 0 means p.
-_BLOCKS: dict[str, Any] = {"depth": 4, "width": 256, "output_size": 512, "ratio": 4.0}
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "identity": {},
-    "linear": {"output_size": 128},
-    "mlp": {"depth": 2, "width": 0, "output_size": 128, "batch_norm": True},
-    "ffn": {"depth": 10, "width": 256, "output_size": 512},
-    "ffn-matched": {**_BLOCKS, "norm": "pre"},
-    "transformer": {
-        **_BLOCKS,
-        "num_heads": 16,
-        "norm": "pre",
-        "context": "joint",
-        "attention": "softmax",
-        "activation": "gelu",
-        "residual": 1.0,
-        "double_projection": False,
-        "output": "linear",
-    },
-    "transfusion": {
-        "depth": 5,
-        "width": 512,
-        "output_size": 128,
-        "context": "joint",
-        "place": "after",
-    },
-}
 HEADS: tuple[HeadName, ...] = typing.get_args(HeadName)
 COMPARED: tuple[HeadName, ...] = ("identity", "linear", "mlp", "ffn", "transformer")
 """The heads of a comparison by default."""
@@ -98,12 +67,13 @@ class HeadConfig:
     """transfusion: whether the blocks come before, inside or after the MLP (after)."""
 
     def __post_init__(self) -> None:
+        own = [name for name in kind_of(self.name).__annotations__ if name != "name"]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "name" or value is None:
                 continue
-            if field.name not in _DEFAULTS[self.name]:
-                settings = ", ".join(_DEFAULTS[self.name]) or "none"
+            if field.name not in own:
+                settings = ", ".join(own) or "none"
                 raise UserError(
                     f"head.{field.name} is not a setting of the {self.name} head; "
                     f"got {value!r}; its settings: {settings}"
@@ -115,27 +85,126 @@ class HeadConfig:
                     raise UserError(f"head.{field.name} must be positive; got {value}")
 
 
-def resolve(config: HeadConfig, p: int) -> HeadConfig:
+# The settings of each head, with the values that replace None.
+# linear, mlp: SimCLR (arXiv 2002.05709; BatchNorm after every layer as in its code).
+# ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), except for the Transformer's
+# depth and norm: the published 10 blocks with norm post collapse at learning rates at which all
+# other heads train (docs/decisions/0006). transfusion: arXiv 2403.18681v1.
+@dataclass(frozen=True, kw_only=True)
+class IdentityHead(HeadConfig):
+    name: Literal["identity"] = "identity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearHead(HeadConfig):
+    name: Literal["linear"] = "linear"
+    output_size: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpHead(HeadConfig):
+    name: Literal["mlp"] = "mlp"
+    depth: int = 2
+    width: int
+    output_size: int = 128
+    batch_norm: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class FfnHead(HeadConfig):
+    name: Literal["ffn"] = "ffn"
+    depth: int = 10
+    width: int = 256
+    output_size: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class FfnMatchedHead(HeadConfig):
+    name: Literal["ffn-matched"] = "ffn-matched"
+    depth: int = 4
+    width: int = 256
+    output_size: int = 512
+    ratio: float = 4.0
+    norm: Norm = "pre"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerHead(HeadConfig):
+    name: Literal["transformer"] = "transformer"
+    depth: int = 4
+    width: int = 256
+    output_size: int = 512
+    ratio: float = 4.0
+    num_heads: int = 16
+    norm: Norm = "pre"
+    context: Context = "joint"
+    attention: Literal["softmax", "uniform"] = "softmax"
+    activation: Literal["gelu", "relu"] = "gelu"
+    residual: float = 1.0
+    double_projection: bool = False
+    output: Literal["linear", "mlp"] = "linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransfusionHead(HeadConfig):
+    name: Literal["transfusion"] = "transfusion"
+    depth: int = 5
+    width: int = 512
+    output_size: int = 128
+    context: Context = "joint"
+    place: Literal["before", "inside", "after"] = "after"
+
+
+ResolvedHead = (
+    IdentityHead
+    | LinearHead
+    | MlpHead
+    | FfnHead
+    | FfnMatchedHead
+    | TransformerHead
+    | TransfusionHead
+)
+"""A `HeadConfig` in which nothing is left open: None stands only where this head has no such
+setting."""
+
+
+def kind_of(name: HeadName) -> type[ResolvedHead]:
+    """The resolved form of the head of this name."""
+    match name:
+        case "identity":
+            return IdentityHead
+        case "linear":
+            return LinearHead
+        case "mlp":
+            return MlpHead
+        case "ffn":
+            return FfnHead
+        case "ffn-matched":
+            return FfnMatchedHead
+        case "transformer":
+            return TransformerHead
+        case "transfusion":
+            return TransfusionHead
+    raise UserError(f"--head must be known; got {name!r}: {nearest(name, HEADS)}")
+
+
+def resolve(config: HeadConfig, p: int) -> ResolvedHead:
     """Return the config with a value for every setting of the head, for `h` of size `p`."""
-    values = {
-        name: default if getattr(config, name) is None else getattr(config, name)
-        for name, default in _DEFAULTS[config.name].items()
-    }
-    if values.get("width") == 0:
-        values["width"] = p
-    if values.get("output") == "mlp":
-        if config.width not in (None, p):
+    given = {name: value for name, value in vars(config).items() if value is not None}
+    if config.name == "mlp" or config.output == "mlp":
+        if config.output == "mlp" and config.width not in (None, p):
             raise UserError(
                 f"head.width with head.output mlp must be the encoder's p, {p}; "
                 f"got {config.width}; leave it out"
             )
-        values["width"] = p
-    if "num_heads" in values and values["width"] % values["num_heads"]:
+        given.setdefault("width", p)
+    head = kind_of(config.name)(**given)
+    if isinstance(head, TransformerHead) and head.width % head.num_heads:
         raise UserError(
             "head.width must be a multiple of head.num_heads; "
-            f"got {values['width']} and {values['num_heads']}"
+            f"got {head.width} and {head.num_heads}"
         )
-    return HeadConfig(name=config.name, **values)
+    return head
 
 
 def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
@@ -145,9 +214,10 @@ def for_head(config: HeadConfig, name: HeadName) -> HeadConfig:
 
 def small_head(name: HeadName) -> HeadConfig:
     """This head at the size at which all heads are tried: depth 2, width 64, d = 64."""
-    sizes = {"depth": 2, "width": 64, "output_size": 64, "num_heads": 4}
-    own = dataclasses.asdict(resolve(HeadConfig(name=name), 64))
-    return HeadConfig(name=name, **{key: sizes[key] for key in sizes if own[key] is not None})
+    sizes: dict[str, Any] = {"depth": 2, "width": 64, "output_size": 64, "num_heads": 4}
+    own = kind_of(name).__annotations__
+    mine = {key: size for key, size in sizes.items() if key in own}
+    return dataclasses.replace(HeadConfig(name=name), **mine)
 
 
 def leaks(config: HeadConfig) -> bool:

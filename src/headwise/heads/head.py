@@ -8,9 +8,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise import rng
-from headwise.config import chosen
 from headwise.heads.blocks import Block, FeedForwardBlock, ReluBlock
-from headwise.heads.config import Context, HeadConfig, resolve
+from headwise.heads.config import (
+    Context,
+    FfnHead,
+    FfnMatchedHead,
+    HeadConfig,
+    IdentityHead,
+    LinearHead,
+    MlpHead,
+    ResolvedHead,
+    TransformerHead,
+    TransfusionHead,
+    resolve,
+)
 from headwise.heads.layers import Layout, batch_layout, dense, output
 
 
@@ -70,9 +81,9 @@ class Head(nn.Module):
 
 def build_head(config: HeadConfig, p: int, seed: int = 0) -> Head:
     """Return the head for representations of size `p`. Its weights are a function of `seed`."""
-    config = resolve(config, p)
+    resolved = resolve(config, p)
     with rng.seeded(seed, "head"):
-        return Head(_layers(config, p), config.context or "self")
+        return Head(_layers(resolved, p), resolved.context or "self")
 
 
 def with_uniform_attention(head: Head) -> Head:
@@ -87,34 +98,32 @@ def with_uniform_attention(head: Head) -> Head:
     return uniform
 
 
-def _layers(config: HeadConfig, p: int) -> list[nn.Module]:
-    if config.name == "identity":
-        return []
-    size = chosen(config.output_size)
-    if config.name == "linear":
-        return [nn.Linear(p, size)]
-    depth, width = chosen(config.depth), chosen(config.width)
-    match config.name:
-        case "mlp":
-            return _mlp([p, *[width] * (depth - 1), size], batch_norm=chosen(config.batch_norm))
-        case "ffn":
+def _layers(config: ResolvedHead, p: int) -> list[nn.Module]:
+    match config:
+        case IdentityHead():
+            return []
+        case LinearHead():
+            return [nn.Linear(p, config.output_size)]
+        case MlpHead(depth=depth, width=width, output_size=size):
+            return _mlp([p, *[width] * (depth - 1), size], batch_norm=config.batch_norm)
+        case FfnHead(depth=depth, width=width, output_size=size):
             stack = [dense(width, width, batch_norm=True, activation=True) for _ in range(depth)]
             return [nn.Linear(p, width), *stack, output(width, size)]
-        case "ffn-matched":
-            goal = _parameters(Block(width, num_heads=1, ratio=chosen(config.ratio)))
+        case FfnMatchedHead(depth=depth, width=width, output_size=size):
+            goal = _parameters(Block(width, num_heads=1, ratio=config.ratio))
             # A block's parameters are two linear layers with biases, and one norm.
             hidden = round((goal - 3 * width) / (2 * width + 1))
-            norm = chosen(config.norm)
-            stack = [FeedForwardBlock(width, hidden, norm) for _ in range(depth)]
+            stack = [FeedForwardBlock(width, hidden, config.norm) for _ in range(depth)]
             return [nn.Linear(p, width), *stack, output(width, size)]
-        case "transformer":
+        case TransformerHead(width=width, output_size=size):
             stack = _blocks(config)  # first, because weights depend on the order of the draws
             if config.output == "mlp":
                 return [*stack, *_mlp([p, p, size], batch_norm=True)]
             return [nn.Linear(p, width), *stack, output(width, size)]
-        case "transfusion":
-            mlp, place = _mlp([p, width, size], batch_norm=False), chosen(config.place)
-            cut, at = {"before": (0, p), "inside": (1, width), "after": (2, size)}[place]
+        case TransfusionHead(depth=depth, width=width, output_size=size):
+            mlp = _mlp([p, width, size], batch_norm=False)
+            places = {"before": (0, p), "inside": (1, width), "after": (2, size)}
+            cut, at = places[config.place]
             return [*mlp[:cut], *(ReluBlock(at) for _ in range(depth)), *mlp[cut:]]
     raise AssertionError(config.name)
 
@@ -128,19 +137,19 @@ def _mlp(sizes: list[int], *, batch_norm: bool) -> list[nn.Module]:
     ]
 
 
-def _blocks(config: HeadConfig) -> list[Block]:
+def _blocks(config: TransformerHead) -> list[Block]:
     return [
         Block(
-            chosen(config.width),
-            num_heads=chosen(config.num_heads),
-            ratio=chosen(config.ratio),
-            norm=chosen(config.norm),
-            activation=chosen(config.activation),
-            residual=chosen(config.residual),
+            config.width,
+            num_heads=config.num_heads,
+            ratio=config.ratio,
+            norm=config.norm,
+            activation=config.activation,
+            residual=config.residual,
             uniform=config.attention == "uniform",
-            double_projection=chosen(config.double_projection),
+            double_projection=config.double_projection,
         )
-        for _ in range(chosen(config.depth))
+        for _ in range(config.depth)
     ]
 
 

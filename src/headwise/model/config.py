@@ -1,23 +1,22 @@
 """The config of a pretraining run, and how its open settings are resolved."""
 
-import dataclasses
 import logging
 from dataclasses import dataclass, field
 
 from headwise import augment, heads
-from headwise.augment import AugmentConfig
-from headwise.config import chosen
+from headwise.augment import AugmentConfig, ResolvedAugment
+from headwise.config import resolved_as
 from headwise.data import DataConfig, ImageFiles, Images
 from headwise.encoders import build as encoders
-from headwise.encoders.build import EncoderConfig
+from headwise.encoders.build import EncoderConfig, ResolvedEncoder
 from headwise.errors import UserError
-from headwise.heads import HeadConfig
+from headwise.heads import HeadConfig, ResolvedHead
 from headwise.losses import Method
 from headwise.model import optim
 from headwise.model.objective import ClassDirectionsConfig, Objective
-from headwise.model.optim import OptimConfig
+from headwise.model.optim import OptimConfig, ResolvedOptim
 from headwise.runtime import hardware
-from headwise.runtime.hardware import Device, Precision
+from headwise.runtime.hardware import Device, Precision, ResolvedDevice, ResolvedPrecision
 
 log = logging.getLogger("headwise")
 
@@ -99,11 +98,58 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
-    """The config with everything chosen that depends on machine and images, but for the head.
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(PretrainConfig):
+    """A `PretrainConfig` in which nothing is left open: what training, evaluation and export take,
+    and what config.json holds."""
 
-    Raises `UserError` where these images cannot be trained on in this way.
+    augment: ResolvedAugment
+    encoder: ResolvedEncoder
+    head: ResolvedHead
+    optim: ResolvedOptim
+    device: ResolvedDevice
+    precision: ResolvedPrecision
+    workers: int
+    compiled: bool
+
+
+def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
+    """The config with everything decided that depends on the machine and the images.
+
+    Raises `UserError` if these images cannot be trained on in this way.
     """
+    _check_count(config, images)
+    views = augment.resolve(config.augment, images)
+    encoder = encoders.resolve(config.encoder, views.size)
+    device = hardware.resolve_device(config.device)
+    precision = hardware.resolve_precision(config.precision, device)
+    unfolded = device == "cpu" and precision == "bfloat16" and config.unfolded_convolutions
+    p, reliable = encoders.measure_encoder(encoder, views.size, unfolded=unfolded)
+    if device == "cpu" and precision == "bfloat16" and not reliable:
+        log.warning(
+            "images of %d px are down to one pixel before the encoder's last strided convolution, "
+            "whose bfloat16 gradient is not reliable on CPUs: using float32; try a larger "
+            "--augment.size",
+            views.size,
+        )
+        precision = "float32"
+    workers = config.workers
+    if workers is None:
+        workers = hardware.usable_cores() if isinstance(images, ImageFiles) else 0
+    decided = {
+        "augment": views,
+        "encoder": encoder,
+        "head": heads.resolve(config.head, p),
+        "optim": optim.resolve(config.optim, config.epochs),
+        "device": device,
+        "precision": precision,
+        "workers": workers,
+        "compiled": device == "cuda" if config.compiled is None else config.compiled,
+    }
+    return resolved_as(ResolvedConfig, config, decided)
+
+
+def _check_count(config: PretrainConfig, images: Images) -> None:
     if len(images) < 2:
         raise UserError(
             f"pretraining needs at least 2 images; {config.data.spec} has {len(images)}"
@@ -114,18 +160,3 @@ def resolve(config: PretrainConfig, images: Images) -> PretrainConfig:
             f"got {config.batch_size} for {len(images)}; "
             f"try --batch-size {max(2, len(images) // 2)}"
         )
-    views = augment.resolve(config.augment, images)
-    device = hardware.resolve_device(config.device)
-    workers = config.workers
-    if workers is None:
-        workers = hardware.usable_cores() if isinstance(images, ImageFiles) else 0
-    return dataclasses.replace(
-        config,
-        augment=views,
-        encoder=encoders.resolve(config.encoder, chosen(views.size)),
-        optim=optim.resolve(config.optim, config.epochs),
-        device=device,
-        precision=hardware.resolve_precision(config.precision, device),
-        workers=workers,
-        compiled=device == "cuda" if config.compiled is None else config.compiled,
-    )

@@ -45,4 +45,9 @@ def lifted(values: Any, path: Path) -> Any:
         for tree in (values, values.get("pretrain")):  # a comparison's runs are under `pretrain`
             if isinstance(tree, dict) and "anchors" in tree:
                 tree["class_directions"] = tree.pop("anchors")
+        encoder = values.get("encoder")
+        if isinstance(encoder, dict):  # null once said: the model's own
+            values["encoder"] = {
+                key: [] if value is None else value for key, value in encoder.items()
+            }
     return values

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from headwise.augment import AugmentConfig
-from headwise.encoders.build import EncoderConfig, resolve, small_stem, timm_arguments
+from headwise.augment import ResolvedAugment
+from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import write_atomically
 
@@ -18,12 +18,10 @@ ENCODER_FILE = "encoder.safetensors"
 
 
 def save_encoder(
-    encoder: nn.Module, config: EncoderConfig, augment: AugmentConfig, path: Path
+    encoder: nn.Module, config: ResolvedEncoder, augment: ResolvedAugment, path: Path
 ) -> None:
     """Write the encoder alone. The file's metadata hold, as JSON under `headwise`: the arguments
     of `timm.create_model`, the stem, and the size, mean and std of its images."""
-    assert augment.size is not None, "resolve the config first"
-    config = resolve(config, augment.size)
     about = {
         "timm": timm_arguments(config, augment.size),
         "stem": config.stem,

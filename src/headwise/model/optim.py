@@ -4,7 +4,6 @@ There is no scheduler object: the loop asks `learning_rate(step)` and writes it 
 so resuming needs the step alone.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from headwise.config import resolved_as
 from headwise.errors import UserError, nearest
 
 
@@ -57,6 +57,13 @@ class OptimConfig:
         _require(usable, "nesterov needs name sgd and momentum above 0", self.name)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResolvedOptim(OptimConfig):
+    """An `OptimConfig` in which nothing is left open."""
+
+    warmup_epochs: float
+
+
 def _require(holds: bool, what: str, given: Any) -> None:
     if not holds:
         raise UserError(f"optim.{what}; got {given!r}")
@@ -77,14 +84,14 @@ def peak_learning_rate(config: OptimConfig, batch_size: int) -> float:
     )
 
 
-def resolve(config: OptimConfig, epochs: int) -> OptimConfig:
-    """The config with nothing left to choose, for a run of this many epochs.
+def resolve(config: OptimConfig, epochs: int) -> ResolvedOptim:
+    """The config with nothing left open, for a run of this many epochs.
 
     Raises `UserError` where warm-up would not end before the run does.
     """
     warmup = min(10.0, epochs / 10) if config.warmup_epochs is None else config.warmup_epochs
     _require(warmup < epochs, f"warmup_epochs must be less than the run's {epochs} epochs", warmup)
-    return dataclasses.replace(config, warmup_epochs=warmup)
+    return resolved_as(ResolvedOptim, config, {"warmup_epochs": warmup})
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:

@@ -1,24 +1,84 @@
-"""Opening a trained run: its config and its model."""
+"""Opening a trained run: the only way to its model, its images and how they are encoded."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 from safetensors.torch import load_file
 
+from headwise.data import DataConfig, Splits, open_images
 from headwise.errors import UserError
 from headwise.model import checkpoint
 from headwise.model.build import build_model
-from headwise.model.config import PretrainConfig
+from headwise.model.config import ResolvedConfig
 from headwise.model.config_file import read_config
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig, extraction
 from headwise.runs.directory import Run
+from headwise.runtime import hardware
+from headwise.runtime.hardware import Device
 
 
-def load_config(run: Run) -> PretrainConfig:
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A finished run, opened to be used."""
+
+    run: Run
+    config: ResolvedConfig
+    """The settings of pretraining, resolved."""
+    model: ContrastiveModel
+    """On the device of `extraction`, in evaluation mode."""
+    images: Splits
+    spec: str
+    """Where the images come from, as for `--data`."""
+    extraction: ExtractConfig
+
+
+def open_trained(
+    run: str | Path | Run,
+    data: DataConfig | str | None = None,
+    images: Splits | None = None,
+    *,
+    device: Device = "auto",
+    seed: int | None = None,
+    workers: int | None = None,
+) -> Trained:
+    """A finished run's model on this machine, the images, and how they are encoded.
+
+    `data` None: the images of pretraining; `images` saves opening them again. The precision is
+    that of training on the device of training, and the fast one on another device. `seed` None:
+    that of training. `workers` None: one a core if the images are files. Raises `UserError` for an
+    unfinished run and for images that cannot be opened.
+    """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
+    config, model = load_model(run)
+    if config.keep_freed_memory:
+        hardware.keep_freed_memory()
+    data = DataConfig(spec=data) if isinstance(data, str) else data or config.data
+    images = images or open_images(data)
+    here = hardware.resolve_device(device)
+    settings = extraction(
+        config.augment,
+        images,
+        device=here,
+        precision=config.precision if here == config.device else "auto",
+        workers=workers,
+        seed=config.seed if seed is None else seed,
+    )
+    model.to(here).eval()
+    return Trained(
+        run=run, config=config, model=model, images=images, spec=data.spec, extraction=settings
+    )
+
+
+def load_config(run: Run) -> ResolvedConfig:
     """The run's config.json. Raises `UserError` for unknown keys or wrong values."""
-    return read_config(PretrainConfig, run.path / "config.json")
+    return read_config(ResolvedConfig, run.path / "config.json")
 
 
-def load_model(run: Run) -> tuple[PretrainConfig, ContrastiveModel]:
+def load_model(run: Run) -> tuple[ResolvedConfig, ContrastiveModel]:
     """Encoder and head of a run with the weights of its last checkpoint, on the CPU."""
-    config, model = build_model(load_config(run))
+    config = load_config(run)
+    model = build_model(config)
     path = checkpoint.latest(run.path / "checkpoints")
     if path is None:
         raise UserError(f"run {run.path} must have a checkpoint; found none; pretrain it again")

@@ -10,14 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwise import augment, heads, rng
-from headwise.config import chosen
 from headwise.data import Images, Splits, open_images
 from headwise.encoders import build as encoders
 from headwise.errors import UserError
 from headwise.model import checkpoint, export
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
-from headwise.model.config import PretrainConfig, resolve
+from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
 from headwise.model.config_file import config_json
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
@@ -47,16 +46,16 @@ def pretrain(
     out = Path(out)
     refuse_existing(out)
     with distributed.process_group(hardware.resolve_device(config.device)):
-        config, state, train, target = _prepare(config, images)
+        resolved, state, train, target = _prepare(config, images)
         if distributed.rank() == 0:
-            Run.create(out, config_json(config), config.device)
-            seed = rng.seed_at(config.seed, "sheet")
-            augment.write_sheet(train, config.augment, out / "views.png", seed)
+            Run.create(out, config_json(resolved), resolved.device)
+            seed = rng.seed_at(resolved.seed, "sheet")
+            augment.write_sheet(train, resolved.augment, out / "views.png", seed)
         distributed.barrier()
         if distributed.rank() == 0 and not quiet:
-            log.info("%s", monitoring.describe(config, state, train))
-        _loop(config, Run(out), train, state, target, quiet=quiet)
-        return _finish(config, Run(out), state)
+            log.info("%s", monitoring.describe(resolved, state, train))
+        _loop(resolved, Run(out), train, state, target, quiet=quiet)
+        return _finish(resolved, Run(out), state)
 
 
 def resume(out: str | Path, images: Splits | None = None, *, quiet: bool = False) -> Run:
@@ -78,19 +77,19 @@ def resume(out: str | Path, images: Splits | None = None, *, quiet: bool = False
 
 
 def _prepare(
-    config: PretrainConfig, images: Splits | None
-) -> tuple[PretrainConfig, TrainState, Images, ClassTargets | None]:
-    if config.keep_freed_memory:
+    given: PretrainConfig, images: Splits | None
+) -> tuple[ResolvedConfig, TrainState, Images, ClassTargets | None]:
+    if given.keep_freed_memory:
         hardware.keep_freed_memory()
-    train = (images or open_images(config.data)).train
-    config = resolve(config, train)
+    train = (images or open_images(given.data)).train
+    config = resolve(given, train)
     world = distributed.world_size()
     if config.batch_size % world:
         raise UserError(
             "--batch-size must be a multiple of the number of ranks; "
             f"got {config.batch_size} over {world}"
         )
-    config, model = build_model(config)
+    model = build_model(config)
     if heads.leaks(config.head):
         log.warning(
             "head.context %s is a negative control: what a sample does not see names its twin, so "
@@ -99,7 +98,7 @@ def _prepare(
         )
     if config.device == "cuda" and world > 1:
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
-    size = chosen(config.augment.size)
+    size = config.augment.size
     p = encoders.representation_size(model.encoder, config.encoder, size)
     target = class_targets(
         config.class_directions, train, config.head.output_size or p, config.seed
@@ -112,7 +111,7 @@ def _prepare(
 
 
 def train_step(
-    config: PretrainConfig,
+    config: ResolvedConfig,
     state: TrainState,
     views: Float[Tensor, "m 3 s s"],
     rate: float,
@@ -145,7 +144,7 @@ def train_step(
 
 
 def _loop(
-    config: PretrainConfig,
+    config: ResolvedConfig,
     run: Run,
     images: Images,
     state: TrainState,
@@ -157,7 +156,7 @@ def _loop(
     batch, epoch_steps = config.batch_size, len(images) // config.batch_size
     total = config.epochs * epoch_steps
     peak = peak_learning_rate(config.optim, batch)
-    warm = round(chosen(config.optim.warmup_epochs) * epoch_steps)
+    warm = round(config.optim.warmup_epochs * epoch_steps)
     main = distributed.rank() == 0
     stop_every = 1 if distributed.world_size() == 1 else config.log_every
     losses: list[Tensor] = []  # since the last record
@@ -173,7 +172,7 @@ def _loop(
         steps=range(state.step, total),
         seed=config.seed,
         device=config.device,
-        workers=config.workers or 0,
+        workers=config.workers,
     )
     with (
         stop_requests() as stop,
@@ -200,7 +199,7 @@ def _loop(
                     "seconds": state.seconds,
                     "loss": torch.stack(losses).mean().item(),
                     "contrastive_accuracy": torch.stack(accuracies[-len(losses) :]).mean().item(),
-                    **monitoring.measure(outputs),
+                    **monitoring.batch_metrics(outputs),
                     "learning_rate": rate,
                     "views_per_second": 2
                     * batch
@@ -231,7 +230,7 @@ def _loop(
                     )
 
 
-def _finish(config: PretrainConfig, run: Run, state: TrainState) -> Run:
+def _finish(config: ResolvedConfig, run: Run, state: TrainState) -> Run:
     if distributed.rank() == 0:
         model: Any = state.model
         export.save_encoder(

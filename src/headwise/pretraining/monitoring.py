@@ -15,11 +15,12 @@ from headwise.data import Images, ResidentImages, write_skipped
 from headwise.errors import UserError
 from headwise.evaluation.protocols.knn import knn_accuracy
 from headwise.evaluation.statistics import geometry
-from headwise.features.extract import extract, extract_config
+from headwise.features.extract import extract
 from headwise.losses import chosen_method
 from headwise.model.checkpoint import TrainState
-from headwise.model.config import PretrainConfig
+from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import Outputs
+from headwise.model.extraction import extract_config
 from headwise.runs.directory import Run
 
 log = logging.getLogger("headwise")
@@ -30,7 +31,7 @@ _KNN_IMAGES, _KNN_K = 5000, 10
 _METRIC_ROWS = 1024
 
 
-def measure(outputs: Outputs) -> dict[str, float]:
+def batch_metrics(outputs: Outputs) -> dict[str, float]:
     """What can be seen without labels, on a part of the batch's views."""
     z0, z1 = (z[: _METRIC_ROWS // 2] for z in outputs.z.chunk(2))
     return {
@@ -75,7 +76,7 @@ def record_skipped(skipped: dict[str, str], images: Images, run: Run) -> None:
     write_skipped([every], run.path / "skipped.csv")
 
 
-def check_knn(config: PretrainConfig, state: TrainState, images: Images) -> float:
+def check_knn(config: ResolvedConfig, state: TrainState, images: Images) -> float:
     """k-NN accuracy of `h` among training images, a fifth of them as queries: a sign of progress
     that leaves the test split alone."""
     chosen = torch.randperm(len(images), generator=rng.generator(config.seed, "knn"))[:_KNN_IMAGES]
@@ -123,7 +124,7 @@ def summary(record: dict[str, Any]) -> str:
     )
 
 
-def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
+def describe(config: ResolvedConfig, state: TrainState, images: Images) -> str:
     """The run in one line: what the automatic choices came to."""
     model: Any = state.model
     encoder, head = model.encoder, model.head
@@ -138,7 +139,7 @@ def describe(config: PretrainConfig, state: TrainState, images: Images) -> str:
     )
 
 
-def _fast_parts(config: PretrainConfig, images: Images) -> list[str]:
+def _fast_parts(config: ResolvedConfig, images: Images) -> list[str]:
     """What makes this run fast; docs/performance.md has the off switch of each."""
     on_cpu = config.device == "cpu"
     method = chosen_method(config.loss, config.batch_size, config.device)
@@ -147,7 +148,7 @@ def _fast_parts(config: PretrainConfig, images: Images) -> list[str]:
         "unfolded convolutions": on_cpu
         and config.precision == "bfloat16"
         and config.unfolded_convolutions,
-        "compiled encoder": bool(config.compiled),
+        "compiled encoder": config.compiled,
         "NT-Xent without the matrix": method != "dense",
         "freed memory kept": on_cpu and config.keep_freed_memory,
     }

@@ -17,13 +17,15 @@ from headwise.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+ResolvedDevice = Literal["cpu", "cuda", "mps"]
+ResolvedPrecision = Literal["float32", "bfloat16"]
 
 
 # One core needs about a millisecond for this many multiplications.
 _OPERATIONS_A_THREAD = 50_000_000
 
 
-def resolve_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
+def resolve_device(device: Device) -> ResolvedDevice:
     """Return the device to use. `auto` takes a GPU if torch sees one."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     match device:
@@ -36,7 +38,7 @@ def resolve_device(device: Device) -> Literal["cpu", "cuda", "mps"]:
     return device
 
 
-def resolve_precision(precision: Precision, device: str) -> Literal["float32", "bfloat16"]:
+def resolve_precision(precision: Precision, device: str) -> ResolvedPrecision:
     """Return the precision of encoder and head. `auto` takes bfloat16 if the hardware multiplies it
     faster than float32: NVIDIA GPUs since Ampere, CPUs with AMX or AVX512-BF16."""
     if precision != "auto":

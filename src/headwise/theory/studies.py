@@ -9,15 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headwise.config import chosen
-from headwise.data import DataConfig, Splits, open_images
+from headwise.data import DataConfig, Splits
 from headwise.errors import UserError
-from headwise.features.extract import ExtractConfig, extract_config
 from headwise.fusion.batches import BatchPlan, draw_batches, plan_batches
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 from headwise.model.contrastive import ContrastiveModel
-from headwise.model.trained import load_model
-from headwise.runs.directory import Run
+from headwise.model.extraction import ExtractConfig
+from headwise.model.trained import open_trained
 from headwise.theory.map import BatchShape, Cosines, fusion_gain, mixed
 from headwise.theory.trained import (
     BlockTheory,
@@ -76,17 +74,14 @@ def set_up(
     images: Splits | None = None,
     batches: int = _BATCHES,
 ) -> Setup:
-    """In evaluation mode, on the device of training. `data` None: that of pretraining. Raises
+    """The run opened, with its batches. `data` None: that of pretraining. Raises
     `UserError` for an unfinished run, for a head that the theory is not of, and for images that
     cannot serve."""
-    trained, model = load_model(Run.open(Path(run)))
-    check_head(model.head, f"the head of run {run}")
-    spec = data or trained.data
+    trained = open_trained(run, data, images)
+    check_head(trained.model.head, f"the head of run {run}")
     config = FusionConfig(batches=batches)
-    plan = plan_batches(config, images or open_images(spec), spec.spec, trained.batch_size)
-    how = extract_config(trained)
-    model.to(how.device).eval()
-    return Setup(model, how, plan)
+    plan = plan_batches(config, trained.images, trained.spec, trained.config.batch_size)
+    return Setup(trained.model, trained.extraction, plan)
 
 
 def blocks_of(setup: Setup) -> list[list[BlockTheory]]:
@@ -126,7 +121,7 @@ def strength_study(setup: Setup, strengths: Sequence[float] = STRENGTHS) -> list
     How the cosines of the rows that enter the first block fall is measured; what the blocks make
     of that is predicted.
     """
-    own = chosen(setup.how.augment.strength)
+    own = setup.how.augment.strength
     at = blocks_of(setup)
     points = []
     for strength in sorted({*strengths, own}):

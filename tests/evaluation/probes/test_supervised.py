@@ -27,8 +27,9 @@ from headwise.evaluation.probes.supervised import (
     train_classifier,
     training_labels,
 )
-from headwise.features.extract import ExtractConfig, Features
+from headwise.features.extract import Features
 from headwise.heads import HeadConfig
+from headwise.model.extraction import ExtractConfig
 
 SHORT = SupervisedConfig(epochs=8, batch_size=16, lr=1.0)
 

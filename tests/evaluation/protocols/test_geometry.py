@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from narrow import present
+from resolved import resolved_augment, resolved_config
 from torch import nn
 
-from headwise.augment import AugmentConfig
+from headwise.augment import ResolvedAugment
 from headwise.data import Splits
 from headwise.data.images import resident_images
 from headwise.errors import UserError
@@ -33,9 +34,10 @@ from headwise.evaluation.statistics.geometry import (
     uniformity,
 )
 from headwise.evaluation.subject import Subject, Table
-from headwise.features.extract import ExtractConfig, Features
+from headwise.features.extract import Features
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -279,10 +281,12 @@ def test_features_that_cannot_be_measured_are_errors():
         found("z", features(x))
 
 
-def subject(tiny, tmp_path, pixels: torch.Tensor, tables: dict, augment: AugmentConfig) -> Subject:
+def subject(
+    tiny, tmp_path, pixels: torch.Tensor, tables: dict, augment: ResolvedAugment
+) -> Subject:
     images = resident_images(pixels, None, (), [str(i) for i in range(len(pixels))])
     return Subject(
-        config=tiny,
+        config=resolved_config(images, encoder=tiny.encoder),
         model=ContrastiveModel(nn.Flatten(), Head([nn.Identity()])).eval(),
         images=Splits(images, None),
         spec="planted",
@@ -292,7 +296,7 @@ def subject(tiny, tmp_path, pixels: torch.Tensor, tables: dict, augment: Augment
     )
 
 
-STILL = AugmentConfig(
+STILL = resolved_augment(
     size=8,
     crop_scale=(1.0, 1.0),
     crop_ratio=(1.0, 1.0),

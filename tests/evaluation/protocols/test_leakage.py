@@ -11,11 +11,12 @@ from headwise.data import Splits
 from headwise.data.images import resident_images
 from headwise.evaluation.protocols.leakage import leakage, projected
 from headwise.evaluation.subject import Subject, Table
-from headwise.features.extract import Features, extract, extract_config, weights_hash
+from headwise.features.extract import Features, extract, weights_hash
 from headwise.heads import Head, HeadConfig, build_head
 from headwise.model.build import build_model
 from headwise.model.config import resolve
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import extract_config
 from headwise.runs.results import Value
 
 CLASSES = ("a", "b", "c", "d")
@@ -151,7 +152,8 @@ def test_shuffled_batches_are_those_of_the_extraction(tiny):
         256, (30, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     images = resident_images(pixels, torch.arange(30) % 2, ("a", "b"), list(map(str, range(30))))
-    config, model = build_model(resolve(dataclasses.replace(tiny, head=head), images))
+    config = resolve(dataclasses.replace(tiny, head=head), images)
+    model = build_model(config)
     for precision in ("float32", "bfloat16"):
         how = dataclasses.replace(extract_config(config), batch_size=8, seed=3, precision=precision)
         before = weights_hash(model)

@@ -12,17 +12,18 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from headwise import rng
-from headwise.augment import AugmentConfig, batch_index, view_batches
+from headwise.augment import ResolvedAugment, batch_index, view_batches
 from headwise.augment.decoding import Skipped
 from headwise.data import Images
 from headwise.errors import UserError, nearest
 from headwise.evaluation.probes.labels import check_classes, check_seen
 from headwise.evaluation.statistics.metrics import accuracy_values
-from headwise.features.extract import ExtractConfig, Features, extract
+from headwise.features.extract import Features, extract
 from headwise.heads import Head
 from headwise.model.build import build_model
-from headwise.model.config import PretrainConfig
+from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig
 from headwise.model.optim import (
     OptimConfig,
     build_optimizer,
@@ -209,14 +210,14 @@ def check_splits(train: Images, test: Images | None) -> Images:
     return test
 
 
-def crops_and_flips(config: AugmentConfig) -> AugmentConfig:
+def crops_and_flips(config: ResolvedAugment) -> ResolvedAugment:
     """Pretraining's crops and flips, size and normalisation, without its changes of colour."""
     return dataclasses.replace(config, jitter=0.0, grey=0.0, blur=0.0)
 
 
-def new_weights(config: PretrainConfig, seed: int) -> ContrastiveModel:
+def new_weights(config: ResolvedConfig, seed: int) -> ContrastiveModel:
     """The same network from scratch, for the baselines; on the CPU."""
-    return build_model(dataclasses.replace(config, seed=rng.seed_at(seed, "scratch")))[1]
+    return build_model(dataclasses.replace(config, seed=rng.seed_at(seed, "scratch")))
 
 
 def _batches(

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.augment import normalised, unnormalised, whole_batches
-from headwise.config import chosen
 from headwise.data import Images
-from headwise.features.extract import ExtractConfig, Features, at_taps, collected, finite
+from headwise.features.extract import Features, at_taps, collected, finite
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig
 
 Change = Callable[[Float[Tensor, "n 3 s s"], Int64[Tensor, " n"]], Float[Tensor, "n 3 s s"]]
 """From whole images in [0, 1], and their positions among all, to changed ones."""
@@ -31,7 +31,7 @@ def altered_features(
     order = torch.randperm(len(images), generator=rng.generator(how.seed, "altered"))
     batches = whole_batches(
         images.select(order),
-        unnormalised(how.augment, chosen(how.augment.size)),
+        unnormalised(how.augment, how.augment.size),
         batch_size=how.batch_size,
         device=how.device,
         workers=how.workers,

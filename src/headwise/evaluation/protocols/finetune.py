@@ -7,7 +7,6 @@ keeps the head's first layer. Cheaper than the papers': see `FinetuneConfig`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headwise.config import chosen
 from headwise.data import Images
 from headwise.data.split import stratified_split
 from headwise.errors import UserError
@@ -24,9 +23,9 @@ from headwise.evaluation.probes.supervised import (
 )
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.subject import Subject
-from headwise.features.extract import ExtractConfig
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig
 from headwise.runs.results import Value
 
 FINETUNE = Description(
@@ -128,7 +127,7 @@ class _Training:
         )
 
     def trained(self, images: Images, lr: float) -> TapModel:
-        size = chosen(self.how.augment.size)
+        size = self.how.augment.size
         model = TapModel(self.start, self.tap, len(images.classes), size)
         train_classifier(model, images, self.settings(lr), self.how, seed=self.seed)
         return model

@@ -18,8 +18,9 @@ from headwise import rng
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.knn import knn, knn_self
 from headwise.evaluation.subject import Subject, Table, tables
-from headwise.features.extract import ExtractConfig, Features
+from headwise.features.extract import Features
 from headwise.heads import Head
+from headwise.model.extraction import ExtractConfig
 from headwise.runs.results import RESAMPLES, Value
 from headwise.runtime import hardware
 

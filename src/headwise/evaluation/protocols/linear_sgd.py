@@ -8,7 +8,6 @@ rate is that of its code, half a cosine. The paper's batch is 4,096 images.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from headwise.config import chosen
 from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
@@ -53,7 +52,7 @@ def linear_sgd(subject: Subject, config: LinearSgdConfig, *, seed: int) -> Itera
     """
     train, test = subject.images.train, check_splits(*subject.images)
     training = SupervisedConfig(epochs=config.epochs, batch_size=config.batch_size, lr=config.lr)
-    size = chosen(subject.how.augment.size)
+    size = subject.how.augment.size
     model = TapModel(subject.model, "h", len(train.classes), size)
     train_classifier(model, train, training, subject.how, seed=seed, frozen=model.encoder)
     settings = {"epochs": config.epochs, "steps": training.steps(len(train))}

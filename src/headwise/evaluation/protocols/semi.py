@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from headwise.config import chosen
 from headwise.data import Images
 from headwise.data.images import fingerprint
 from headwise.data.split import balanced_fraction
@@ -85,7 +84,7 @@ def semi(subject: Subject, config: SemiConfig, *, seed: int) -> Iterator[Value]:
     """
     train, test = subject.images.train, check_splits(*subject.images)
     starts = {"finetuned": subject.model, "scratch": new_weights(subject.config, seed)}
-    size = chosen(subject.how.augment.size)
+    size = subject.how.augment.size
     for fraction, epochs in zip(config.fractions, config.epochs, strict=True):
         percent = f"{100 * fraction:g}"
         path = subject.folder / "subsets" / f"semi-{percent}-seed{seed}.csv"

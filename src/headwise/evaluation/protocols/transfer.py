@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from headwise.config import chosen
 from headwise.data import ImageFiles, Images
 from headwise.data.split import stratified_split
 from headwise.encoders.build import build_encoder
@@ -32,7 +31,8 @@ from headwise.evaluation.protocols.targets import Target, open_target
 from headwise.evaluation.statistics.metrics import Metric, answers_name, score
 from headwise.evaluation.statistics.tests import bootstrap
 from headwise.evaluation.subject import Subject
-from headwise.features.extract import ExtractConfig, Features, extract
+from headwise.features.extract import Features, extract
+from headwise.model.extraction import ExtractConfig
 from headwise.runs.results import Settings, Value, mean_value
 from headwise.runtime import hardware
 
@@ -160,7 +160,7 @@ def _prepare(subject: Subject, target: Target, seed: int) -> _Prepared:
 
 def _linear(subject: Subject, prepared: _Prepared) -> Iterator[Value]:
     config = subject.config
-    untrained = build_encoder(config.encoder, chosen(config.augment.size), config.seed)
+    untrained = build_encoder(config.encoder, config.augment.size, config.seed)
     encoders = {
         "transfer_linear": subject.model.encoder,
         "transfer_untrained": untrained.to(prepared.how.device),
@@ -228,7 +228,7 @@ def _grid(config: TransferConfig) -> list[SupervisedConfig]:
 def _trained(
     subject: Subject, prepared: _Prepared, images: Images, training: SupervisedConfig
 ) -> TapModel:
-    model = TapModel(subject.model, "h", prepared.num_classes, chosen(prepared.how.augment.size))
+    model = TapModel(subject.model, "h", prepared.num_classes, prepared.how.augment.size)
     steps_per_epoch = max(1, len(images) // training.batch_size)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # the paper's max(1 − 10/s, 0.9) is what is kept

@@ -18,7 +18,6 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
-from headwise.config import chosen
 from headwise.data import Images, Splits
 from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
@@ -175,7 +174,7 @@ def _parts(images: Splits, config: TransformationsConfig) -> tuple[Images, Image
 
 def _untrained(subject: Subject) -> ContrastiveModel:
     config, how = subject.config, subject.how
-    encoder = build_encoder(config.encoder, chosen(config.augment.size), config.seed)
+    encoder = build_encoder(config.encoder, config.augment.size, config.seed)
     return ContrastiveModel(encoder, Head([])).to(how.device).eval()
 
 
@@ -219,7 +218,7 @@ def _transformed(
 
 def _viewed(split: _Split) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Features of random views, and the parameters of each view."""
-    n, size = len(split.images), chosen(split.subject.how.augment.size)
+    n, size = len(split.images), split.subject.how.augment.size
     draws = sample_crop(n, split.generator("crop"), scale=_CROP_SCALE, ratio=_CROP_RATIO)
     boxes = crop_boxes(draws, size, size, _CROP_RATIO)
     top, left, height, width = boxes.double().unbind(1)

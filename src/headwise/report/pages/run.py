@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headwise.heads import HeadConfig
-from headwise.model.trained import load_config
+from headwise.model.config import PretrainConfig
+from headwise.model.config_file import read_config
 from headwise.report.pages.definitions import definitions_of
 from headwise.report.pages.fusion import fusion_parts
 from headwise.report.pages.part import PagePart
@@ -16,7 +17,6 @@ from headwise.report.plots.drawing import Drawing, style
 from headwise.report.prose.evaluation import plain_evaluation
 from headwise.report.reading.evaluation import EvaluatedRun, Evaluation, read_run
 from headwise.report.words import counted
-from headwise.runs.directory import Run
 from headwise.runs.results import DataIdentity
 
 _NOT_EVALUATED = "The features of this run were not evaluated; run `headwise evaluate` to do so."
@@ -45,7 +45,8 @@ def write_run_report(run_path: Path) -> Path:
     Reads what `headwise evaluate`, `headwise fusion` and pretraining wrote there; the same content
     gives the same bytes. Raises `UserError` if there is no finished run, or no result.
     """
-    run, head = read_run(run_path), load_config(Run(run_path)).head
+    run = read_run(run_path)
+    head = read_config(PretrainConfig, run_path / "config.json").head
     with style():
         parts = [
             _data_part(evaluation, head, number)
