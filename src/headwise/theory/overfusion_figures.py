@@ -96,11 +96,12 @@ def escape_figure(demo: OverfusionDemo) -> Drawing:
 
 def _draw_descent(axes: Axes, demo: OverfusionDemo, descent: Descent) -> None:
     _, colour, dashes = _PRECISIONS[descent.dtype]
-    spread, noise = descent.escape.spread, power_of_ten(descent.noise)
+    spread = descent.escape.spread
     first, last = spread[0].item(), len(spread) - 1
     if first == 0:  # a logarithmic axis has no 0
         return
     axes.plot(spread, color=colour, linestyle=dashes)
+    noise = power_of_ten(descent.noise)
     if descent.predicted is None:
         text = f"{noise}: lost in rounding"
         axes.text(last - 3, 1.5 * first, text, color=colour, ha="right", va="bottom")
