@@ -170,7 +170,9 @@ def test_an_unreadable_file_is_replaced_by_the_next_and_reported(both, tmp_path,
 def test_no_readable_file_is_an_error(both, tmp_path):
     for path in (tmp_path / "images").iterdir():
         path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match="at least one image must be readable; none of the 11 images is"):
+    with pytest.raises(
+        UserError, match="at least one image must be readable; none of the 11 images is"
+    ):
         batches(both[1], CROPS)
 
 
