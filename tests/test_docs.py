@@ -126,7 +126,7 @@ def known(flag: str) -> None:
         raise ValueError(f"no command has {flag}")
 
 
-def readings(words: list[str]) -> list[tuple[object, object]]:
+def readings(words: list[str]) -> list[tuple[Any, Any]]:
     """What commands read from flags that are mentioned without one, each beside what it reads
     without them; settings of heads are tried with every head. Raises `UserError` where all that
     have such flags refuse."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from narrow import present
 
 from headwise import EvaluateConfig, evaluate, pretrain
 from headwise.augment import AugmentConfig
@@ -86,10 +87,10 @@ def test_all_protocols_from_one_call(
     assert section.results == results
     assert section.data == DataIdentity(
         spec="builtin:shapes",
-        fingerprint=images.test.fingerprint,
+        fingerprint=present(images.test).fingerprint,
         classes=tuple(images.train.classes),
         train_images=len(images.train),
-        test_images=len(images.test),
+        test_images=len(present(images.test)),
     )
     assert (runs[0] / "encoder.safetensors").read_bytes() == before
     each = Run.open(runs[0]).arrays(section.data)["each/linear/h"]

@@ -280,7 +280,7 @@ def test_a_run(run: Path, images: Splits):
     assert not np.allclose(arrays["training_gain"][0], arrays["layer_gain"], rtol=1e-3)
     (section,) = Run.open(run).sections
     assert section.results == results
-    assert arrays["fingerprint"] == section.data.fingerprint == images.test.fingerprint
+    assert arrays["fingerprint"] == section.data.fingerprint == present(images.test).fingerprint
     for name in ("gain", "gain_untrained", "gain_h", "twin_mass", "self_mass", "auroc", "nmi"):
         assert {f"fusion_{name}/g2", f"fusion_{name}/g3"} <= set(results)
     one = results["fusion_gain/g2"]

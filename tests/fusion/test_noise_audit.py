@@ -173,7 +173,8 @@ def test_a_trial_by_hand():
 
 
 def test_a_collapsed_head_is_at_chance():
-    hits = trial_scores(torch.ones(64, 5), 0.5, groups=2)
+    # A row whose cosines are exact on every processor, so that ties are ties.
+    hits = trial_scores(torch.eye(5)[:1].expand(64, 5), 0.5, groups=2)
     assert hits.tolist() == pytest.approx([1 / 31, 1 / 16, math.log(31)])
 
 

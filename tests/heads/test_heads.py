@@ -11,7 +11,16 @@ from narrow import present
 from torch import nn
 
 from headwise.errors import UserError
-from headwise.heads import HEADS, Context, HeadConfig, build_head, for_head, loss_groups, resolve
+from headwise.heads import (
+    HEADS,
+    Context,
+    HeadConfig,
+    HeadName,
+    build_head,
+    for_head,
+    loss_groups,
+    resolve,
+)
 from headwise.heads.config import Norm
 
 CONTEXTS = typing.get_args(Context)
@@ -33,9 +42,9 @@ def transformer(context: Context = "joint", norm: Norm = "pre", **changes: Any) 
     return HeadConfig(name="transformer", context=context, norm=norm, **values)
 
 
-def small(name: str) -> HeadConfig:
+def small(name: HeadName) -> HeadConfig:
     """A quick config of each head."""
-    sizes = {"depth": 3, "width": 16, "num_heads": 4, "output_size": 8}
+    sizes: dict[str, Any] = {"depth": 3, "width": 16, "num_heads": 4, "output_size": 8}
     own = dataclasses.asdict(resolve(HeadConfig(name=name), 16))
     return HeadConfig(name=name, **{key: sizes[key] for key in sizes if own[key] is not None})
 

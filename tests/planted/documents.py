@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "headwise"
@@ -93,7 +93,7 @@ def script_parser(path: Path) -> argparse.ArgumentParser:
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.Call(func=ast.Attribute(attr="add_argument"), args=[*names]):
-                settings = {}
+                settings: dict[str, Any] = {}
                 for keyword in node.keywords:
                     match keyword.arg, keyword.value:
                         case "type", ast.Name(id=kind):

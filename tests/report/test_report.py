@@ -110,7 +110,7 @@ def make_run(folder: Path, summary: dict[str, Any], place: int, seed: int, point
         }
         lines.append(json.dumps(line))
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    about = {"where": "h", "unit": "share", "value": 0.6, "n": 2000, "version": 1}
+    about: dict[str, Any] = {"where": "h", "unit": "share", "value": 0.6, "n": 2000, "version": 1}
     results = [
         Result(protocol="knn", measure="knn", settings={"k": 20}, **about),
         Result(protocol="linear", measure="linear", **about),
