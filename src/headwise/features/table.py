@@ -60,14 +60,8 @@ def embed(
     Raises `UserError` where `out` exists, `run` has no encoder, no image is readable, or more than
     `max_bad_fraction` of them are not.
     """
-    if batch_size < 1 or (workers is not None and workers < 0):
-        raise UserError(
-            "--batch-size must be at least 1 and --workers must not be negative; "
-            f"got {batch_size} and {workers}"
-        )
     out = Path(out)
-    if out.exists():
-        raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
+    _check(out, batch_size, workers)
     file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
     about = describe_encoder(file)
     image = about["image"]
@@ -95,6 +89,17 @@ def embed(
     rows = _join([path for work in works for path in work.paths if path.exists()], out, about)
     shutil.rmtree(folder)
     return rows
+
+
+def _check(out: Path, batch_size: int, workers: int | None) -> None:
+    """Raise `UserError` for settings that cannot work and for a file that is there already."""
+    if batch_size < 1 or (workers is not None and workers < 0):
+        raise UserError(
+            "--batch-size must be at least 1 and --workers must not be negative; "
+            f"got {batch_size} and {workers}"
+        )
+    if out.exists():
+        raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
 
 
 class _Work(NamedTuple):
