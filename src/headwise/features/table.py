@@ -79,8 +79,7 @@ def embed(
         batch_size=batch_size,
     )
     about |= _origin(file, config, splits, how)
-    folder = out.with_name(f"{out.name}.parts")
-    _claim(folder, {**about, "batch_size": batch_size})
+    folder = _parts_folder(out, {**about, "batch_size": batch_size})
     encoder = load_encoder(file).to(how.device)
     works = [_work(name, splits, folder, batch_size) for name in splits]
     for work in works:
@@ -139,12 +138,13 @@ def _origin(
     }
 
 
-def _claim(folder: Path, origin: dict[str, Any]) -> None:
-    """Make the parts' folder. One that exists must be for the same table."""
+def _parts_folder(out: Path, origin: dict[str, Any]) -> Path:
+    """The folder of a table's parts, made. One that exists must be for the same table."""
+    folder = out.with_name(f"{out.name}.parts")
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         write_json(manifest, origin)
-        return
+        return folder
     found = read_json(manifest)
     unlike = [name for name in origin if found.get(name) != origin[name]]
     if unlike:
@@ -152,6 +152,7 @@ def _claim(folder: Path, origin: dict[str, Any]) -> None:
             f"{folder} must hold parts of the same table; they were begun with another "
             f"{', '.join(unlike)}; go on as they were begun, or remove that folder"
         )
+    return folder
 
 
 def _write_parts(
