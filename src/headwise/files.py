@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+Json = dict[str, Any]
+"""A JSON object, where it is read or written. Elsewhere its values have types of their own."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write(temporary)`, flush the result to the disk, and rename it to `path`.

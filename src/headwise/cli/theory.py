@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from headwise.cli.images import own_images
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
 from headwise.errors import UserError
-from headwise.files import write_json
+from headwise.files import Json, write_json
 from headwise.report.pages.rendering import write_drawings
 from headwise.report.plots.drawing import Drawing, style
 from headwise.runs.directory import refuse_existing
@@ -61,7 +61,7 @@ class Part(NamedTuple):
 
     lines: list[str]
     """In plain words."""
-    numbers: dict[str, Any]
+    numbers: Json
     """For theory.json."""
     drawings: list[Drawing]
 
@@ -256,7 +256,7 @@ def _share_off(errors: list[float]) -> float:
     return sum(error > 0.02 for error in errors) / len(errors)
 
 
-def _plain(block: BlockTheory) -> dict[str, Any]:
+def _plain(block: BlockTheory) -> Json:
     """For JSON."""
     found = block._asdict()
     for key in ("batch", "layer"):

@@ -18,7 +18,7 @@ from headwise.evaluation.probes.labels import labelled
 from headwise.evaluation.protocols.description import TapFeatures
 from headwise.evaluation.statistics.tests import paired_permutation_test
 from headwise.evaluation.subject import baseline_tables, shown
-from headwise.files import read_json, write_json
+from headwise.files import Json, read_json, write_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
@@ -52,7 +52,7 @@ class CompareConfig:
 
 def compare(
     config: CompareConfig, out: str | Path, images: Splits | None = None, *, quiet: bool = False
-) -> dict[str, Any]:
+) -> Json:
     """Pretrain under every head and seed, evaluate, and write summary.json and report.html.
 
     Returns the summary. Every run is a run directory of its own, `HEAD-seedN`, under `out`.
@@ -69,7 +69,7 @@ def compare(
     return _compare(config, out, images, quiet)
 
 
-def resume_comparison(out: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+def resume_comparison(out: str | Path, *, quiet: bool = False) -> Json:
     """Go on with a comparison that stopped: finished runs are kept."""
     path = Path(out) / "config.json"
     if not path.is_file():
@@ -78,7 +78,7 @@ def resume_comparison(out: str | Path, *, quiet: bool = False) -> dict[str, Any]
     return _compare(config, Path(out), open_images(config.pretrain.data), quiet)
 
 
-def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> dict[str, Any]:
+def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
     by_seed = []
     for seed in range(config.pretrain.seed, config.pretrain.seed + config.seeds):
         runs = {}
@@ -173,13 +173,11 @@ def _baselines(run: Run, images: Splits, path: Path) -> dict[str, dict[str, floa
     }
 
 
-def _summary(
-    config: CompareConfig, images: Splits, by_seed: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _summary(config: CompareConfig, images: Splits, by_seed: list[Json]) -> Json:
     """The whole comparison: means over the seeds, and their standard deviations."""
     mean = _over_seeds(by_seed, statistics.fmean)
     shown = images.train if images.test is None else images.test
-    summary: dict[str, Any] = {
+    summary: Json = {
         **mean,
         "seeds": config.seeds,
         "data": config.pretrain.data.spec,

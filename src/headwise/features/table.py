@@ -17,7 +17,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -27,7 +27,7 @@ from headwise.augment import whole_batches, whole_images
 from headwise.data import DataConfig, ImageFiles, Images, open_images, write_skipped
 from headwise.data.images import fingerprint
 from headwise.errors import UserError
-from headwise.files import read_json, write_atomically, write_json
+from headwise.files import Json, read_json, write_atomically, write_json
 from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
 from headwise.model.extraction import ExtractConfig, extraction
 from headwise.runtime import hardware
@@ -121,9 +121,7 @@ def _work(split: str, splits: dict[str, Images], folder: Path, batch_size: int) 
     return _Work(split, splits[split], labelled, size, paths)
 
 
-def _origin(
-    file: Path, config: DataConfig, splits: dict[str, Images], how: ExtractConfig
-) -> dict[str, Any]:
+def _origin(file: Path, config: DataConfig, splits: dict[str, Images], how: ExtractConfig) -> Json:
     """What the table is made from, beside what the encoder's file says of itself."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -138,7 +136,7 @@ def _origin(
     }
 
 
-def _parts_folder(out: Path, origin: dict[str, Any]) -> Path:
+def _parts_folder(out: Path, origin: Json) -> Path:
     """The folder of a table's parts, made. One that exists must be for the same table."""
     folder = out.with_name(f"{out.name}.parts")
     manifest = folder / "manifest.json"
@@ -252,7 +250,7 @@ def _write_skipped(works: list[_Work], path: Path) -> None:
     )
 
 
-def _join(parts: list[Path], out: Path, about: dict[str, Any]) -> int:
+def _join(parts: list[Path], out: Path, about: Json) -> int:
     """The parts as one table, a row group each; its number of rows."""
     import pyarrow.parquet as pq
 

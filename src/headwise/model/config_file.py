@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from headwise.config import from_dict, to_dict
 from headwise.errors import UserError
-from headwise.files import read_json
+from headwise.files import Json, read_json
 
 CONFIG_VERSION = 2
 """The layout of config.json. Headwise 0.1 wrote no version: that is layout 1."""
@@ -13,7 +13,7 @@ CONFIG_VERSION = 2
 Config = TypeVar("Config")
 
 
-def config_json(config: Any) -> dict[str, Any]:
+def config_json(config: Any) -> Json:
     """A config as config.json holds it: with the version of the layout."""
     return {"version": CONFIG_VERSION, **to_dict(config)}
 

@@ -12,7 +12,7 @@ from torch import nn
 from headwise.augment import ResolvedAugment
 from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
-from headwise.files import write_atomically
+from headwise.files import Json, write_atomically
 
 ENCODER_FILE = "encoder.safetensors"
 
@@ -62,7 +62,7 @@ def load_encoder(run: str | Path) -> nn.Module:
     return model.eval()
 
 
-def describe_encoder(path: Path) -> dict[str, Any]:
+def describe_encoder(path: Path) -> Json:
     """The metadata that `save_encoder` wrote."""
     if not path.is_file():
         raise UserError(

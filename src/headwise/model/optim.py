@@ -114,7 +114,11 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
     return 0.5 * peak * (1 + math.cos(math.pi * progress))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+ParameterGroup = dict[str, Any]
+"""Parameters with settings of their own, as torch's optimizers take them."""
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
     """The trainable parameters in the model's order, each once: weights, then all the others.
 
     Parameters of at most one dimension (biases, scale and shift of normalisation, layer scale) are
@@ -124,7 +128,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise UserError("optim: the model must have a trainable parameter; all are frozen")
-    groups: list[dict[str, Any]] = [
+    groups: list[ParameterGroup] = [
         {
             "params": [p for p in parameters if p.ndim > 1],
             "weight_decay": weight_decay,
@@ -178,7 +182,7 @@ class LARS(torch.optim.Optimizer):
 
     def __init__(
         self,
-        groups: list[dict[str, Any]],
+        groups: list[ParameterGroup],
         *,
         lr: float,
         momentum: float = 0.9,
@@ -206,7 +210,7 @@ class LARS(torch.optim.Optimizer):
                 self._move(parameters, group)
         return loss
 
-    def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _move(self, parameters: list[Tensor], group: ParameterGroup) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
         updates = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
         if group["adapt"]:
@@ -227,7 +231,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def _trust_ratios(
-    parameters: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: dict[str, Any]
+    parameters: list[Tensor], gradients: list[Tensor], decayed: list[Tensor], group: ParameterGroup
 ) -> list[Tensor]:
     """One scalar for each parameter, without waiting for the device."""
     weight = torch.stack(torch._foreach_norm(parameters))

@@ -16,6 +16,7 @@ from headwise.errors import UserError
 from headwise.evaluation.protocols.knn import knn_accuracy
 from headwise.evaluation.statistics import geometry
 from headwise.features.extract import extract
+from headwise.files import Json
 from headwise.losses import chosen_method
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
@@ -95,7 +96,7 @@ def check_knn(config: ResolvedConfig, state: TrainState, images: Images) -> floa
     )
 
 
-def warn_of_collapse(record: dict[str, Any], accuracy: float, rows: int) -> bool:
+def warn_of_collapse(record: Json, accuracy: float, rows: int) -> bool:
     """Say so when the last epoch looks like collapse; whether it does."""
     chance = 1 / (rows - 1)
     flat = [tap for tap in ("h", "z") if record[f"rank_{tap}"] < 1.5]
@@ -114,7 +115,7 @@ def warn_of_collapse(record: dict[str, Any], accuracy: float, rows: int) -> bool
     return True
 
 
-def summary(record: dict[str, Any]) -> str:
+def summary(record: Json) -> str:
     """A record in a few words, for the progress bar."""
     knn = f" knn/h {record['knn/h']:.1%}" if "knn/h" in record else ""
     return (

@@ -6,13 +6,12 @@ import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from headwise.errors import UserError
-from headwise.files import read_json, write_atomically, write_json, write_text
+from headwise.files import Json, read_json, write_atomically, write_json, write_text
 from headwise.runs.results import DataIdentity, Result, Section
 from headwise.runs.results_file import (
     array_prefix,
@@ -31,7 +30,7 @@ class Run:
         self.path = path
 
     @staticmethod
-    def create(path: Path, config: dict[str, Any], device: str) -> "Run":
+    def create(path: Path, config: Json, device: str) -> "Run":
         """Make the directory and write config.json and environment.json."""
         refuse_existing(path)
         run = Run(path)
@@ -53,7 +52,7 @@ class Run:
         return run
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Json:
         path = self.path / "config.json"
         try:
             return read_json(path)
@@ -67,12 +66,12 @@ class Run:
     def finish(self) -> None:
         write_text(self.path / "DONE", "")
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, record: Json) -> None:
         """Append one line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Json]:
         """The records of metrics.jsonl; a last line cut short by a crash is left out. Raises
         `UserError` for another line that is broken."""
         path = self.path / "metrics.jsonl"
@@ -158,7 +157,7 @@ def refuse_existing(path: Path, *, resumable: bool = True) -> None:
         )
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str) -> Json:
     """What a number depends on beside its config: code, versions, hardware, threads."""
     commit, dirty = _commit()
     packages = ("headwise", "torch", "torchvision", "timm", "numpy", "pillow")

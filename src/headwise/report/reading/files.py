@@ -2,13 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from headwise.errors import UserError
-from headwise.files import read_json
+from headwise.files import Json, read_json
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> Json:
     """The object in a JSON file; empty if there is no file."""
     if not path.is_file():
         return {}
