@@ -17,12 +17,12 @@ from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation import config as protocols
 from headwise.evaluation.config import PROTOCOLS, describe
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.protocols.finetune import FinetuneConfig
 from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
 from headwise.evaluation.protocols.semi import SemiConfig
 from headwise.evaluation.protocols.transfer import TransferConfig
 from headwise.evaluation.protocols.transformations import TransformationsConfig
-from headwise.evaluation.subject import Subject
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
 from headwise.report import write_run_report
@@ -175,8 +175,8 @@ def test_images_without_labels_have_a_geometry(
 def test_a_protocol_that_changes_the_model_is_stopped(
     runs: tuple[Path, Path], images: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(subject: Subject, *, seed: int):
-        next(subject.model.encoder.buffers()).add_(1)
+    def spoil(trained: ExtractedRun, *, seed: int):
+        next(trained.model.encoder.buffers()).add_(1)
         return iter(())
 
     monkeypatch.setattr(protocols, "leakage", spoil)

@@ -272,8 +272,8 @@ def test_the_encoder_is_evaluated_not_trained(run, tmp_path):
 
 def test_bfloat16_is_stored_as_float32_and_near(run, tmp_path):
     root = write_images(tmp_path / "photos", [f"{i}.png" for i in range(4)])
-    how: dict[str, Any] = {**FAST, "precision": "bfloat16"}
-    embed(run, str(root), tmp_path / "t.parquet", **how)
+    extraction: dict[str, Any] = {**FAST, "precision": "bfloat16"}
+    embed(run, str(root), tmp_path / "t.parquet", **extraction)
     table = pq.read_table(tmp_path / "t.parquet")
     expected = by_timm(run, root, table.column("path").to_pylist())
     assert table.schema.field("h").type.value_type == pa.float32()

@@ -78,14 +78,14 @@ def test_blocks_of_a_vision_transformer_are_the_means_of_their_tokens():
 def test_h_and_z_are_bit_for_bit_those_without_the_other_taps(name, precision):
     model, x = encoder(name), pixels(4)
     replace_convolutions(model)
-    how = dataclasses.replace(HOW, precision=precision)
+    extraction = dataclasses.replace(HOW, precision=precision)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         h = model(x.contiguous(memory_format=torch.channels_last))
         head = build_head(HeadConfig(name="mlp", output_size=8), h.shape[1]).eval()
         z = head(h, views=1)
     taps = all_taps(model, head)
     assert taps == (*stage_names(model), "h", "g1", "z")
-    found = at_taps(model, head, x, taps, how)
+    found = at_taps(model, head, x, taps, extraction)
     assert torch.equal(found["h"], h.float())
     assert torch.equal(found["z"], z.float())
     assert all(values.dtype == torch.float32 for values in found.values())

@@ -334,8 +334,8 @@ def test_batches_are_of_distinct_images_whatever_the_encoder(images: Splits):
     plan = plan_batches(QUICK, images, "shapes", 16)
     assert (plan.split, plan.batch_size, plan.batches) == ("test", 20, 3)
     means = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    how = ExtractConfig(augment=augment.resolve(CONFIG.augment, images.train), batch_size=7)
-    first, second = (draw_batches(means, plan, how) for _ in range(2))
+    extraction = ExtractConfig(augment=augment.resolve(CONFIG.augment, images.train), batch_size=7)
+    first, second = (draw_batches(means, plan, extraction) for _ in range(2))
     assert len(first) == 3
     for one, other in zip(first, second, strict=True):
         assert one.h.equal(other.h)
@@ -344,7 +344,7 @@ def test_batches_are_of_distinct_images_whatever_the_encoder(images: Splits):
     labels = torch.cat([batch.labels for batch in first]).sort().values
     assert labels.equal(labels_of(images.test).sort().values), "60 images in 3 batches of 20"
     other = plan_batches(dataclasses.replace(QUICK, seed=1), images, "shapes", 16)
-    assert not draw_batches(means, other, how)[0].h.equal(first[0].h)
+    assert not draw_batches(means, other, extraction)[0].h.equal(first[0].h)
 
 
 def test_fewer_batches_than_asked(images: Splits, caplog: pytest.LogCaptureFixture):

@@ -14,10 +14,10 @@ from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse
 from headwise.data import Splits, open_images
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig, protocol
+from headwise.evaluation.extracted import baseline_tables, test_images
 from headwise.evaluation.probes.labels import labelled
 from headwise.evaluation.protocols.description import TapFeatures
 from headwise.evaluation.statistics.tests import paired_permutation_test
-from headwise.evaluation.subject import baseline_tables, shown
 from headwise.files import Json, read_json, write_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
@@ -106,7 +106,7 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
 
 def _section(run: Run, images: Splits) -> Section:
     """What `analyse` measured on these images."""
-    section = run.section(shown(images).fingerprint)
+    section = run.section(test_images(images).fingerprint)
     assert section is not None, "every run of a comparison is analysed"
     return section
 
@@ -176,14 +176,14 @@ def _baselines(run: Run, images: Splits, path: Path) -> dict[str, dict[str, floa
 def _summary(config: CompareConfig, images: Splits, by_seed: list[Json]) -> Json:
     """The whole comparison: means over the seeds, and their standard deviations."""
     mean = _over_seeds(by_seed, statistics.fmean)
-    shown = images.train if images.test is None else images.test
+    evaluated = images.train if images.test is None else images.test
     summary: Json = {
         **mean,
         "seeds": config.seeds,
         "data": config.pretrain.data.spec,
         "images": len(images.train),
         "epochs": config.pretrain.epochs,
-        "classes": list(shown.classes),
+        "classes": list(evaluated.classes),
     }
     typed = summary_of(summary)
     summary["learned"] = {name: learned(typed, name) for name in typed.heads}
@@ -192,9 +192,9 @@ def _summary(config: CompareConfig, images: Splits, by_seed: list[Json]) -> Json
     if not any(mean["factors"].values()):
         del summary["factors"]
     if labelled(images):
-        assert shown.labels is not None, "labelled images have labels"
-        summary["n_test"] = len(shown)
-        summary["chance"] = shown.labels.bincount().max().item() / len(shown)
+        assert evaluated.labels is not None, "labelled images have labels"
+        summary["n_test"] = len(evaluated)
+        summary["chance"] = evaluated.labels.bincount().max().item() / len(evaluated)
     return summary
 
 

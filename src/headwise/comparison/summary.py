@@ -10,7 +10,7 @@ from headwise import rng
 from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.evaluation.config import EvaluateConfig, ProtocolName
-from headwise.evaluation.evaluate import extracted, identity, measure_protocol
+from headwise.evaluation.evaluate import extract_run, identity, measure_protocol
 from headwise.evaluation.probes.labels import labelled
 from headwise.features.extract import Features
 from headwise.files import write_atomically
@@ -45,17 +45,17 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
         device=config.device,
     )
     trained = open_trained(run, images=images, device=config.device)
-    subject, protocols = extracted(trained, asked)
+    extracted, protocols = extract_run(trained, asked)
     for name in protocols:
-        results, arrays = measure_protocol(name, subject, asked)
-        run.add_arrays(identity(subject), arrays)
-        run.add_results(identity(subject), results)
-    shown = subject.shown
-    kept = _map(subject.tables["h"].test, shown, subject.how) if with_map else {}
+        results, arrays = measure_protocol(name, extracted, asked)
+        run.add_arrays(identity(extracted), arrays)
+        run.add_results(identity(extracted), results)
+    test_images = extracted.test_images
+    kept = _map(extracted.tables["h"].test, test_images, extracted.extraction) if with_map else {}
     write_atomically(run.path / ANALYSIS_FILE, lambda path: save_arrays(path, kept))
 
 
-def _map(h: Features, images: Images, how: ExtractConfig) -> dict[str, np.ndarray]:
+def _map(h: Features, images: Images, extraction: ExtractConfig) -> dict[str, np.ndarray]:
     """A 2-D map (t-SNE, from the principal components on) of some images' `h`."""
     count = min(_MAP_POINTS, len(h.vectors))
     chosen = torch.randperm(len(h.vectors), generator=rng.generator(0, "map"))[:count]
@@ -66,12 +66,12 @@ def _map(h: Features, images: Images, how: ExtractConfig) -> dict[str, np.ndarra
     return {
         "map": points.astype(np.float32),
         "map_labels": labels.numpy(),
-        "map_thumbnails": _thumbnails(images.select(h.index[chosen]), how).numpy(),
+        "map_thumbnails": _thumbnails(images.select(h.index[chosen]), extraction).numpy(),
     }
 
 
-def _thumbnails(images: Images, how: ExtractConfig) -> UInt8[Tensor, "n s s 3"]:
-    size = min(how.augment.size, _THUMBNAIL_PX)
-    small = unnormalised(how.augment, size)
-    batches = whole_batches(images, small, batch_size=512, device="cpu", workers=how.workers)
+def _thumbnails(images: Images, extraction: ExtractConfig) -> UInt8[Tensor, "n s s 3"]:
+    size = min(extraction.augment.size, _THUMBNAIL_PX)
+    small = unnormalised(extraction.augment, size)
+    batches = whole_batches(images, small, batch_size=512, device="cpu", workers=extraction.workers)
     return torch.cat([(b * 255).round().byte().permute(0, 2, 3, 1) for _, b in batches])

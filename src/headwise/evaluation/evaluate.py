@@ -9,9 +9,9 @@ import torch
 from headwise.data import DataConfig, Splits
 from headwise.evaluation.choice import chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
+from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
 from headwise.evaluation.protocols.transfer import open_targets
-from headwise.evaluation.subject import Subject, baseline_tables, tables
 from headwise.features.extract import all_taps, check_taps, weights_hash
 from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
@@ -41,78 +41,80 @@ def evaluate(
     if other is not None:
         check_other(other)
     trained = open_trained(opened, data, images, device=config.device, seed=config.seed)
-    subject, protocols = extracted(trained, config)
-    data_identity = identity(subject)
+    extracted, protocols = extract_run(trained, config)
+    data_identity = identity(extracted)
     results: dict[str, Result] = {}
     for name in protocols:
-        measured, arrays = measure_protocol(name, subject, config)
+        measured, arrays = measure_protocol(name, extracted, config)
         opened.add_arrays(data_identity, arrays)
         opened.add_results(data_identity, measured)
         results |= measured
     if other is not None:
         compared = differences(opened, other, data_identity, results, seed=config.seed)
-        compared |= {r.key: r for r in same_geometry(subject, other, version=VERSION)}
+        compared |= {r.key: r for r in same_geometry(extracted, other, version=VERSION)}
         opened.add_results(data_identity, compared)
         results |= compared
     return results
 
 
-def identity(subject: Subject) -> DataIdentity:
-    """Which images the results of this subject belong to."""
-    train, test = subject.images
+def identity(extracted: ExtractedRun) -> DataIdentity:
+    """Which images the results of this run belong to."""
+    train, test = extracted.images
     return DataIdentity(
-        spec=subject.spec,
-        fingerprint=subject.shown.fingerprint,
+        spec=extracted.spec,
+        fingerprint=extracted.test_images.fingerprint,
         classes=tuple(train.classes),
         train_images=len(train),
         test_images=None if test is None else len(test),
     )
 
 
-def extracted(trained: Trained, config: EvaluateConfig) -> tuple[Subject, tuple[ProtocolName, ...]]:
+def extract_run(
+    trained: Trained, config: EvaluateConfig
+) -> tuple[ExtractedRun, tuple[ProtocolName, ...]]:
     """What the protocols read, with the features of the images, and the protocols in their order.
 
     Raises `UserError` before anything is extracted if a protocol cannot use the images.
     """
-    model, images, how = trained.model, trained.images, trained.extraction
+    model, images, extraction = trained.model, trained.images, trained.extraction
     protocols = chosen_protocols(config, images, trained.spec)
     targets = open_targets(config.transfer) if "transfer" in protocols else ()
     taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
     check_taps(taps, model.encoder, model.head)
     features = {}
     if any(protocol(name, config).on_features for name in protocols):
-        features = tables(model, images, taps, how)
+        features = tables(model, images, taps, extraction)
         if config.baselines:
-            features |= baseline_tables(trained.config, images, how)
-    subject = Subject(
+            features |= baseline_tables(trained.config, images, extraction)
+    extracted = ExtractedRun(
         config=trained.config,
         model=model,
         images=images,
         spec=trained.spec,
-        how=how,
+        extraction=extraction,
         tables=features,
         folder=trained.run.path,
         targets=targets,
     )
-    return subject, protocols
+    return extracted, protocols
 
 
 def measure_protocol(
-    name: ProtocolName, subject: Subject, config: EvaluateConfig
+    name: ProtocolName, extracted: ExtractedRun, config: EvaluateConfig
 ) -> tuple[dict[str, Result], dict[str, np.ndarray]]:
     """A protocol's results over the seeds, and its arrays: those of the first seed, and for every
     test image the mean over seeds. Does not change the model."""
     chosen = protocol(name, config)
     seeds: Sequence[int] = range(config.seed, config.seed + config.seeds)
     seeds = seeds if chosen.description.draws else seeds[:1]
-    before = weights_hash(subject.model)
+    before = weights_hash(extracted.model)
     by_key: dict[str, list[Value]] = {}
     for seed in seeds:
-        for value in chosen.measure(subject, seed):
+        for value in chosen.measure(extracted, seed):
             assert value.protocol == name, f"{value.key} must be of protocol {name}"
             assert value.measure in chosen.description.labels, f"{value.measure} needs a label"
             by_key.setdefault(value.key, []).append(value)
-    assert weights_hash(subject.model) == before, f"{name} has changed the model"
+    assert weights_hash(extracted.model) == before, f"{name} has changed the model"
     results, arrays = {}, {}
     for key, values in by_key.items():
         results[key] = summarise(values, seeds, version=VERSION)

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.protocols.geometry import cka_between
 from headwise.evaluation.statistics.metrics import compare_values
 from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test, verdict
-from headwise.evaluation.subject import Subject
 from headwise.features.extract import extract
 from headwise.model.trained import open_trained
 from headwise.runs.directory import Run
@@ -48,14 +48,16 @@ def differences(
     return compared
 
 
-def same_geometry(subject: Subject, other: Run, *, version: int) -> Iterator[Result]:
+def same_geometry(extracted: ExtractedRun, other: Run, *, version: int) -> Iterator[Result]:
     """`cka_runs/h`: linear CKA between the two runs' `h` of the test images."""
-    how = subject.how
-    trained = open_trained(other, images=subject.images, device=how.device, seed=how.seed)
-    if trained.config.augment != how.augment or "h" not in subject.tables:
+    extraction = extracted.extraction
+    trained = open_trained(
+        other, images=extracted.images, device=extraction.device, seed=extraction.seed
+    )
+    if trained.config.augment != extraction.augment or "h" not in extracted.tables:
         return
-    theirs = extract(trained.model.encoder, None, subject.shown, ["h"], how)["h"]
-    mine = subject.tables["h"].test
+    theirs = extract(trained.model.encoder, None, extracted.test_images, ["h"], extraction)["h"]
+    mine = extracted.tables["h"].test
     yield Result(
         protocol="geometry",
         measure="cka_runs",

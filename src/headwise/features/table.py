@@ -29,7 +29,7 @@ from headwise.data.images import fingerprint
 from headwise.errors import UserError
 from headwise.files import Json, read_json, write_atomically, write_json
 from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
-from headwise.model.extraction import ExtractConfig, extraction
+from headwise.model.extraction import ExtractConfig, decide_extraction
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device, Precision
 from headwise.runtime.progress import progress
@@ -70,7 +70,7 @@ def embed(
     config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0)
     opened = open_images(config)
     splits = {name: part for name, part in opened._asdict().items() if part is not None}
-    how = extraction(
+    extraction = decide_extraction(
         whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"])),
         opened,
         device=device,
@@ -78,12 +78,12 @@ def embed(
         workers=workers,
         batch_size=batch_size,
     )
-    about |= _origin(file, config, splits, how)
+    about |= _origin(file, config, splits, extraction)
     folder = _parts_folder(out, {**about, "batch_size": batch_size})
-    encoder = load_encoder(file).to(how.device)
+    encoder = load_encoder(file).to(extraction.device)
     works = [_work(name, splits, folder, batch_size) for name in splits]
     for work in works:
-        _write_parts(encoder, work, how, config, quiet)
+        _write_parts(encoder, work, extraction, config, quiet)
     _write_skipped(works, out.with_name(f"{out.stem}.skipped.csv"))
     rows = _join([path for work in works for path in work.paths if path.exists()], out, about)
     shutil.rmtree(folder)
@@ -121,7 +121,9 @@ def _work(split: str, splits: dict[str, Images], folder: Path, batch_size: int) 
     return _Work(split, splits[split], labelled, size, paths)
 
 
-def _origin(file: Path, config: DataConfig, splits: dict[str, Images], how: ExtractConfig) -> Json:
+def _origin(
+    file: Path, config: DataConfig, splits: dict[str, Images], extraction: ExtractConfig
+) -> Json:
     """What the table is made from, beside what the encoder's file says of itself."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -131,8 +133,8 @@ def _origin(file: Path, config: DataConfig, splits: dict[str, Images], how: Extr
         "encoder_sha256": digest,
         "data": config.spec,
         "fingerprint": fingerprint(*prints),
-        "device": how.device,
-        "precision": how.precision,
+        "device": extraction.device,
+        "precision": extraction.precision,
     }
 
 
@@ -154,7 +156,7 @@ def _parts_folder(out: Path, origin: Json) -> Path:
 
 
 def _write_parts(
-    encoder: nn.Module, work: _Work, how: ExtractConfig, config: DataConfig, quiet: bool
+    encoder: nn.Module, work: _Work, extraction: ExtractConfig, config: DataConfig, quiet: bool
 ) -> None:
     """Encode the images from the first part on that is not there yet."""
     import pyarrow.parquet as pq
@@ -164,17 +166,17 @@ def _write_parts(
     start = min(done * size, len(images))
     batches = whole_batches(
         images.select(torch.arange(start, len(images))) if start else images,
-        how.augment,
-        batch_size=how.batch_size,
-        device=how.device,
-        workers=how.workers,
+        extraction.augment,
+        batch_size=extraction.batch_size,
+        device=extraction.device,
+        workers=extraction.workers,
     )
     read = sum(pq.read_metadata(path).num_rows for path in paths[:done])
     with progress(f"embed {work.split}", len(images), done=start, quiet=quiet) as show:
         for part, group in itertools.groupby(batches, lambda b: done + int(b[0][0]) // size):
             rows: list[tuple[Tensor, Tensor]] = []
             for index, pixels in group:
-                with torch.no_grad(), hardware.autocast(how.device, how.precision):
+                with torch.no_grad(), hardware.autocast(extraction.device, extraction.precision):
                     h = encoder(pixels.contiguous(memory_format=torch.channels_last))
                 rows.append((start + index, h.float().cpu()))
                 show(start + int(index[-1]) + 1, "images")

@@ -38,7 +38,7 @@ def extract_config(config: ResolvedConfig) -> ExtractConfig:
     )
 
 
-def extraction(
+def decide_extraction(
     augment: ResolvedAugment,
     images: Splits,
     *,

@@ -12,7 +12,7 @@ from headwise.model.build import build_model
 from headwise.model.config import ResolvedConfig
 from headwise.model.config_file import read_config
 from headwise.model.contrastive import ContrastiveModel
-from headwise.model.extraction import ExtractConfig, extraction
+from headwise.model.extraction import ExtractConfig, decide_extraction
 from headwise.runs.directory import Run
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device
@@ -56,7 +56,7 @@ def open_trained(
     data = DataConfig(spec=data) if isinstance(data, str) else data or config.data
     images = images or open_images(data)
     here = hardware.resolve_device(device)
-    settings = extraction(
+    settings = decide_extraction(
         config.augment,
         images,
         device=here,

@@ -63,7 +63,7 @@ class Setup(NamedTuple):
     """A finished run's model, and the batches it is asked on."""
 
     model: ContrastiveModel
-    how: ExtractConfig
+    extraction: ExtractConfig
     plan: BatchPlan
 
 
@@ -86,7 +86,7 @@ def set_up(
 
 def blocks_of(setup: Setup) -> list[list[BlockTheory]]:
     """The theory of every block, batch by batch."""
-    drawn = draw_batches(setup.model.encoder, setup.plan, setup.how)
+    drawn = draw_batches(setup.model.encoder, setup.plan, setup.extraction)
     return [trained_theory(setup.model.head, batch.h, batch.labels) for batch in drawn]
 
 
@@ -121,13 +121,13 @@ def strength_study(setup: Setup, strengths: Sequence[float] = STRENGTHS) -> list
     How the cosines of the rows that enter the first block fall is measured; what the blocks make
     of that is predicted.
     """
-    own = setup.how.augment.strength
+    own = setup.extraction.augment.strength
     at = blocks_of(setup)
     points = []
     for strength in sorted({*strengths, own}):
-        augment = dataclasses.replace(setup.how.augment, strength=strength)
-        how = dataclasses.replace(setup.how, augment=augment)
-        found = at if strength == own else blocks_of(setup._replace(how=how))
+        augment = dataclasses.replace(setup.extraction.augment, strength=strength)
+        extraction = dataclasses.replace(setup.extraction, augment=augment)
+        found = at if strength == own else blocks_of(setup._replace(extraction=extraction))
         points += _points(strength, at, found, strength == own)
     return points
 

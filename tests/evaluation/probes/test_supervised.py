@@ -11,7 +11,7 @@ from narrow import labels_of, pixels_of, present
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from torch import nn
-from training_subject import coloured, make_subject, same, weights
+from training_run import coloured, make_run, same, weights
 
 from headwise.augment import AugmentConfig, resolve, view_batches
 from headwise.data import DataConfig, Splits, open_images
@@ -34,51 +34,53 @@ from headwise.model.extraction import ExtractConfig
 SHORT = SupervisedConfig(epochs=8, batch_size=16, lr=1.0)
 
 
-def accuracy(model, images, how) -> float:
-    return right(predict(model, images, how)).double().mean().item()
+def accuracy(model, images, extraction) -> float:
+    return right(predict(model, images, extraction)).double().mean().item()
 
 
 def test_labels_that_can_be_seen_are_learned_and_the_subject_stays_as_it_was(tmp_path):
-    subject = make_subject(tmp_path)
-    before = weights(subject)
-    model = TapModel(subject.model, "h", 3, 8)
-    losses = train_classifier(model, subject.images.train, SHORT, subject.how, seed=0)
+    trained = make_run(tmp_path)
+    before = weights(trained)
+    model = TapModel(trained.model, "h", 3, 8)
+    losses = train_classifier(model, trained.images.train, SHORT, trained.extraction, seed=0)
     assert losses[0].item() == pytest.approx(math.log(3))  # the classifier starts at zero
     assert len(losses) == 48
     assert not model.training
-    assert accuracy(model, subject.images.test, subject.how) > 0.97
-    assert same(before, weights(subject))
+    assert accuracy(model, trained.images.test, trained.extraction) > 0.97
+    assert same(before, weights(trained))
 
 
 def test_random_labels_stay_at_chance(tmp_path):
     images = Splits(coloured(96, 0, planted=False), coloured(600, 1, planted=False))
-    subject = make_subject(tmp_path, images)
-    model = TapModel(subject.model, "h", 3, 8)
-    train_classifier(model, images.train, SHORT, subject.how, seed=0)
-    assert accuracy(model, images.test, subject.how) == pytest.approx(1 / 3, abs=0.1)
+    trained = make_run(tmp_path, images)
+    model = TapModel(trained.model, "h", 3, 8)
+    train_classifier(model, images.train, SHORT, trained.extraction, seed=0)
+    assert accuracy(model, images.test, trained.extraction) == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_the_seed_says_all(tmp_path):
-    subject = make_subject(tmp_path)
+    trained = make_run(tmp_path)
     few = SupervisedConfig(epochs=1, batch_size=16, lr=0.1)
     found = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(found))
-        model = TapModel(subject.model, "z", 3, 8)
-        train_classifier(model, subject.images.train, few, subject.how, seed=seed)
+        model = TapModel(trained.model, "z", 3, 8)
+        train_classifier(model, trained.images.train, few, trained.extraction, seed=seed)
         found.append(model.state_dict())
     assert same(found[0], found[1])
     assert not same(found[0], found[2])
 
 
 def test_what_is_frozen_stays_bit_identical_and_the_rest_learns(tmp_path):
-    subject = make_subject(tmp_path)
-    model = TapModel(subject.model, "h", 3, 8)
+    trained = make_run(tmp_path)
+    model = TapModel(trained.model, "h", 3, 8)
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    train_classifier(model, subject.images.train, SHORT, subject.how, seed=0, frozen=model.encoder)
+    train_classifier(
+        model, trained.images.train, SHORT, trained.extraction, seed=0, frozen=model.encoder
+    )
     assert same(before, model.encoder.state_dict())
     assert all(parameter.grad is None for parameter in model.encoder.parameters())
-    assert accuracy(model, subject.images.test, subject.how) > 0.9
+    assert accuracy(model, trained.images.test, trained.extraction) > 0.9
 
 
 class Bias(nn.Module):
@@ -95,11 +97,11 @@ class Bias(nn.Module):
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_the_steps_are_those_of_a_plain_loop(tmp_path, schedule):
     """Every batch holds all images, so that nothing is random."""
-    how = make_subject(tmp_path).how
+    extraction = make_run(tmp_path).extraction
     images = coloured(16, 3, planted=False)
     config = SupervisedConfig(epochs=7, lr=9.0, weight_decay=0.01, schedule=schedule)
     model = Bias()
-    train_classifier(model, images, config, how, seed=0)
+    train_classifier(model, images, config, extraction, seed=0)
     share = labels_of(images).bincount(minlength=3).double() / 16
     weight, buffer = torch.tensor([0.5, -0.2, 0.1]).double(), torch.zeros(3).double()
     for step in range(7):
@@ -127,15 +129,15 @@ def test_a_file_that_cannot_be_read_lends_its_label_to_no_other(tmp_path, worker
     image_folder(tmp_path)
     config = DataConfig(spec=str(tmp_path), cache=False, resident_mib=0, test_fraction=0.0)
     images = open_images(config, workers=1).train
-    how = ExtractConfig(augment=resolve(AugmentConfig(size=8), images), workers=workers)
+    extraction = ExtractConfig(augment=resolve(AugmentConfig(size=8), images), workers=workers)
     for path in (tmp_path / "class2" / "1.png", tmp_path / "class2" / "3.png"):
         path.write_bytes(path.read_bytes()[:200])
     model = Bias()
     nn.init.zeros_(model.logits)
-    train_classifier(model, images, SupervisedConfig(epochs=1, lr=256 / 9), how, seed=0)
+    train_classifier(model, images, SupervisedConfig(epochs=1, lr=256 / 9), extraction, seed=0)
     gradient = 1 / 3 - torch.tensor([3.0, 2.0, 2.0]) / 7
     torch.testing.assert_close(model.logits[0], -1.9 * gradient, rtol=1e-4, atol=1e-6)
-    assert predict(model, images, how).index.tolist() == [0, 1, 2, 3, 4, 5, 7]
+    assert predict(model, images, extraction).index.tolist() == [0, 1, 2, 3, 4, 5, 7]
 
 
 @pytest.mark.parametrize("resident_mib", [100, 0])
@@ -170,29 +172,30 @@ def test_a_network_cut_at_a_tap_is_what_the_tap_says(tmp_path, name):
     settings: dict[str, Any] = (
         {"width": 16, "num_heads": 2, "depth": 2} if name == "transformer" else {}
     )
-    subject = make_subject(tmp_path, head=HeadConfig(name=name, **settings))
+    trained = make_run(tmp_path, head=HeadConfig(name=name, **settings))
     pixels = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        h = subject.model.encoder(pixels)
-        taps = {"h": h, **subject.model.head.taps(h, views=1)}
+        h = trained.model.encoder(pixels)
+        taps = {"h": h, **trained.model.head.taps(h, views=1)}
         for tap, rows in taps.items():
-            model = TapModel(subject.model, tap, 4, 8)
+            model = TapModel(trained.model, tap, 4, 8)
             assert not model(pixels).any()  # the classifier starts at zero
             nn.init.normal_(model.classifier.weight)
             expected = rows @ model.classifier.weight.T
             torch.testing.assert_close(model(pixels), expected)
     with pytest.raises(UserError, match="got 'g9'"):
-        TapModel(subject.model, "g9", 4, 8)
+        TapModel(trained.model, "g9", 4, 8)
 
 
 def test_predictions_come_in_the_images_order(tmp_path):
-    subject = make_subject(tmp_path)
-    images = present(subject.images.test)
-    model = TapModel(subject.model, "z", 3, 8)
+    trained = make_run(tmp_path)
+    images = present(trained.images.test)
+    model = TapModel(trained.model, "z", 3, 8)
     nn.init.normal_(model.classifier.weight)
-    found = predict(model, images, subject.how)
+    found = predict(model, images, trained.extraction)
     mean, std = (
-        torch.tensor(v)[:, None, None] for v in (subject.how.augment.mean, subject.how.augment.std)
+        torch.tensor(v)[:, None, None]
+        for v in (trained.extraction.augment.mean, trained.extraction.augment.std)
     )
     with torch.no_grad():
         expected = model((pixels_of(images) / 255 - mean) / std)
@@ -201,13 +204,13 @@ def test_predictions_come_in_the_images_order(tmp_path):
 
 
 def test_scratch_is_the_same_network_with_other_weights(tmp_path):
-    subject = make_subject(tmp_path)
-    first, again, other = (new_weights(subject.config, seed).state_dict() for seed in (0, 0, 1))
+    trained = make_run(tmp_path)
+    first, again, other = (new_weights(trained.config, seed).state_dict() for seed in (0, 0, 1))
     assert same(first, again)
     assert {k: v.shape for k, v in first.items()} == {
-        k: v.shape for k, v in weights(subject).items()
+        k: v.shape for k, v in weights(trained).items()
     }
-    for one in (other, weights(subject)):
+    for one in (other, weights(trained)):
         assert not torch.equal(first["encoder.conv1.weight"], one["encoder.conv1.weight"])
 
 

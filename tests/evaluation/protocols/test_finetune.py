@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_subject import coloured, make_subject, same, weights
+from training_run import coloured, make_run, same, weights
 
 from headwise.data import Splits
 from headwise.errors import UserError
@@ -12,14 +12,14 @@ from headwise.heads import HeadConfig, build_head
 SHORT = FinetuneConfig(epochs=6, scratch_epochs=8, batch_size=16, lrs=(1.0,))
 
 
-def values(subject, config=SHORT, seed=0):
-    return {value.key: value for value in finetune(subject, config, seed=seed)}
+def values(trained, config=SHORT, seed=0):
+    return {value.key: value for value in finetune(trained, config, seed=seed)}
 
 
 def test_labels_that_can_be_seen_are_learned_from_every_tap(tmp_path):
-    subject = make_subject(tmp_path)
-    before = weights(subject)
-    found = values(subject)
+    trained = make_run(tmp_path)
+    before = weights(trained)
+    found = values(trained)
     assert set(found) == {
         f"finetune{metric}/{what}"
         for metric in ("", "_per_class")
@@ -34,14 +34,14 @@ def test_labels_that_can_be_seen_are_learned_from_every_tap(tmp_path):
     }
     assert found["finetune/z"].chance == pytest.approx(1 / 3)
     assert found["finetune/scratch"].settings["steps"] == 48
-    assert same(before, weights(subject))
-    assert not subject.model.training
+    assert same(before, weights(trained))
+    assert not trained.model.training
 
 
 def test_random_labels_stay_at_chance(tmp_path):
     images = Splits(coloured(96, 0, planted=False), coloured(600, 1, planted=False))
     config = FinetuneConfig(taps=("h",), epochs=6, scratch_epochs=6, batch_size=16, lrs=(0.3,))
-    found = values(make_subject(tmp_path, images), config)
+    found = values(make_run(tmp_path, images), config)
     for what in ("h", "scratch"):
         assert found[f"finetune/{what}"].value == pytest.approx(1 / 3, abs=0.1)
 
@@ -51,7 +51,7 @@ def test_the_learning_rate_is_the_one_that_validates_best(tmp_path):
     config = FinetuneConfig(
         taps=("h",), epochs=6, scratch_epochs=6, batch_size=16, lrs=(1e30, 1.0, 1e-9)
     )
-    found = values(make_subject(tmp_path), config)
+    found = values(make_run(tmp_path), config)
     for what in ("h", "scratch"):
         settings = found[f"finetune/{what}"].settings
         assert settings["learning_rate"] == 1.0
@@ -67,8 +67,8 @@ def test_the_test_images_choose_nothing(tmp_path):
     config = FinetuneConfig(taps=("h",), epochs=1, scratch_epochs=1, batch_size=16, lrs=(0.1, 1.0))
     settings = []
     for seed in (1, 2):
-        subject = make_subject(tmp_path, Splits(train, coloured(90, seed)))
-        settings.append({name: value.settings for name, value in values(subject, config).items()})
+        trained = make_run(tmp_path, Splits(train, coloured(90, seed)))
+        settings.append({name: value.settings for name, value in values(trained, config).items()})
     assert settings[0] == settings[1]
 
 
@@ -87,18 +87,18 @@ def test_the_taps_are_those_of_the_head(name, taps):
 
 def test_a_head_that_attends_over_the_batch_can_be_kept(tmp_path):
     head = HeadConfig(name="transformer", width=16, num_heads=2, depth=1, output_size=8)
-    subject = make_subject(tmp_path, head=head)
+    trained = make_run(tmp_path, head=head)
     config = FinetuneConfig(taps=("z",), epochs=6, scratch_epochs=1, batch_size=16, lrs=(0.3,))
-    assert values(subject, config)["finetune/z"].value > 0.95
+    assert values(trained, config)["finetune/z"].value > 0.95
 
 
 def test_classes_of_one_image_cannot_choose_a_learning_rate(tmp_path):
     images = Splits(coloured(3, 0), coloured(9, 1))
-    subject = make_subject(tmp_path, Splits(coloured(96, 0), images.test))
-    object.__setattr__(subject, "images", images)
+    trained = make_run(tmp_path, Splits(coloured(96, 0), images.test))
+    object.__setattr__(trained, "images", images)
     config = FinetuneConfig(epochs=1, scratch_epochs=1, lrs=(0.1, 1.0))
     with pytest.raises(UserError, match=r"got no class of 2 images; .* a single --finetune\.lrs"):
-        values(subject, config)
+        values(trained, config)
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,5 @@ def test_settings_that_cannot_work(settings, message):
 
 def test_an_unknown_tap_is_named(tmp_path):
     with pytest.raises(UserError, match="got 'f2'"):
-        values(make_subject(tmp_path), FinetuneConfig(taps=("f2",)))
+        values(make_run(tmp_path), FinetuneConfig(taps=("f2",)))
     assert torch.is_grad_enabled()

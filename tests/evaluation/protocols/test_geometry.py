@@ -15,6 +15,7 @@ from headwise.augment import ResolvedAugment
 from headwise.data import Splits
 from headwise.data.images import resident_images
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun, SplitFeatures
 from headwise.evaluation.protocols.geometry import (
     between_taps,
     between_twins,
@@ -33,7 +34,6 @@ from headwise.evaluation.statistics.geometry import (
     twin_distances,
     uniformity,
 )
-from headwise.evaluation.subject import Subject, Table
 from headwise.features.extract import Features
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
@@ -281,16 +281,16 @@ def test_features_that_cannot_be_measured_are_errors():
         found("z", features(x))
 
 
-def subject(
+def trained(
     tiny, tmp_path, pixels: torch.Tensor, tables: dict, augment: ResolvedAugment
-) -> Subject:
+) -> ExtractedRun:
     images = resident_images(pixels, None, (), [str(i) for i in range(len(pixels))])
-    return Subject(
+    return ExtractedRun(
         config=resolved_config(images, encoder=tiny.encoder),
         model=ContrastiveModel(nn.Flatten(), Head([nn.Identity()])).eval(),
         images=Splits(images, None),
         spec="planted",
-        how=ExtractConfig(augment=augment, batch_size=16),
+        extraction=ExtractConfig(augment=augment, batch_size=16),
         tables=tables,
         folder=tmp_path,
     )
@@ -314,10 +314,10 @@ def test_what_h_shares_with_planted_taps(tiny, tmp_path):
     h = noise(3000, 6)
     rotation = torch.linalg.qr(noise(6, 6, seed=1)).Q
     tables = {
-        tap: Table(features(x), features(x))
+        tap: SplitFeatures(features(x), features(x))
         for tap, x in {"h": h, "z": h @ rotation, "pixels": noise(3000, 6, seed=2)}.items()
     }
-    what = subject(tiny, tmp_path, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), tables, STILL)
+    what = trained(tiny, tmp_path, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), tables, STILL)
     values = {value.key: value for value in between_taps(what, seed=0)}
     assert list(values) == ["cka/h-z", "renyi/h-z"]  # pixels are no tap of the model
     assert values["cka/h-z"].value == pytest.approx(1, abs=1e-6)
@@ -343,10 +343,10 @@ def halves(n: int) -> torch.Tensor:
 
 def test_alignment_of_views_whose_distance_is_known(tiny, tmp_path):
     flips = dataclasses.replace(STILL, flip=0.5)
-    empty = Table(features(noise(2, 2)), features(noise(2, 2)))
+    empty = SplitFeatures(features(noise(2, 2)), features(noise(2, 2)))
     tables = {"h": empty, "z": empty, "pixels": empty}
     for augment, expected in (STILL, {0.0}), (flips, {0.0, 4.0}):
-        what = subject(tiny, tmp_path, halves(40), tables, augment)
+        what = trained(tiny, tmp_path, halves(40), tables, augment)
         values = {value.key: value for value in between_twins(what, seed=0)}
         assert list(values) == ["alignment/h", "alignment/z"]
         for value in values.values():
@@ -360,8 +360,8 @@ def test_alignment_is_given_for_the_same_images_whatever_the_seed(tiny, tmp_path
     pixels = halves(16)
     pixels[8:] = 128  # looks the same mirrored
     flips = dataclasses.replace(STILL, flip=0.5)
-    empty = Table(features(noise(2, 2)), features(noise(2, 2)))
-    what = subject(tiny, tmp_path, pixels, {"h": empty}, flips)
+    empty = SplitFeatures(features(noise(2, 2)), features(noise(2, 2)))
+    what = trained(tiny, tmp_path, pixels, {"h": empty}, flips)
     moved = torch.zeros(16, dtype=torch.bool)
     for seed in range(12):
         (value,) = between_twins(what, seed=seed)

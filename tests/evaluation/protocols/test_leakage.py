@@ -9,8 +9,8 @@ from torch import nn
 
 from headwise.data import Splits
 from headwise.data.images import resident_images
+from headwise.evaluation.extracted import ExtractedRun, SplitFeatures
 from headwise.evaluation.protocols.leakage import leakage, projected
-from headwise.evaluation.subject import Subject, Table
 from headwise.features.extract import Features, extract, weights_hash
 from headwise.heads import Head, HeadConfig, build_head
 from headwise.model.build import build_model
@@ -41,8 +41,8 @@ def planted(n: int, signal: float, seed: int) -> Features:
     return Features(vectors, labels, torch.arange(n))
 
 
-def subject(tiny, tmp_path, head: Head, signal: float = 0.5, batch_size: int = 20) -> Subject:
-    table = Table(planted(200, signal, seed=0), planted(160, signal, seed=1))
+def trained(tiny, tmp_path, head: Head, signal: float = 0.5, batch_size: int = 20) -> ExtractedRun:
+    table = SplitFeatures(planted(200, signal, seed=0), planted(160, signal, seed=1))
     images = Splits(
         *(
             resident_images(
@@ -55,24 +55,24 @@ def subject(tiny, tmp_path, head: Head, signal: float = 0.5, batch_size: int = 2
         )
     )
     config = resolve(tiny, images.train)
-    return Subject(
+    return ExtractedRun(
         config=config,
         model=ContrastiveModel(nn.Flatten(), head).eval(),
         images=images,
         spec="planted",
-        how=dataclasses.replace(extract_config(config), batch_size=batch_size),
+        extraction=dataclasses.replace(extract_config(config), batch_size=batch_size),
         tables={"h": table},
         folder=tmp_path,
     )
 
 
-def measured(subject: Subject) -> dict[str, Value]:
-    return {value.key: value for value in leakage(subject, seed=0)}
+def measured(trained: ExtractedRun) -> dict[str, Value]:
+    return {value.key: value for value in leakage(trained, seed=0)}
 
 
 def test_a_head_that_gives_the_batch_away_is_caught(tiny, tmp_path):
     head = Head([BatchMean()], "joint")
-    found = measured(subject(tiny, tmp_path, head, signal=1.0, batch_size=200))
+    found = measured(trained(tiny, tmp_path, head, signal=1.0, batch_size=200))
     assert found["leakage_knn/sorted"].value > 0.9
     assert found["leakage_knn/shuffled"].value < 0.4
     assert found["leakage_knn_self/sorted"].value > 0.9
@@ -93,14 +93,14 @@ def test_a_head_that_gives_the_batch_away_is_caught(tiny, tmp_path):
 
 
 def test_without_any_class_in_h_the_nearest_other_image_still_gives_the_leak_away(tiny, tmp_path):
-    found = measured(subject(tiny, tmp_path, Head([BatchMean()], "joint"), signal=0.0))
+    found = measured(trained(tiny, tmp_path, Head([BatchMean()], "joint"), signal=0.0))
     assert found["leakage_knn_self/singleton"].value < 0.4
     assert found["leakage_knn_self/sorted"].value == 1
     assert "z depends on its batch-mates" in present(found["leakage_self/z"].verdict)
 
 
 def test_a_head_that_copies_shows_no_gap(tiny, tmp_path):
-    found = measured(subject(tiny, tmp_path, Head([], "joint")))
+    found = measured(trained(tiny, tmp_path, Head([], "joint")))
     for probe in ("knn", "knn_self"):
         reads = [found[f"leakage_{probe}/{o}"] for o in ("shuffled", "sorted", "singleton")]
         assert len({value.value for value in reads}) == 1
@@ -113,7 +113,7 @@ def test_a_head_that_copies_shows_no_gap(tiny, tmp_path):
 
 def test_a_head_that_does_not_look_at_the_batch_cannot_leak(tiny, tmp_path):
     head = build_head(HeadConfig(name="mlp", output_size=8), 16)
-    (value,) = leakage(subject(tiny, tmp_path, head), seed=0)
+    (value,) = leakage(trained(tiny, tmp_path, head), seed=0)
     assert (value.key, value.value, value.n) == ("leakage/z", 0, 160)
     assert value.verdict == "this head does not look at the batch: nothing can leak"
 
@@ -125,9 +125,9 @@ def transformer() -> Head:
 
 
 def test_a_singleton_sees_nothing_but_itself(transformer, tiny, tmp_path):
-    what = subject(tiny, tmp_path, transformer)
+    what = trained(tiny, tmp_path, transformer)
     h = what.tables["h"].test
-    z = projected(transformer, h, "singleton", what.how, seed=0)
+    z = projected(transformer, h, "singleton", what.extraction, seed=0)
     alone = Head(list(transformer.layers), "self")
     with torch.no_grad():
         torch.testing.assert_close(z.vectors, alone(h.vectors, views=1), rtol=1e-4, atol=1e-5)
@@ -135,9 +135,9 @@ def test_a_singleton_sees_nothing_but_itself(transformer, tiny, tmp_path):
 
 
 def test_sorted_batches_hold_one_class_each(transformer, tiny, tmp_path):
-    what = subject(tiny, tmp_path, transformer, batch_size=64)
+    what = trained(tiny, tmp_path, transformer, batch_size=64)
     h = what.tables["h"].test
-    z = projected(transformer, h, "sorted", what.how, seed=0)
+    z = projected(transformer, h, "sorted", what.extraction, seed=0)
     with torch.no_grad():
         for label in range(len(CLASSES)):
             rows = h.labels == label
@@ -155,11 +155,13 @@ def test_shuffled_batches_are_those_of_the_extraction(tiny):
     config = resolve(dataclasses.replace(tiny, head=head), images)
     model = build_model(config)
     for precision in ("float32", "bfloat16"):
-        how = dataclasses.replace(extract_config(config), batch_size=8, seed=3, precision=precision)
+        extraction = dataclasses.replace(
+            extract_config(config), batch_size=8, seed=3, precision=precision
+        )
         before = weights_hash(model)
-        found = extract(model.encoder, model.eval().head, images, ["h", "z"], how)
-        again = projected(model.head, found["h"], "shuffled", how, seed=3)
+        found = extract(model.encoder, model.eval().head, images, ["h", "z"], extraction)
+        again = projected(model.head, found["h"], "shuffled", extraction, seed=3)
         assert torch.equal(again.vectors, found["z"].vectors)
-        other = projected(model.head, found["h"], "shuffled", how, seed=4)
+        other = projected(model.head, found["h"], "shuffled", extraction, seed=4)
         assert not torch.equal(other.vectors, found["z"].vectors)
         assert weights_hash(model) == before

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from narrow import present
-from planted_subject import in_memory, keeping, planted_subject
+from planted_run import in_memory, keeping, planted_run
 from torch import nn
 
 from headwise.errors import UserError
@@ -29,14 +29,14 @@ def coloured(n: int, seed: int):
     return in_memory(COLOURS[labels][:, :, None, None] + grain, labels)
 
 
-def measured(subject, seed=0, **settings):
+def measured(trained, seed=0, **settings):
     config = RobustnessConfig(**settings)
-    return {value.key: value for value in robustness(subject, config, seed=seed)}
+    return {value.key: value for value in robustness(trained, config, seed=seed)}
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory):
-    return planted_subject(
+def trained(tmp_path_factory):
+    return planted_run(
         tmp_path_factory.mktemp("run"),
         coloured(120, 0),
         coloured(90, 1),
@@ -47,8 +47,8 @@ def subject(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(subject):
-    return measured(subject)
+def found(trained):
+    return measured(trained)
 
 
 def test_every_augmentation_at_every_strength_at_both_taps(found):
@@ -91,37 +91,37 @@ def test_a_head_that_keeps_nothing_of_the_image_is_invariant_at_chance(found):
         assert found[f"robustness_{name}/z"].value == pytest.approx(1 / 3)
 
 
-def test_the_chance_level_of_invariance_is_the_cosine_of_different_images(subject, found):
-    model, test = subject.model, subject.images.test
-    h = extract(model.encoder, None, test, ("h",), subject.how)["h"].vectors.double()
+def test_the_chance_level_of_invariance_is_the_cosine_of_different_images(trained, found):
+    model, test = trained.model, trained.images.test
+    h = extract(model.encoder, None, test, ("h",), trained.extraction)["h"].vectors.double()
     cosines = F.cosine_similarity(h[:, None], h[None], dim=2)
     expected = cosines[~torch.eye(len(h), dtype=torch.bool)].mean().item()
     assert found["invariance_crop_1/h"].chance == pytest.approx(expected)
 
 
-def test_each_is_in_the_order_of_the_test_images(subject, found):
+def test_each_is_in_the_order_of_the_test_images(trained, found):
     """The grey of every image is seen as one class: right where the label is that class."""
     right = present(found["robustness_grey_1/h"].each)
-    labels = subject.images.test.labels
+    labels = trained.images.test.labels
     by_class = [right[labels == label].mean().item() for label in range(3)]
     assert sorted(by_class)[:2] == [pytest.approx(0, abs=0.2)] * 2
     assert max(by_class) > 0.8
 
 
-def test_fewer_images_and_strengths(subject):
-    found = measured(subject, train=30, test=20, strengths=(0.1,))
+def test_fewer_images_and_strengths(trained):
+    found = measured(trained, train=30, test=20, strengths=(0.1,))
     assert {value.n for value in found.values()} == {20}
     assert "robustness_crop_0.1/h" in found
-    again = measured(subject, train=30, test=20, strengths=(0.1,))
+    again = measured(trained, train=30, test=20, strengths=(0.1,))
     assert all(torch.equal(present(found[name].each), present(again[name].each)) for name in found)
 
 
 def test_images_without_labels(tmp_path):
     bare = in_memory(torch.rand(20, 3, SIDE, SIDE))
     for test in (bare, None):
-        subject = planted_subject(tmp_path, bare, test, MeanColour(), keeping(4, 0), SIDE)
+        trained = planted_run(tmp_path, bare, test, MeanColour(), keeping(4, 0), SIDE)
         with pytest.raises(UserError, match="robustness needs labels on training and test images"):
-            measured(subject)
+            measured(trained)
 
 
 @pytest.mark.parametrize(

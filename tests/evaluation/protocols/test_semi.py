@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from narrow import labels_of
-from training_subject import coloured, make_subject, same, weights
+from training_run import coloured, make_run, same, weights
 
 from headwise.data.names import as_names
 from headwise.data.split import balanced_fraction
@@ -82,12 +82,12 @@ def test_names_that_are_not_utf8_survive(tmp_path):
 
 
 def test_an_encoder_that_knows_the_classes_needs_few_labels(tmp_path, monkeypatch):
-    subject = make_subject(tmp_path)
-    taught = TapModel(subject.model, "h", 3, 8)
+    trained = make_run(tmp_path)
+    taught = TapModel(trained.model, "h", 3, 8)
     lesson = SupervisedConfig(epochs=10, batch_size=16, lr=1.0)
-    train_classifier(taught, subject.images.train, lesson, subject.how, seed=9)
-    subject.model.encoder.load_state_dict(taught.encoder.state_dict())
-    before = weights(subject)
+    train_classifier(taught, trained.images.train, lesson, trained.extraction, seed=9)
+    trained.model.encoder.load_state_dict(taught.encoder.state_dict())
+    before = weights(trained)
     seen = []
 
     def watched(model, images, *arguments, **settings):
@@ -96,7 +96,7 @@ def test_an_encoder_that_knows_the_classes_needs_few_labels(tmp_path, monkeypatc
 
     monkeypatch.setattr(module, "train_classifier", watched)
     gentle = SemiConfig(fractions=(0.04, 0.1), epochs=(1, 1), min_steps=12, batch_size=16, lr=0.1)
-    found = {value.key: value for value in semi(subject, gentle, seed=3)}
+    found = {value.key: value for value in semi(trained, gentle, seed=3)}
     assert set(found) == {
         f"semi_{percent}{metric}/{what}"
         for percent in (4, 10)
@@ -112,12 +112,12 @@ def test_an_encoder_that_knows_the_classes_needs_few_labels(tmp_path, monkeypatc
     assert seen[2] == seen[3]
     rows = (tmp_path / "subsets" / "semi-10-seed3.csv").read_text().splitlines()[2:]
     assert tuple(row.split(",")[0] for row in rows) == seen[2]
-    assert same(before, weights(subject))
+    assert same(before, weights(trained))
 
 
 def test_labels_that_can_be_seen_are_learned_from_half_of_them_and_from_a_tap(tmp_path):
     config = dataclasses.replace(SHORT, fractions=(0.5,), epochs=(15,), from_tap="g1")
-    found = {value.key: value for value in semi(make_subject(tmp_path), config, seed=0)}
+    found = {value.key: value for value in semi(make_run(tmp_path), config, seed=0)}
     assert found["semi_50/finetuned"].value > 0.95
     assert found["semi_50/scratch"].value > 0.95
     assert found["semi_50/scratch"].settings == {

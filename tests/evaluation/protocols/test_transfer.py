@@ -10,7 +10,7 @@ import torch
 from narrow import labels_of, present
 from PIL import Image
 from torch import nn
-from training_subject import coloured, make_subject, same, weights
+from training_run import coloured, make_run, same, weights
 
 from headwise.errors import UserError
 from headwise.evaluation.probes.multilabel import memberships
@@ -42,13 +42,13 @@ class Blind(nn.Module):
 
 
 @pytest.fixture
-def subject(tmp_path):
-    return make_subject(tmp_path)
+def trained(tmp_path):
+    return make_run(tmp_path)
 
 
-def seeing(subject, encoder):
-    model = ContrastiveModel(encoder, subject.model.head).eval()
-    return dataclasses.replace(subject, model=model)
+def seeing(trained, encoder):
+    model = ContrastiveModel(encoder, trained.model.head).eval()
+    return dataclasses.replace(trained, model=model)
 
 
 def saved(path, train, test, names=None) -> str:
@@ -84,16 +84,16 @@ def mixtures(tmp_path) -> str:
     return saved(tmp_path / "mixtures.npz", train, test, names)
 
 
-def measured(subject, *targets, seed=0, **settings):
+def measured(trained, *targets, seed=0, **settings):
     config = TransferConfig(targets=targets, **settings)
-    subject = dataclasses.replace(subject, targets=open_targets(config))
-    return {value.key: value for value in transfer(subject, config, seed=seed)}
+    trained = dataclasses.replace(trained, targets=open_targets(config))
+    return {value.key: value for value in transfer(trained, config, seed=seed)}
 
 
 @pytest.mark.parametrize("metric", ["top1", "per_class"])
-def test_an_h_that_is_the_class_reads_one_and_a_blind_one_chance(subject, colours, metric):
+def test_an_h_that_is_the_class_reads_one_and_a_blind_one_chance(trained, colours, metric):
     text = f"colours:{metric}={colours}"
-    found = measured(seeing(subject, Brightness()), text, **LINEAR)
+    found = measured(seeing(trained, Brightness()), text, **LINEAR)
     assert list(found) == ["transfer_linear/colours", "transfer_untrained/colours"]
     value = found["transfer_linear/colours"]
     assert value.value == 1.0
@@ -101,7 +101,7 @@ def test_an_h_that_is_the_class_reads_one_and_a_blind_one_chance(subject, colour
     assert value.settings["metric"] == metric
     assert value.chance == pytest.approx(1 / 3)
     assert value.settings["train_images"] == 60
-    blind = measured(seeing(subject, Blind()), text, **LINEAR)["transfer_linear/colours"]
+    blind = measured(seeing(trained, Blind()), text, **LINEAR)["transfer_linear/colours"]
     assert blind.value == pytest.approx(1 / 3)
     if metric == "top1":
         assert present(value.each).tolist() == [1.0] * 90
@@ -111,8 +111,8 @@ def test_an_h_that_is_the_class_reads_one_and_a_blind_one_chance(subject, colour
         assert verdict(test) == "higher"
 
 
-def test_several_classes_an_image_are_read(subject, mixtures):
-    found = measured(seeing(subject, Brightness()), f"mix:map11={mixtures}", **LINEAR)
+def test_several_classes_an_image_are_read(trained, mixtures):
+    found = measured(seeing(trained, Brightness()), f"mix:map11={mixtures}", **LINEAR)
     value = found["transfer_linear/mix"]
     assert value.value == 1.0
     assert value.arrays["scores"].shape == value.arrays["truth"].shape == (60, 3)
@@ -121,50 +121,50 @@ def test_several_classes_an_image_are_read(subject, mixtures):
     assert value.chance == pytest.approx(value.arrays["truth"].mean())
 
 
-def test_labels_that_are_noise_stay_at_chance(subject, tmp_path):
+def test_labels_that_are_noise_stay_at_chance(trained, tmp_path):
     splits = coloured(200, 0, planted=False), coloured(300, 1, planted=False)
     text = f"noise={saved(tmp_path / 'noise.npz', *splits)}"
-    found = measured(subject, text, **LINEAR)
+    found = measured(trained, text, **LINEAR)
     assert found["transfer_linear/noise"].value == pytest.approx(1 / 3, abs=0.1)
 
 
-def test_fine_tuning_learns_what_h_does_not_hold_and_leaves_the_subject_alone(subject, colours):
-    before = weights(subject)
+def test_fine_tuning_learns_what_h_does_not_hold_and_leaves_the_subject_alone(trained, colours):
+    before = weights(trained)
     settings = {**SHORT, "lrs": (1.0, 1e9), "weight_decays": (0.0, 1e-4)}
-    found = measured(subject, f"colours={colours}", **settings)
+    found = measured(trained, f"colours={colours}", **settings)
     value = found["transfer_finetune/colours"]
     assert value.value > 0.95
     assert value.settings["learning_rate"] == 1.0  # the other diverges
     assert len(value.settings["validation_scores"]) == 4
     assert value.settings["steps"] == 40
-    assert same(before, weights(subject))
+    assert same(before, weights(trained))
 
 
-def test_fine_tuning_on_several_classes_an_image(subject, mixtures):
-    found = measured(subject, f"mix:map11={mixtures}", **SHORT)
+def test_fine_tuning_on_several_classes_an_image(trained, mixtures):
+    found = measured(trained, f"mix:map11={mixtures}", **SHORT)
     value = found["transfer_finetune/mix"]
     assert value.value > 0.95
     assert value.value > present(value.chance) + 0.3
     assert value.settings["validation_scores"] == []
 
 
-def test_the_loss_of_several_classes_is_the_sum_of_their_own(subject):
+def test_the_loss_of_several_classes_is_the_sum_of_their_own(trained):
     images = coloured(30, 0)
     _, sets = memberships(("a+b", "b", "c+d"))
-    model = TapModel(subject.model, "h", 4, 8)
+    model = TapModel(trained.model, "h", 4, 8)
     short = SupervisedConfig(epochs=1, batch_size=10, lr=0.1)
-    losses = train_classifier(model, images, short, subject.how, seed=0, sets=sets)
+    losses = train_classifier(model, images, short, trained.extraction, seed=0, sets=sets)
     assert losses[0].item() == pytest.approx(4 * math.log(2))  # the classifier starts at zero
     assert losses[-1] < losses[0]
 
 
-def test_a_weight_decay_is_divided_by_the_learning_rate(subject, colours):
+def test_a_weight_decay_is_divided_by_the_learning_rate(trained, colours):
     settings = {**SHORT, "steps": 1, "lrs": (0.5,), "weight_decays": (1e-3,)}
-    found = measured(subject, f"colours={colours}", **settings)
+    found = measured(trained, f"colours={colours}", **settings)
     assert found["transfer_finetune/colours"].settings["weight_decay"] == pytest.approx(2e-3)
 
 
-def test_files_of_any_size_are_read(subject, tmp_path):
+def test_files_of_any_size_are_read(trained, tmp_path):
     for split, seed in ("train", 0), ("test", 1):
         images = coloured(24, seed)
         for i, label in enumerate(labels_of(images)):
@@ -173,23 +173,23 @@ def test_files_of_any_size_are_read(subject, tmp_path):
             picture = Image.fromarray(images.pixels[i].permute(1, 2, 0).numpy())
             picture.resize((20 + i % 2, 17)).save(folder / f"{i}.png")
     text = f"files={tmp_path}/files"
-    found = measured(seeing(subject, Brightness()), text, **LINEAR)
+    found = measured(seeing(trained, Brightness()), text, **LINEAR)
     assert found["transfer_linear/files"].value == 1.0
 
 
-def test_the_seed_says_all(subject, colours):
+def test_the_seed_says_all(trained, colours):
     settings = {**SHORT, "steps": 3}
-    first = measured(subject, f"colours={colours}", seed=3, **settings)
+    first = measured(trained, f"colours={colours}", seed=3, **settings)
     torch.rand(1)  # the global generator has no say
-    again = measured(subject, f"colours={colours}", seed=3, **settings)
+    again = measured(trained, f"colours={colours}", seed=3, **settings)
     for name, value in first.items():
         assert torch.equal(present(value.each), present(again[name].each))
         assert value.settings == again[name].settings
 
 
-def test_two_targets_are_measured_and_a_missing_one_stops_before_any(subject, colours):
+def test_two_targets_are_measured_and_a_missing_one_stops_before_any(trained, colours):
     both = [f"one={colours}", f"two={colours}"]
-    found = measured(seeing(subject, Brightness()), *both, **LINEAR)
+    found = measured(seeing(trained, Brightness()), *both, **LINEAR)
     assert [name for name in found if "linear" in name] == [
         "transfer_linear/one",
         "transfer_linear/two",
@@ -198,27 +198,27 @@ def test_two_targets_are_measured_and_a_missing_one_stops_before_any(subject, co
         open_targets(TransferConfig(targets=(*both, "gone=nowhere")))
 
 
-def error_of(subject, *targets, **settings) -> str:
+def error_of(trained, *targets, **settings) -> str:
     with pytest.raises(UserError) as caught:
-        measured(subject, *targets, **settings)
+        measured(trained, *targets, **settings)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_bad_targets_are_said_in_a_line_with_their_name(subject, colours, tmp_path):
-    assert "each once; got none" in error_of(subject)
-    assert "each once; got one one" in error_of(subject, f"one={colours}", f"one={colours}")
+def test_bad_targets_are_said_in_a_line_with_their_name(trained, colours, tmp_path):
+    assert "each once; got none" in error_of(trained)
+    assert "each once; got one one" in error_of(trained, f"one={colours}", f"one={colours}")
     train, test = coloured(30, 0), coloured(30, 1)
     labels = labels_of(train)
     labels[labels == 2] = 0
     labels[0] = 2
     text = f"rare={saved(tmp_path / 'rare.npz', train, test)}"
-    assert error_of(subject, text).startswith("transfer to rare: the linear probe needs at least 2")
-    nan = seeing(subject, Brightness())
+    assert error_of(trained, text).startswith("transfer to rare: the linear probe needs at least 2")
+    nan = seeing(trained, Brightness())
     nan.model.encoder.forward = lambda pixels: pixels.mean((2, 3)) * math.nan
     assert "features must be finite" in error_of(nan, f"colours={colours}")
     assert "features must be finite" in error_of(nan, f"colours:map11={colours}")
-    assert "diverged" in error_of(subject, f"colours={colours}", **{**SHORT, "lrs": (1e30,)})
+    assert "diverged" in error_of(trained, f"colours={colours}", **{**SHORT, "lrs": (1e30,)})
 
 
 def test_settings_are_checked():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from narrow import present
 from PIL import Image
-from planted_subject import in_memory, keeping, planted_subject
+from planted_run import in_memory, keeping, planted_run
 from torch import nn
 
 from headwise.data import open_images
@@ -64,10 +64,10 @@ class ViewEye(nn.Module):
         return torch.stack([feature.mean((1, 2)) for feature in features], 1)
 
 
-def measured(subject, seed=0, **settings: Any):
+def measured(trained, seed=0, **settings: Any):
     default: dict[str, Any] = {"width": 32, "untrained": False}
     config = TransformationsConfig(**(default | settings))
-    return {value.key: value for value in transformations(subject, config, seed=seed)}
+    return {value.key: value for value in transformations(trained, config, seed=seed)}
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def hasty(monkeypatch):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     head = keeping(12, *range(6, 12))
-    subject = planted_subject(
+    trained = planted_run(
         tmp_path_factory.mktemp("run"), gradients(400, 0), gradients(200, 1), Eye(), head, SIDE
     )
-    return measured(subject)
+    return measured(trained)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -103,8 +103,8 @@ def test_parameters_of_views_are_read_where_they_are_planted(tmp_path, hasty):
     saturation = torch.linspace(0.2, 0.8, SIDE).expand(SIDE, SIDE)
     red = 0.7 * torch.stack([torch.ones_like(saturation), 1 - saturation, 1 - saturation])
     train, test = (in_memory(red.expand(n, 3, SIDE, SIDE)) for n in (300, 200))
-    subject = planted_subject(tmp_path, train, test, ViewEye(), keeping(3, 0), SIDE)
-    found = measured(subject)
+    trained = planted_run(tmp_path, train, test, ViewEye(), keeping(3, 0), SIDE)
+    found = measured(trained)
     h, z = (
         {
             name: found[f"transformation_{name}/{tap}"]
@@ -123,10 +123,8 @@ def test_parameters_of_views_are_read_where_they_are_planted(tmp_path, hasty):
 
 def test_the_larger_tap_is_reduced_to_the_smaller_and_says_so(tmp_path, hasty):
     three = nn.Linear(12, 3, bias=False)
-    subject = planted_subject(
-        tmp_path, gradients(60, 0), gradients(30, 1), Eye(), Head([three]), SIDE
-    )
-    found = measured(subject, untrained=True)
+    trained = planted_run(tmp_path, gradients(60, 0), gradients(30, 1), Eye(), Head([three]), SIDE)
+    found = measured(trained, untrained=True)
     assert {name.split("/")[1] for name in found} == {"h", "z", "untrained"}
     reduced = {name.split("/")[1]: value.settings["pca"] for name, value in found.items()}
     assert reduced == {"h": True, "z": False, "untrained": True}
@@ -134,28 +132,26 @@ def test_the_larger_tap_is_reduced_to_the_smaller_and_says_so(tmp_path, hasty):
 
 
 def test_the_seed_decides_what_is_drawn_and_nothing_in_the_model_changes(tmp_path, hasty):
-    subject = planted_subject(
+    trained = planted_run(
         tmp_path, gradients(40, 0), gradients(20, 1), Eye(), keeping(12, 0, 6), SIDE
     )
-    before = {name: value.clone() for name, value in subject.model.state_dict().items()}
-    first, again, other = (measured(subject, seed=seed) for seed in (0, 0, 1))
+    before = {name: value.clone() for name, value in trained.model.state_dict().items()}
+    first, again, other = (measured(trained, seed=seed) for seed in (0, 0, 1))
     assert all(first[name].value == again[name].value for name in first)
     assert any(first[name].value != other[name].value for name in first)
-    after = subject.model.state_dict()
+    after = trained.model.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_without_test_images_some_training_images_are_held_out(tmp_path, hasty):
-    subject = planted_subject(tmp_path, gradients(50, 0), None, Eye(), keeping(12, 0), SIDE)
-    assert measured(subject)["transformation_grey/h"].n == 10
+    trained = planted_run(tmp_path, gradients(50, 0), None, Eye(), keeping(12, 0), SIDE)
+    assert measured(trained)["transformation_grey/h"].n == 10
 
 
 def test_too_few_images(tmp_path):
-    subject = planted_subject(
-        tmp_path, gradients(19, 0), gradients(9, 1), Eye(), keeping(12, 0), SIDE
-    )
+    trained = planted_run(tmp_path, gradients(19, 0), gradients(9, 1), Eye(), keeping(12, 0), SIDE)
     with pytest.raises(UserError, match="at least 20 training images and 5 test images; got 19"):
-        measured(subject)
+        measured(trained)
 
 
 def test_features_that_are_not_finite(tmp_path):
@@ -163,11 +159,11 @@ def test_features_that_are_not_finite(tmp_path):
         def forward(self, x):
             return super().forward(x).log()
 
-    subject = planted_subject(
+    trained = planted_run(
         tmp_path, gradients(40, 0), gradients(20, 1), Diverged(), keeping(12, 0), SIDE
     )
     with pytest.raises(UserError, match="changed images' h features must be finite; got NaN"):
-        measured(subject)
+        measured(trained)
 
 
 @pytest.mark.parametrize("bad", [{"train": 19}, {"test": 4}, {"width": 0}, {"noise": 0.0}], ids=str)
@@ -178,22 +174,22 @@ def test_settings_that_cannot_be(bad):
 
 def test_a_change_knows_which_images_it_is_given(tmp_path):
     images = gradients(150, 0)
-    subject = planted_subject(tmp_path, images, None, ViewEye(), Head([]), SIDE)
+    trained = planted_run(tmp_path, images, None, ViewEye(), Head([]), SIDE)
 
     def number(batch: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         return (where / 1000)[:, None, None, None].expand_as(batch)
 
-    h = altered_features(subject.model, images, ("h",), number, subject.how)["h"]
+    h = altered_features(trained.model, images, ("h",), number, trained.extraction)["h"]
     assert h.index.tolist() == list(range(150))
     torch.testing.assert_close(h.vectors[:, 1], torch.arange(150) / 1000)
 
 
 def test_no_change_gives_the_features_of_the_images(tmp_path):
     images = gradients(90, 0)
-    subject = planted_subject(tmp_path, images, None, Eye(), keeping(12, 1, 7), SIDE)
-    model, how = subject.model, subject.how
-    same = altered_features(model, images, ("h", "z"), lambda batch, _: batch, how)
-    plain = extract(model.encoder, model.head, images, ("h", "z"), how)
+    trained = planted_run(tmp_path, images, None, Eye(), keeping(12, 1, 7), SIDE)
+    model, extraction = trained.model, trained.extraction
+    same = altered_features(model, images, ("h", "z"), lambda batch, _: batch, extraction)
+    plain = extract(model.encoder, model.head, images, ("h", "z"), extraction)
     for tap in ("h", "z"):
         torch.testing.assert_close(same[tap].vectors, plain[tap].vectors)
 
@@ -207,8 +203,8 @@ def test_files_that_cannot_be_read_are_left_out(tmp_path):
     damaged = folder / "2.png"
     damaged.write_bytes(damaged.read_bytes()[:-30])
     images = open_images(str(folder)).train
-    subject = planted_subject(tmp_path, images, None, ViewEye(), Head([]), SIDE)
-    h = altered_features(subject.model, images, ("h",), lambda x, _: x / 2, subject.how)["h"]
+    trained = planted_run(tmp_path, images, None, ViewEye(), Head([]), SIDE)
+    h = altered_features(trained.model, images, ("h",), lambda x, _: x / 2, trained.extraction)["h"]
     assert h.index.tolist() == [0, 1, 3, 4, 5]
     torch.testing.assert_close(h.vectors[:, 1], 20 * h.index / 255)
 

@@ -107,7 +107,7 @@ def train_classifier(
     model: nn.Module,
     images: Images,
     config: SupervisedConfig,
-    how: ExtractConfig,
+    extraction: ExtractConfig,
     *,
     seed: int,
     frozen: nn.Module | None = None,
@@ -122,8 +122,8 @@ def train_classifier(
     `sets`: of every label the classes that it stands for, where images have several.
     """
     training_labels(images)
-    images = images.to(how.device)
-    model.to(device=how.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = images.to(extraction.device)
+    model.to(device=extraction.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.train()
     if frozen is not None:
         frozen.requires_grad_(False).eval()
@@ -131,8 +131,8 @@ def train_classifier(
     optimizer = build_optimizer(optim, model)
     peak = peak_learning_rate(optim, min(config.batch_size, len(images)))
     losses = []
-    for step, (views, targets) in enumerate(_batches(images, config, how, seed)):
-        with hardware.autocast(how.device, how.precision):
+    for step, (views, targets) in enumerate(_batches(images, config, extraction, seed)):
+        with hardware.autocast(extraction.device, extraction.precision):
             logits = model(views.contiguous(memory_format=torch.channels_last))
         loss = _loss(logits.float(), targets, sets)
         optimizer.zero_grad()
@@ -145,11 +145,11 @@ def train_classifier(
     return torch.stack(losses).cpu()
 
 
-def predict(model: nn.Module, images: Images, how: ExtractConfig) -> Features:
+def predict(model: nn.Module, images: Images, extraction: ExtractConfig) -> Features:
     """The logits (`vectors`) of whole images, in their order, with their labels and places: those
     that cannot be read are missing. The model is in evaluation mode for it; a head that attends
-    over the batch sees shuffled batches of `how.batch_size`, which need not be that of training."""
-    return extract(model, None, images, ["h"], how)["h"]
+    over the batch sees shuffled batches of `extraction.batch_size`, not of training's."""
+    return extract(model, None, images, ["h"], extraction)["h"]
 
 
 def right(logits: Features, top: int = 1) -> Bool[Tensor, " n"]:
@@ -221,24 +221,24 @@ def new_weights(config: ResolvedConfig, seed: int) -> ContrastiveModel:
 
 
 def _batches(
-    images: Images, config: SupervisedConfig, how: ExtractConfig, seed: int
+    images: Images, config: SupervisedConfig, extraction: ExtractConfig, seed: int
 ) -> Iterator[tuple[Float[Tensor, "b 3 s s"], Int64[Tensor, " b"]]]:
     """One view of every image of a step, and the labels."""
     n, place = len(images), rng.seed_at(seed, "supervised")
     batch = min(config.batch_size, n)
     batches = view_batches(
         images,
-        crops_and_flips(how.augment),
+        crops_and_flips(extraction.augment),
         batch_size=batch,
         steps=range(config.steps(n)),
         seed=place,
-        device=how.device,
-        workers=how.workers,
+        device=extraction.device,
+        workers=extraction.workers,
         views=1,
     )
     for step, (views, skipped) in enumerate(batches):
         index = batch_index(n, batch, step, place)
-        yield views, _targets(images, index, skipped).to(how.device)
+        yield views, _targets(images, index, skipped).to(extraction.device)
 
 
 def _targets(images: Images, index: Tensor, skipped: Skipped) -> Tensor:

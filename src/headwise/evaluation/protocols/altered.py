@@ -23,25 +23,25 @@ def altered_features(
     images: Images,
     taps: Sequence[str],
     change: Change,
-    how: ExtractConfig,
+    extraction: ExtractConfig,
 ) -> dict[str, Features]:
     """As `features.extract`, of changed images. The model is in evaluation mode. Images share
     batches with the same others whatever the change. Raises `UserError` for features that are not
     finite and where no image can be read."""
-    order = torch.randperm(len(images), generator=rng.generator(how.seed, "altered"))
+    order = torch.randperm(len(images), generator=rng.generator(extraction.seed, "altered"))
     batches = whole_batches(
         images.select(order),
-        unnormalised(how.augment, how.augment.size),
-        batch_size=how.batch_size,
-        device=how.device,
-        workers=how.workers,
+        unnormalised(extraction.augment, extraction.augment.size),
+        batch_size=extraction.batch_size,
+        device=extraction.device,
+        workers=extraction.workers,
     )
 
     def rows() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         for places, pixels in batches:
             index = order[places]
-            changed = normalised(change(pixels, index), how.augment)
-            found = at_taps(model.encoder, model.head, changed, taps, how)
+            changed = normalised(change(pixels, index), extraction.augment)
+            found = at_taps(model.encoder, model.head, changed, taps, extraction)
             yield index, {tap: finite(f"changed images' {tap}", x) for tap, x in found.items()}
 
     return collected(images, rows())

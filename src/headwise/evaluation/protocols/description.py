@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from headwise.data import Splits
-from headwise.evaluation.subject import Subject
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.features.extract import Features
 from headwise.runs.results import Result, Value
 
@@ -90,23 +90,23 @@ class Protocol:
     on_features: Callable[[TapFeatures], Iterator[Value]] | None = None
     """Called for every tap and baseline."""
     on_model: Callable[..., Iterator[Value]] | None = None
-    """Called once, as `on_model(subject, seed=seed)`."""
+    """Called once, as `on_model(trained, seed=seed)`."""
 
     def at_tap(self, features: TapFeatures) -> Iterator[Value]:
         """The values of one tap, of a protocol on features."""
         assert self.on_features is not None, f"{self.description.title} needs more than features"
         return self.on_features(features)
 
-    def measure(self, subject: Subject, seed: int) -> Iterator[Value]:
+    def measure(self, trained: ExtractedRun, seed: int) -> Iterator[Value]:
         """All values for one seed."""
         if self.on_features is not None:
             by_tap: dict[str, list[Value]] = {}
-            for tap, (train, test) in subject.tables.items():
-                if tap == "z" and "h" in by_tap and not subject.model.head.layers:  # z is h
+            for tap, (train, test) in trained.tables.items():
+                if tap == "z" and "h" in by_tap and not trained.model.head.layers:  # z is h
                     by_tap[tap] = [replace(value, where=tap) for value in by_tap["h"]]
                 else:
-                    features = TapFeatures(tap, train, test, subject.images, seed)
+                    features = TapFeatures(tap, train, test, trained.images, seed)
                     by_tap[tap] = list(self.at_tap(features))
                 yield from by_tap[tap]
         if self.on_model is not None:
-            yield from self.on_model(subject, seed=seed)
+            yield from self.on_model(trained, seed=seed)

@@ -13,9 +13,9 @@ from torch import Tensor
 from headwise import rng
 from headwise.data import Splits
 from headwise.errors import UserError
+from headwise.evaluation.extracted import test_images
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.linear import linear_probe
-from headwise.evaluation.subject import shown
 from headwise.features.extract import Features, check_tables
 from headwise.runs.results import RESAMPLES, Settings, Value
 
@@ -56,7 +56,7 @@ def factors(
     Raises `UserError` for images without factors, a factor that one split lacks, and features that
     are not finite.
     """
-    known, asked = images.train.factors, shown(images).factors
+    known, asked = images.train.factors, test_images(images).factors
     if not known:
         raise UserError(
             "factors needs images whose nuisance factors are known; got images without any; "

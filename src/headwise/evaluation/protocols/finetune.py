@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from headwise.data import Images
 from headwise.data.split import stratified_split
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
@@ -22,7 +23,6 @@ from headwise.evaluation.probes.supervised import (
     training_labels,
 )
 from headwise.evaluation.protocols.description import Description
-from headwise.evaluation.subject import Subject
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
@@ -74,20 +74,20 @@ class FinetuneConfig:
             )
 
 
-def finetune(subject: Subject, config: FinetuneConfig, *, seed: int) -> Iterator[Value]:
+def finetune(trained: ExtractedRun, config: FinetuneConfig, *, seed: int) -> Iterator[Value]:
     """`finetune/TAP` for every tap and `finetune/scratch`, each with `_top5` and `_per_class`:
     accuracy on the test images of a network trained on all training images.
 
     The learning rate of each is chosen on a validation split of the training images; then it is
     trained anew on all of them, and asked about the test images once.
     """
-    train, test = subject.images.train, check_splits(*subject.images)
-    taps = default_taps(subject.model.head) if config.taps is None else config.taps
-    scratch = new_weights(subject.config, seed)
-    starts = [(tap, subject.model, tap, config.epochs) for tap in taps]
+    train, test = trained.images.train, check_splits(*trained.images)
+    taps = default_taps(trained.model.head) if config.taps is None else config.taps
+    scratch = new_weights(trained.config, seed)
+    starts = [(tap, trained.model, tap, config.epochs) for tap in taps]
     starts.append(("scratch", scratch, "h", config.scratch_epochs))
     for arm, start, tap, epochs in starts:
-        training = _Training(config, start, tap, epochs, subject.how, seed)
+        training = _Training(config, start, tap, epochs, trained.extraction, seed)
         lr, validation = _choose(training, train)
         model = training.trained(train, lr)
         settings = {
@@ -96,7 +96,7 @@ def finetune(subject: Subject, config: FinetuneConfig, *, seed: int) -> Iterator
             "epochs": epochs,
             "steps": training.settings(lr).steps(len(train)),
         }
-        logits = predict(model, test, subject.how)
+        logits = predict(model, test, trained.extraction)
         yield from accuracies(logits, train, protocol="finetune", where=arm, settings=settings)
 
 
@@ -115,7 +115,7 @@ class _Training:
     start: ContrastiveModel
     tap: str
     epochs: int
-    how: ExtractConfig
+    extraction: ExtractConfig
     seed: int
 
     def settings(self, lr: float) -> SupervisedConfig:
@@ -127,9 +127,9 @@ class _Training:
         )
 
     def trained(self, images: Images, lr: float) -> TapModel:
-        size = self.how.augment.size
+        size = self.extraction.augment.size
         model = TapModel(self.start, self.tap, len(images.classes), size)
-        train_classifier(model, images, self.settings(lr), self.how, seed=self.seed)
+        train_classifier(model, images, self.settings(lr), self.extraction, seed=self.seed)
         return model
 
 
@@ -149,6 +149,6 @@ def _choose(training: _Training, train: Images) -> tuple[float, dict[str, float]
     accuracy = {}
     for lr in lrs:
         model = training.trained(train.select(fit), lr)
-        logits = predict(model, train.select(held_out), training.how)
+        logits = predict(model, train.select(held_out), training.extraction)
         accuracy[f"{lr:g}"] = right(logits).double().mean().item()
     return max(lrs, key=lambda lr: accuracy[f"{lr:g}"]), accuracy

@@ -15,6 +15,7 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment import batch_index, view_batches
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import check_classes
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.statistics.geometry import (
@@ -27,7 +28,6 @@ from headwise.evaluation.statistics.geometry import (
     twin_distances,
     uniformity,
 )
-from headwise.evaluation.subject import Subject
 from headwise.features.extract import Features, all_taps, at_taps, finite
 from headwise.runs.results import Unit, Value, mean_value
 
@@ -80,18 +80,18 @@ def geometry(tap: str, train: Features, test: Features, *, seed: int) -> Iterato
         yield dataclasses.replace(separation, chance=chance)
 
 
-def between(subject: Subject, *, seed: int) -> Iterator[Value]:
+def between(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
     """What needs more than the features of one tap."""
-    yield from between_taps(subject, seed=seed)
-    yield from between_twins(subject, seed=seed)
+    yield from between_taps(trained, seed=seed)
+    yield from between_twins(trained, seed=seed)
 
 
-def between_taps(subject: Subject, *, seed: int) -> Iterator[Value]:
+def between_taps(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
     """`cka/h-TAP` and `renyi/h-TAP` of the test features of `h` and every other tap of the model;
     none where `h` is not among the taps."""
-    taps = [tap for tap in _taps(subject) if tap != "h"] if "h" in subject.tables else []
+    taps = [tap for tap in _taps(trained) if tap != "h"] if "h" in trained.tables else []
     for tap in taps:
-        h, other = (finite(f"geometry's {t}", subject.tables[t].test.vectors) for t in ("h", tap))
+        h, other = (finite(f"geometry's {t}", trained.tables[t].test.vectors) for t in ("h", tap))
         rows, fewer = (_sample(len(h), most, seed) for most in (_ROWS, _PAIR_ROWS))
         mixed = rows[torch.randperm(len(rows), generator=rng.generator(seed, "unrelated"))]
         pair, columns = f"h-{tap}", (h[fewer], other[fewer])
@@ -100,28 +100,30 @@ def between_taps(subject: Subject, *, seed: int) -> Iterator[Value]:
         yield _estimate("renyi", pair, renyi_mutual_information, *columns, unit="nat")
 
 
-def between_twins(subject: Subject, *, seed: int) -> Iterator[Value]:
+def between_twins(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
     """`alignment/TAP`: the mean squared distance of two views of one test image, under the
     augmentation of pretraining. A head that attends over samples sees either view in a batch
     without its twin."""
-    taps, model, how = _taps(subject), subject.model, subject.how
-    images = subject.shown
-    steps = math.ceil(min(_PAIR_ROWS, len(images)) / how.batch_size)
+    taps, model, extraction = _taps(trained), trained.model, trained.extraction
+    images = trained.test_images
+    steps = math.ceil(min(_PAIR_ROWS, len(images)) / extraction.batch_size)
     size = min(_PAIR_ROWS, len(images)) // steps
     # The same images for every seed and run, other views.
     images = images.select(_sample(len(images), steps * size, seed=0))
     batches = view_batches(
         images,
-        how.augment,
+        extraction.augment,
         batch_size=size,
         steps=range(steps),
         seed=seed,
-        device=how.device,
-        workers=how.workers,
+        device=extraction.device,
+        workers=extraction.workers,
     )
     distances: dict[str, list[Tensor]] = {tap: [] for tap in taps}
     for views, _ in batches:
-        ones, twins = (at_taps(model.encoder, model.head, v, taps, how) for v in views.chunk(2))
+        ones, twins = (
+            at_taps(model.encoder, model.head, v, taps, extraction) for v in views.chunk(2)
+        )
         for tap in taps:
             distances[tap].append(twin_distances(ones[tap], twins[tap]).cpu())
     seen = torch.cat([batch_index(len(images), size, step, seed) for step in range(steps)])
@@ -140,10 +142,10 @@ def cka_between(a: Features, b: Features) -> float:
     return linear_cka(*(finite("CKA's", one.vectors) for one in (a, b))).item()
 
 
-def _taps(subject: Subject) -> list[str]:
+def _taps(trained: ExtractedRun) -> list[str]:
     """Those of the tables that are of the model."""
-    known = all_taps(subject.model.encoder, subject.model.head)
-    return [tap for tap in known if tap in subject.tables]
+    known = all_taps(trained.model.encoder, trained.model.head)
+    return [tap for tap in known if tap in trained.tables]
 
 
 def _sample(n: int, most: int, seed: int) -> Int64[Tensor, " m"]:

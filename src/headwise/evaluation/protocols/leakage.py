@@ -15,9 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headwise import rng
+from headwise.evaluation.extracted import ExtractedRun, SplitFeatures, tables
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.knn import knn, knn_self
-from headwise.evaluation.subject import Subject, Table, tables
 from headwise.features.extract import Features
 from headwise.heads import Head
 from headwise.model.extraction import ExtractConfig
@@ -44,14 +44,14 @@ Order = Literal["shuffled", "sorted", "singleton"]
 """Which images share a batch: any, those of one class, none."""
 
 
-def leakage(subject: Subject, *, seed: int) -> Iterator[Value]:
+def leakage(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
     """`leakage_knn/ORDER` and `leakage_knn_self/ORDER` for every order; `leakage/z` and
     `leakage_self/z`: how much better either reads `z` in batches of one class than in shuffled
     ones, with a verdict in words."""
-    head, classes = subject.model.head, len(subject.images.train.classes)
+    head, classes = trained.model.head, len(trained.images.train.classes)
     if not head.batch_aware:
         verdict = "this head does not look at the batch: nothing can leak"
-        n = len(subject.shown)
+        n = len(trained.test_images)
         yield Value(
             protocol="leakage",
             measure="leakage",
@@ -62,15 +62,18 @@ def leakage(subject: Subject, *, seed: int) -> Iterator[Value]:
             verdict=verdict,
         )
         return
-    h = subject.tables.get("h") or tables(subject.model, subject.images, ["h"], subject.how)["h"]
+    h = (
+        trained.tables.get("h")
+        or tables(trained.model, trained.images, ["h"], trained.extraction)["h"]
+    )
     right: dict[str, Tensor] = {}
     for order in get_args(Order):
-        z = Table(*(projected(head, part, order, subject.how, seed) for part in h))
+        z = SplitFeatures(*(projected(head, part, order, trained.extraction, seed) for part in h))
         for value in (*knn(order, *z, num_classes=classes), *knn_self(order, *z)):
             assert value.each is not None, "k-NN says right or wrong for every image"
             right[value.key] = value.each
             yield dataclasses.replace(value, protocol="leakage", measure=f"leakage_{value.measure}")
-    batches = _batches(h.test, "sorted", subject.how.batch_size, seed)
+    batches = _batches(h.test, "sorted", trained.extraction.batch_size, seed)
     for measure, probe, reader in (
         ("leakage", "knn", "k-NN"),
         ("leakage_self", "knn_self", "the nearest other test image"),
@@ -81,11 +84,13 @@ def leakage(subject: Subject, *, seed: int) -> Iterator[Value]:
 
 
 @torch.no_grad()
-def projected(head: Head, h: Features, order: Order, how: ExtractConfig, seed: int) -> Features:
+def projected(
+    head: Head, h: Features, order: Order, extraction: ExtractConfig, seed: int
+) -> Features:
     """`z` of the rows, in batches of this order; `h` itself does not depend on batches."""
-    batches = _batches(h, order, how.batch_size, seed)
-    with hardware.autocast(how.device, how.precision):
-        z = [head(h.vectors[rows].to(how.device), views=1).float().cpu() for rows in batches]
+    batches = _batches(h, order, extraction.batch_size, seed)
+    with hardware.autocast(extraction.device, extraction.precision):
+        z = [head(h.vectors[rows].to(extraction.device), views=1).float().cpu() for rows in batches]
     return h._replace(vectors=torch.cat(z)[torch.cat(batches).argsort()])
 
 

@@ -8,6 +8,7 @@ rate is that of its code, half a cosine. The paper's batch is 4,096 images.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
@@ -17,7 +18,6 @@ from headwise.evaluation.probes.supervised import (
     train_classifier,
 )
 from headwise.evaluation.protocols.description import Description
-from headwise.evaluation.subject import Subject
 from headwise.runs.results import Value
 
 LINEAR_SGD = Description(
@@ -44,17 +44,17 @@ class LinearSgdConfig:
     """Learning rate for batches of 256 images; it is proportional to the batch size."""
 
 
-def linear_sgd(subject: Subject, config: LinearSgdConfig, *, seed: int) -> Iterator[Value]:
+def linear_sgd(trained: ExtractedRun, config: LinearSgdConfig, *, seed: int) -> Iterator[Value]:
     """`linear_sgd/h`, `linear_sgd_top5/h`, `linear_sgd_per_class/h`: accuracy on the test images.
 
     The encoder is a copy in evaluation mode, so that BatchNorm's statistics stay as pretraining
     left them, and no gradient goes through it. Nothing is chosen; the last step counts.
     """
-    train, test = subject.images.train, check_splits(*subject.images)
+    train, test = trained.images.train, check_splits(*trained.images)
     training = SupervisedConfig(epochs=config.epochs, batch_size=config.batch_size, lr=config.lr)
-    size = subject.how.augment.size
-    model = TapModel(subject.model, "h", len(train.classes), size)
-    train_classifier(model, train, training, subject.how, seed=seed, frozen=model.encoder)
+    size = trained.extraction.augment.size
+    model = TapModel(trained.model, "h", len(train.classes), size)
+    train_classifier(model, train, training, trained.extraction, seed=seed, frozen=model.encoder)
     settings = {"epochs": config.epochs, "steps": training.steps(len(train))}
-    logits = predict(model, test, subject.how)
+    logits = predict(model, test, trained.extraction)
     yield from accuracies(logits, train, protocol="linear_sgd", where="h", settings=settings)

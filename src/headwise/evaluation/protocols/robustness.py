@@ -14,11 +14,11 @@ from headwise import rng
 from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import chance, labelled
 from headwise.evaluation.protocols.altered import altered_features, at_most
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.linear import linear_probe
-from headwise.evaluation.subject import Subject
 from headwise.features.extract import Features, extract
 from headwise.runs.results import Settings, Value, mean_value
 
@@ -60,7 +60,7 @@ class RobustnessConfig:
                 raise UserError(f"robustness.{name} must be at least 1; got {getattr(self, name)}")
 
 
-def robustness(subject: Subject, config: RobustnessConfig, *, seed: int) -> Iterator[Value]:
+def robustness(trained: ExtractedRun, config: RobustnessConfig, *, seed: int) -> Iterator[Value]:
     """`robustness_AUGMENTATION/TAP`: accuracy on test images under one augmentation, of the linear
     probe that was fitted on training images without any; `robustness_clean/TAP` for comparison.
     `invariance_AUGMENTATION/TAP`: the cosine between the features of a test image with and without
@@ -69,12 +69,15 @@ def robustness(subject: Subject, config: RobustnessConfig, *, seed: int) -> Iter
     AUGMENTATION is crop_0.5, colour_0.5, …, flip, rotation_90, …; TAP is h or z. Raises `UserError`
     for images without labels, as `linear_probe`, and for features that are not finite.
     """
-    if not labelled(subject.images):
+    if not labelled(trained.images):
         raise UserError("robustness needs labels on training and test images; got none on one")
-    model, how, taps = subject.model, subject.how, ("h", "z")
-    train, asked = at_most(subject.images.train, config.train), at_most(subject.shown, config.test)
-    learned = extract(model.encoder, model.head, train, taps, how)
-    clean = altered_features(model, asked, taps, lambda images, _: images, how)
+    model, extraction, taps = trained.model, trained.extraction, ("h", "z")
+    train, asked = (
+        at_most(trained.images.train, config.train),
+        at_most(trained.test_images, config.test),
+    )
+    learned = extract(model.encoder, model.head, train, taps, extraction)
+    clean = altered_features(model, asked, taps, lambda images, _: images, extraction)
     altered: dict[str, dict[str, Features]] = {}
     settings: dict[str, Settings] = {"clean": {"augmentation": "clean"}}
     for name, kind, strength in _augmentations(config.strengths):
@@ -87,7 +90,7 @@ def robustness(subject: Subject, config: RobustnessConfig, *, seed: int) -> Iter
             draws = rng.generator(seed, "robustness", kind, int(where[0]))
             return _augment(images, kind, strength, draws)
 
-        altered[name] = altered_features(model, asked, taps, change, how)
+        altered[name] = altered_features(model, asked, taps, change, extraction)
     for tap in taps:
         others = {name: features[tap] for name, features in altered.items()}
         values = _accuracies(tap, learned[tap], {"clean": clean[tap], **others}, seed)

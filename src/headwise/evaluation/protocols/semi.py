@@ -17,6 +17,7 @@ from headwise.data import Images
 from headwise.data.images import fingerprint
 from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
     TapModel,
@@ -28,7 +29,6 @@ from headwise.evaluation.probes.supervised import (
     training_labels,
 )
 from headwise.evaluation.protocols.description import Description
-from headwise.evaluation.subject import Subject
 from headwise.files import write_text
 from headwise.runs.results import Value
 
@@ -74,7 +74,7 @@ class SemiConfig:
             raise UserError(f"--semi.fractions must lie in (0, 1]; got {self.fractions}")
 
 
-def semi(subject: Subject, config: SemiConfig, *, seed: int) -> Iterator[Value]:
+def semi(trained: ExtractedRun, config: SemiConfig, *, seed: int) -> Iterator[Value]:
     """`semi_1/finetuned`, `semi_1/scratch` and the same of every fraction, named by its percentage;
     each with `_top5` and `_per_class`: accuracy on the test images.
 
@@ -82,12 +82,12 @@ def semi(subject: Subject, config: SemiConfig, *, seed: int) -> Iterator[Value]:
     for the pretrained one: from scratch another might reach more. The labelled images are those of
     `subsets/semi-PERCENT-seedSEED.csv` in the run's folder (see `labelled_subset`).
     """
-    train, test = subject.images.train, check_splits(*subject.images)
-    starts = {"finetuned": subject.model, "scratch": new_weights(subject.config, seed)}
-    size = subject.how.augment.size
+    train, test = trained.images.train, check_splits(*trained.images)
+    starts = {"finetuned": trained.model, "scratch": new_weights(trained.config, seed)}
+    size = trained.extraction.augment.size
     for fraction, epochs in zip(config.fractions, config.epochs, strict=True):
         percent = f"{100 * fraction:g}"
-        path = subject.folder / "subsets" / f"semi-{percent}-seed{seed}.csv"
+        path = trained.folder / "subsets" / f"semi-{percent}-seed{seed}.csv"
         subset = train.select(labelled_subset(train, fraction, seed, path))
         training = SupervisedConfig(
             epochs=epochs,
@@ -102,8 +102,8 @@ def semi(subject: Subject, config: SemiConfig, *, seed: int) -> Iterator[Value]:
         }
         for arm, start in starts.items():
             model = TapModel(start, config.from_tap, len(train.classes), size)
-            train_classifier(model, subset, training, subject.how, seed=seed)
-            logits = predict(model, test, subject.how)
+            train_classifier(model, subset, training, trained.extraction, seed=seed)
+            logits = predict(model, test, trained.extraction)
             yield from accuracies(
                 logits, subset, protocol="semi", variant=percent, where=arm, settings=settings
             )

@@ -15,6 +15,7 @@ from headwise.data import ImageFiles, Images
 from headwise.data.split import stratified_split
 from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import chance
 from headwise.evaluation.probes.multilabel import memberships, multilabel_probe
 from headwise.evaluation.probes.supervised import (
@@ -30,7 +31,6 @@ from headwise.evaluation.protocols.linear import linear_probe
 from headwise.evaluation.protocols.targets import Target, open_target
 from headwise.evaluation.statistics.metrics import Metric, answers_name, score
 from headwise.evaluation.statistics.tests import bootstrap
-from headwise.evaluation.subject import Subject
 from headwise.features.extract import Features, extract
 from headwise.model.extraction import ExtractConfig
 from headwise.runs.results import Settings, Value, mean_value
@@ -111,17 +111,17 @@ def open_targets(config: TransferConfig) -> tuple[Target, ...]:
     return targets
 
 
-def transfer(subject: Subject, config: TransferConfig, *, seed: int) -> Iterator[Value]:
+def transfer(trained: ExtractedRun, config: TransferConfig, *, seed: int) -> Iterator[Value]:
     """`transfer_linear/NAME`, `transfer_untrained/NAME` (the same probe on the encoder's first
     weights) and `transfer_finetune/NAME` for every target, each in the target's metric on its test
     images. Raises `UserError` for one that cannot be learned from, with its name.
     """
-    for target in subject.targets:
+    for target in trained.targets:
         try:
-            prepared = _prepare(subject, target, seed)
-            yield from _linear(subject, prepared)
+            prepared = _prepare(trained, target, seed)
+            yield from _linear(trained, prepared)
             if config.finetune:
-                yield _finetuned(subject, config, prepared)
+                yield _finetuned(trained, config, prepared)
         except UserError as error:
             raise UserError(f"transfer to {target.name}: {error}") from error
 
@@ -132,7 +132,7 @@ class _Prepared:
 
     target: Target
     test: Images
-    how: ExtractConfig
+    extraction: ExtractConfig
     sets: Bool[Tensor, "k c"] | None
     """Of every label the classes it stands for, where images have several."""
     seed: int
@@ -146,28 +146,30 @@ class _Prepared:
         return features.labels if self.sets is None else self.sets[features.labels]
 
 
-def _prepare(subject: Subject, target: Target, seed: int) -> _Prepared:
+def _prepare(trained: ExtractedRun, target: Target, seed: int) -> _Prepared:
     train, test = target.images
-    how = dataclasses.replace(subject.how, seed=seed)
-    if isinstance(train, ImageFiles) and not how.workers:
-        how = dataclasses.replace(how, workers=hardware.usable_cores())
+    extraction = dataclasses.replace(trained.extraction, seed=seed)
+    if isinstance(train, ImageFiles) and not extraction.workers:
+        extraction = dataclasses.replace(extraction, workers=hardware.usable_cores())
     if target.metric == "map11":
         _, sets = memberships(train.classes)
         assert test is not None, "targets have test images"
-        return _Prepared(target, test, how, sets, seed)
-    return _Prepared(target, check_splits(train, test), how, None, seed)
+        return _Prepared(target, test, extraction, sets, seed)
+    return _Prepared(target, check_splits(train, test), extraction, None, seed)
 
 
-def _linear(subject: Subject, prepared: _Prepared) -> Iterator[Value]:
-    config = subject.config
+def _linear(trained: ExtractedRun, prepared: _Prepared) -> Iterator[Value]:
+    config = trained.config
     untrained = build_encoder(config.encoder, config.augment.size, config.seed)
     encoders = {
-        "transfer_linear": subject.model.encoder,
-        "transfer_untrained": untrained.to(prepared.how.device),
+        "transfer_linear": trained.model.encoder,
+        "transfer_untrained": untrained.to(prepared.extraction.device),
     }
     for measure, encoder in encoders.items():
         parts = (prepared.target.images.train, prepared.test)
-        train, test = (extract(encoder, None, part, ["h"], prepared.how)["h"] for part in parts)
+        train, test = (
+            extract(encoder, None, part, ["h"], prepared.extraction)["h"] for part in parts
+        )
         assert train.labels is not None, "targets have labels"
         assert test.labels is not None, "targets have labels"
         if prepared.sets is None:
@@ -181,7 +183,7 @@ def _linear(subject: Subject, prepared: _Prepared) -> Iterator[Value]:
         yield _value(measure, prepared, answers, prepared.truth(test), {"penalty": penalty})
 
 
-def _finetuned(subject: Subject, config: TransferConfig, prepared: _Prepared) -> Value:
+def _finetuned(trained: ExtractedRun, config: TransferConfig, prepared: _Prepared) -> Value:
     """With the settings of the best validation score; of equals, the first in the grid."""
     train = prepared.target.images.train
     grid = _grid(config)
@@ -190,14 +192,14 @@ def _finetuned(subject: Subject, config: TransferConfig, prepared: _Prepared) ->
         fraction = config.validation_fraction
         fit, held_out = stratified_split(training_labels(train), fraction, prepared.seed)
         for training in grid:
-            model = _trained(subject, prepared, train.select(fit), training)
+            model = _trained(trained, prepared, train.select(fit), training)
             answers, truth = _answers(model, train.select(held_out), prepared)
             validation.append(
                 -1.0 if answers is None else score(prepared.target.metric, answers, truth)
             )
     best = validation.index(max(validation)) if validation else 0
     answers, truth = _answers(
-        _trained(subject, prepared, train, grid[best]), prepared.test, prepared
+        _trained(trained, prepared, train, grid[best]), prepared.test, prepared
     )
     if answers is None:
         raise UserError("fine-tuning diverged; try lower --transfer.lrs")
@@ -226,14 +228,16 @@ def _grid(config: TransferConfig) -> list[SupervisedConfig]:
 
 
 def _trained(
-    subject: Subject, prepared: _Prepared, images: Images, training: SupervisedConfig
+    trained: ExtractedRun, prepared: _Prepared, images: Images, training: SupervisedConfig
 ) -> TapModel:
-    model = TapModel(subject.model, "h", prepared.num_classes, prepared.how.augment.size)
+    model = TapModel(trained.model, "h", prepared.num_classes, prepared.extraction.augment.size)
     steps_per_epoch = max(1, len(images) // training.batch_size)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # the paper's max(1 − 10/s, 0.9) is what is kept
             module.momentum = min(10 / steps_per_epoch, 0.1)
-    train_classifier(model, images, training, prepared.how, seed=prepared.seed, sets=prepared.sets)
+    train_classifier(
+        model, images, training, prepared.extraction, seed=prepared.seed, sets=prepared.sets
+    )
     return model
 
 
@@ -241,7 +245,7 @@ def _answers(
     model: TapModel, images: Images, prepared: _Prepared
 ) -> tuple[Shaped[Tensor, "n *c"] | None, Shaped[Tensor, "n *c"]]:
     """Predictions or scores, none where they are not finite, and the truth."""
-    logits = predict(model, images, prepared.how)
+    logits = predict(model, images, prepared.extraction)
     answers = logits.vectors if prepared.sets is not None else logits.vectors.argmax(1)
     return answers if logits.vectors.isfinite().all() else None, prepared.truth(logits)
 

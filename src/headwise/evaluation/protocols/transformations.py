@@ -21,11 +21,11 @@ from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.data import Images, Splits
 from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import chance
 from headwise.evaluation.protocols.altered import Change, altered_features, at_most
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.factors import reading_values, ridge_readings
-from headwise.evaluation.subject import Subject
 from headwise.features.extract import Features
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
@@ -97,7 +97,7 @@ class TransformationsConfig:
 class _Split(NamedTuple):
     """Images of one split, the models that read them, and the place of what is drawn for them."""
 
-    subject: Subject
+    trained: ExtractedRun
     untrained: ContrastiveModel | None
     images: Images
     place: tuple[int, str]
@@ -107,15 +107,17 @@ class _Split(NamedTuple):
         return rng.generator(seed, "transformations", split, *where)
 
     def features(self, change: Change) -> dict[str, Features]:
-        how, images = self.subject.how, self.images
-        by_tap = altered_features(self.subject.model, images, ("h", "z"), change, how)
+        extraction, images = self.trained.extraction, self.images
+        by_tap = altered_features(self.trained.model, images, ("h", "z"), change, extraction)
         if self.untrained is not None:
-            by_tap["untrained"] = altered_features(self.untrained, images, ("h",), change, how)["h"]
+            by_tap["untrained"] = altered_features(
+                self.untrained, images, ("h",), change, extraction
+            )["h"]
         return by_tap
 
 
 def transformations(
-    subject: Subject, config: TransformationsConfig, *, seed: int
+    trained: ExtractedRun, config: TransformationsConfig, *, seed: int
 ) -> Iterator[Value]:
     """`transformation_TASK/TAP`: the accuracy with which an MLP says what was done to test images,
     each of which is shown once: grey or not (a fifth is), turned by 0, 90, 180 or 270 degrees,
@@ -127,10 +129,10 @@ def transformations(
     without test images a fifth of the training images is held out. Raises `UserError` for too few
     images and for features that are not finite.
     """
-    untrained = _untrained(subject) if config.untrained else None
+    untrained = _untrained(trained) if config.untrained else None
     train, test = (
-        _Split(subject, untrained, images, (seed, split))
-        for split, images in zip(("train", "test"), _parts(subject.images, config), strict=True)
+        _Split(trained, untrained, images, (seed, split))
+        for split, images in zip(("train", "test"), _parts(trained.images, config), strict=True)
     )
     for task in TASKS:
         x, y = _transformed(train, task, config.noise)
@@ -172,10 +174,10 @@ def _parts(images: Splits, config: TransformationsConfig) -> tuple[Images, Image
     return at_most(train, config.train), at_most(test, config.test)
 
 
-def _untrained(subject: Subject) -> ContrastiveModel:
-    config, how = subject.config, subject.how
+def _untrained(trained: ExtractedRun) -> ContrastiveModel:
+    config, extraction = trained.config, trained.extraction
     encoder = build_encoder(config.encoder, config.augment.size, config.seed)
-    return ContrastiveModel(encoder, Head([])).to(how.device).eval()
+    return ContrastiveModel(encoder, Head([])).to(extraction.device).eval()
 
 
 def _transformed(
@@ -218,7 +220,7 @@ def _transformed(
 
 def _viewed(split: _Split) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Features of random views, and the parameters of each view."""
-    n, size = len(split.images), split.subject.how.augment.size
+    n, size = len(split.images), split.trained.extraction.augment.size
     draws = sample_crop(n, split.generator("crop"), scale=_CROP_SCALE, ratio=_CROP_RATIO)
     boxes = crop_boxes(draws, size, size, _CROP_RATIO)
     top, left, height, width = boxes.double().unbind(1)

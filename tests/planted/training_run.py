@@ -9,7 +9,7 @@ from headwise.augment import AugmentConfig
 from headwise.data import ResidentImages, Splits
 from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
-from headwise.evaluation.subject import Subject
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.heads import HeadConfig
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
@@ -27,9 +27,9 @@ def coloured(n: int, seed: int, *, planted: bool = True, classes: int = 3) -> Re
     return resident_images(pixels.byte(), labels, names, [f"{seed}/{i}.png" for i in range(n)])
 
 
-def make_subject(
+def make_run(
     folder: Path, images: Splits | None = None, head: HeadConfig | None = None
-) -> Subject:
+) -> ExtractedRun:
     """A new network as if it were pretrained. Images: 96 and 150 coloured ones."""
     images = images or Splits(coloured(96, 0), coloured(150, 1))
     config = PretrainConfig(
@@ -42,19 +42,19 @@ def make_subject(
     )
     resolved = resolve(config, images.train)
     model = build_model(resolved)
-    return Subject(
+    return ExtractedRun(
         config=resolved,
         model=model.eval(),
         images=images,
-        how=extract_config(resolved),
+        extraction=extract_config(resolved),
         tables={},
         spec="planted",
         folder=folder,
     )
 
 
-def weights(subject: Subject) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in subject.model.state_dict().items()}
+def weights(trained: ExtractedRun) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trained.model.state_dict().items()}
 
 
 def same(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:

@@ -9,7 +9,7 @@ from torch import nn
 from headwise.data import Images, ResidentImages, Splits
 from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
-from headwise.evaluation.subject import Subject
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
@@ -31,17 +31,17 @@ def in_memory(pixels: torch.Tensor, labels: torch.Tensor | None = None) -> Resid
     return resident_images(pixels, labels, classes, [str(i) for i in range(len(pixels))])
 
 
-def planted_subject(
+def planted_run(
     folder: Path, train: Images, test: Images | None, encoder: nn.Module, head: Head, size: int
-) -> Subject:
+) -> ExtractedRun:
     """The encoder sees images of `size` px in [0, 1]."""
     view = resolved_augment(size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     small = EncoderConfig(name="resnet-small", stem="small-strided", widths=(8, 8, 16, 16))
-    return Subject(
+    return ExtractedRun(
         config=resolved_config(train, augment=view, encoder=small),
         model=ContrastiveModel(encoder, head).eval(),
         images=Splits(train, test),
-        how=ExtractConfig(augment=view, batch_size=64),
+        extraction=ExtractConfig(augment=view, batch_size=64),
         tables={},
         spec="planted",
         folder=folder,

@@ -1,0 +1,91 @@
+"""What protocols read: a finished run's model, its images, and features that are extracted once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from headwise.augment import unnormalised, whole_batches
+from headwise.data import Images, Splits
+from headwise.encoders.build import build_encoder
+from headwise.evaluation.protocols.targets import Target
+from headwise.features.extract import Features, collected, extract
+from headwise.model.config import ResolvedConfig
+from headwise.model.contrastive import ContrastiveModel
+from headwise.model.extraction import ExtractConfig
+
+# Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
+_PIXELS_PX = 32
+
+
+class SplitFeatures(NamedTuple):
+    """The features of one tap, on the training images and on the test images."""
+
+    train: Features
+    test: Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractedRun:
+    """A trained run with its features. Protocols read it and change nothing in it; a protocol that
+    trains, trains a copy of the model."""
+
+    config: ResolvedConfig
+    """The settings of pretraining."""
+    model: ContrastiveModel
+    """On the device of `extraction`, in evaluation mode."""
+    images: Splits
+    spec: str
+    """Where the images come from, as for `--data`."""
+    extraction: ExtractConfig
+    tables: dict[str, SplitFeatures]
+    """By tap; with baselines also `pixels` and `untrained`."""
+    folder: Path
+    """The run directory. Protocols that draw subsets of labels keep them there."""
+    targets: tuple[Target, ...] = ()
+    """The data sets of the transfer protocol."""
+
+    @property
+    def test_images(self) -> Images:
+        """The test images; where there are none, the training images."""
+        return test_images(self.images)
+
+
+def test_images(images: Splits) -> Images:
+    return images.train if images.test is None or not len(images.test) else images.test
+
+
+def tables(
+    model: ContrastiveModel, images: Splits, taps: Sequence[str], extraction: ExtractConfig
+) -> dict[str, SplitFeatures]:
+    """The features of every tap, in one pass over the images."""
+    parts = (images.train, test_images(images))
+    if parts[0] is parts[1]:
+        train = test = extract(model.encoder, model.head, images.train, taps, extraction)
+    else:
+        train, test = (extract(model.encoder, model.head, part, taps, extraction) for part in parts)
+    return {tap: SplitFeatures(train[tap], test[tap]) for tap in taps}
+
+
+def baseline_tables(
+    config: ResolvedConfig, images: Splits, extraction: ExtractConfig
+) -> dict[str, SplitFeatures]:
+    """The features without pretraining: raw `pixels`, and `untrained`, the `h` of the same
+    encoder with its initial weights."""
+    encoder = build_encoder(config.encoder, config.augment.size, config.seed).to(extraction.device)
+    parts = (images.train, test_images(images))
+    return {
+        "pixels": SplitFeatures(*(_pixels(part, extraction) for part in parts)),
+        "untrained": SplitFeatures(
+            *(extract(encoder, None, part, ["h"], extraction)["h"] for part in parts)
+        ),
+    }
+
+
+def _pixels(images: Images, extraction: ExtractConfig) -> Features:
+    """The whole images themselves as features, at 32 px at most, in [0, 1]."""
+    small = unnormalised(extraction.augment, min(extraction.augment.size, _PIXELS_PX))
+    batches = whole_batches(
+        images, small, batch_size=extraction.batch_size, device="cpu", workers=extraction.workers
+    )
+    return collected(images, ((i, {"pixels": x.flatten(1)}) for i, x in batches))["pixels"]
