@@ -41,11 +41,7 @@ class EncoderConfig:
     inner layers. None: the model's own."""
 
     def __post_init__(self) -> None:
-        for name in ("depths", "widths"):
-            values = getattr(self, name)
-            if values and (len(values) != 4 or min(values) < 1):
-                given = " ".join(map(str, values))
-                raise UserError(f"encoder.{name} must be four positive numbers; got {given!r}")
+        _check_stages(self, left_open=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +51,16 @@ class ResolvedEncoder(EncoderConfig):
     stem: Literal["standard", "small", "small-strided"]
     depths: tuple[int, ...]
     widths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_stages(self, left_open=())
+
+
+def _check_stages(config: EncoderConfig, left_open: tuple[()] | None) -> None:
+    for name, values in (("depths", config.depths), ("widths", config.widths)):
+        if values != left_open and (values is None or len(values) != 4 or min(values) < 1):
+            given = " ".join(map(str, values or ()))
+            raise UserError(f"encoder.{name} must be four positive numbers; got {given!r}")
 
 
 def resolve(config: EncoderConfig, size: int) -> ResolvedEncoder:
