@@ -1,31 +1,38 @@
-"""Atomic file writes: a reader sees the old content or the new content, never a part of it."""
+"""Atomic file writes: a reader sees the old content or the new content, never a part of it. And
+the one reader of JSON."""
 
+import contextlib
+import errno
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from headwise.errors import UserError
 
 Json = dict[str, Any]
 """A JSON object, where it is read or written. Elsewhere its values have types of their own."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], *, size: int | None = None) -> None:
     """Call `write(temporary)`, flush the result to the disk, and rename it to `path`.
 
     `write` may make a file or a directory. If it makes a directory, `path` must not exist or must
-    be an empty directory. On any error the temporary is removed and `path` does not change.
+    be an empty directory. On any error the temporary is removed and `path` does not change. An
+    `OSError` for a full disk names `path` and the space that it needs: `size` bytes, if given.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        write(temporary)
-        if temporary.is_dir():
-            for child in temporary.iterdir():
-                _fsync(child)
-        _fsync(temporary)
+        with full_disk_named(path, temporary, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            if temporary.is_dir():
+                for child in temporary.iterdir():
+                    _fsync(child)
+            _fsync(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
     except BaseException:
@@ -38,7 +45,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    write_atomically(path, lambda temporary: _write(temporary, content), size=len(content))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,11 +59,51 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value in a JSON file. Raises `UserError` for a file that is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} must be JSON; {error}; the file is damaged") from None
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def read_object(path: Path) -> Json:
+    """The object in a JSON file. Raises `UserError` for anything else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} must hold a JSON object; got {type(found).__name__}")
+    return found
+
+
+@contextlib.contextmanager
+def full_disk_named(path: Path, written: Path, size: int | None = None) -> Iterator[None]:
+    """Within the block, an `OSError` for a full disk names `path` and the space that it needs: if
+    `size` is not known, more than was `written`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        known = "" if size is not None else "more than "
+        needed, free = size or _size(written), shutil.disk_usage(_existing(path)).free
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; it needs {known}{needed / 2**20:.1f} MiB, and "
+            f"{free / 2**20:.1f} MiB are free",
+            str(path),
+        ) from error
+
+
+def _size(path: Path) -> int:
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _fsync(path: Path) -> None:

@@ -99,7 +99,7 @@ def test_saving_a_step_twice_keeps_the_first(tmp_path):
     assert (path / "model.safetensors").stat().st_mtime_ns == written
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "state.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, monkeypatch, file):
     current = state("adamw")
     train(current, 2)

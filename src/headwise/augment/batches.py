@@ -11,7 +11,7 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.augment.crop import apply_crop, crop_boxes
-from headwise.augment.decoding import Skipped, loader, read_central_squares, read_crops
+from headwise.augment.decoding import Skipped, read_central_squares, read_crops
 from headwise.augment.ops import normalise
 from headwise.augment.policies import (
     ResolvedAugment,
@@ -21,6 +21,7 @@ from headwise.augment.policies import (
 )
 from headwise.data import Images, ResidentImages
 from headwise.runtime import distributed
+from headwise.runtime.workers import in_workers
 
 PART = 32
 """Number of images in a worker's task."""
@@ -90,12 +91,23 @@ def view_batches(
             draws = parameters.crop.unflatten(0, (views, -1))[:, part].flatten(0, 1)
             return read_crops(images, index[part], draws, size, ratio)
 
-        read_parts = iter(loader(read, range(len(steps) * parts), workers, ahead=2 * parts))
+        keys, ahead = range(len(steps) * parts), _ahead(2 * parts, workers)
+        read_parts = in_workers(read, keys, workers, ahead=ahead, room=views * _room(PART, size))
         for step, batch in zip(steps, zip(*[read_parts] * parts, strict=True), strict=True):
             crops = torch.cat([crops.unflatten(0, (views, -1)) for crops, _ in batch], 1)
             pixels = crops.flatten(0, 1).to(device, non_blocking=True)
             skipped = [file for _, files in batch for file in files]
             yield make_views(config, pixels, None, draw(step)[1]), skipped
+
+
+def _ahead(tasks: int, workers: int) -> int:
+    """Return how many tasks each worker is ahead: two, or more to have `tasks` in all."""
+    return max(2, math.ceil(tasks / max(workers, 1)))
+
+
+def _room(images: int, size: int) -> int:
+    """Return the bytes of that many images, with their indices."""
+    return images * (3 * size * size + 8)
 
 
 def whole_batches(
@@ -115,7 +127,8 @@ def whole_batches(
             index = range(start, min(start + batch_size, len(images)))
             return read_central_squares(images, index, size)
 
-        for index, pixels in loader(read, starts, workers):
+        room = _room(batch_size, size)
+        for index, pixels in in_workers(read, starts, workers, ahead=2, room=room):
             if len(index):
                 yield index, normalised(pixels.to(device).float() / 255, config)
 

@@ -1,7 +1,7 @@
 """Batches from image files: worker processes decode and cut them."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from headwise.data import ImageFiles
 from headwise.data.decode import LazyImage
@@ -66,32 +65,6 @@ def read_central_squares(
     empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
     pixels = torch.stack(list(squares.values())) if squares else empty
     return torch.tensor(list(squares), dtype=torch.int64), pixels
-
-
-def loader(
-    read: Callable[[int], tuple], keys: Sequence[int], workers: int, *, ahead: int = 0
-) -> DataLoader:
-    """Return a loader that calls `read(key)` for every key in order, in `workers` processes (0: in
-    this one). Each worker prefetches two keys, or more if all together would prefetch fewer than
-    `ahead`."""
-    return DataLoader(
-        _Keyed(read),
-        batch_size=None,
-        sampler=keys,
-        num_workers=workers,
-        collate_fn=lambda batch: batch,  # the default one turns tuples into lists
-        prefetch_factor=max(2, math.ceil(ahead / workers)) if workers else None,
-        # With fork, `read` needs no pickling and the listing is not copied.
-        multiprocessing_context="fork" if workers else None,
-    )
-
-
-class _Keyed(Dataset):
-    def __init__(self, read: Callable[[int], tuple]) -> None:
-        self.read = read
-
-    def __getitem__(self, index: int) -> tuple:
-        return self.read(index)
 
 
 def _views(

@@ -6,9 +6,10 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from headwise.cli.terminal import complain, first_rank
+from headwise.cli.stopping import what_is_kept
+from headwise.cli.terminal import complain, first_rank, open_closed_streams
 from headwise.errors import UserError, nearest
-from headwise.runtime.interrupts import Interrupted
+from headwise.runtime.interrupts import Interrupted, Terminated, ends_on_signals
 
 if TYPE_CHECKING:
     from headwise.cli.flags import Flag
@@ -55,6 +56,7 @@ COMMANDS = (
 def main(argv: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 2 bad input, 75 stopped by SIGTERM (its state is saved),
     130 by Ctrl-C. `doctor` exits with 1 where something essential is wrong."""
+    open_closed_streams()
     words = sys.argv[1:] if argv is None else argv
     if words[:1] in ([], ["-h"], ["--help"], ["help"]):
         print(HELP, end="")
@@ -66,24 +68,28 @@ def main(argv: list[str] | None = None) -> None:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("headwise").setLevel(logging.INFO if first_rank() else logging.ERROR)
-    line = None
+    line = given = None
     try:
-        line = command_line(words[0])
-        given = read_words(line, words[1:])
-        if given.help == "no":
-            line.run(given)
-        else:
-            from headwise.cli.help import help_text
+        with ends_on_signals():
+            line = command_line(words[0])
+            given = read_words(line, words[1:])
+            if given.help == "no":
+                line.run(given)
+            else:
+                from headwise.cli.help import help_text
 
-            print(help_text(given), end="")
-        sys.stdout.flush()
-    except (UserError, Interrupted, OSError, KeyboardInterrupt) as error:
+                print(help_text(given), end="")
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        complain(f"stopped; {what_is_kept(words[0], {} if given is None else given.values)}")
+        sys.exit(75 if isinstance(stop, Terminated) else 130)
+    except (UserError, Interrupted, OSError) as error:
         flags = () if line is None else line.flags
         sys.exit(exit_code(error, words, flags))
     sys.exit(0)
 
 
-def exit_code(error: BaseException, words: list[str], flags: tuple["Flag", ...]) -> int:
+def exit_code(error: Exception, words: list[str], flags: tuple["Flag", ...]) -> int:
     """Say in one line why a command ended early; its exit code."""
     match error:
         case UserError():
@@ -100,9 +106,6 @@ def exit_code(error: BaseException, words: list[str], flags: tuple["Flag", ...])
         case OSError():
             place = f" {error.filename}" if error.filename else ""
             complain(f"cannot read or write{place}: {error.strerror or error}")
-        case KeyboardInterrupt():
-            complain("stopped")
-            return 130
     return 2
 
 

@@ -18,7 +18,7 @@ from headwise.evaluation.extracted import baseline_tables, test_images
 from headwise.evaluation.probes.labels import labelled
 from headwise.evaluation.protocols.description import TapFeatures
 from headwise.evaluation.statistics.tests import paired_permutation_test
-from headwise.files import Json, read_json, write_json
+from headwise.files import Json, read_object, write_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
@@ -30,6 +30,7 @@ from headwise.report import write_report
 from headwise.report.prose.comparison import learned
 from headwise.report.reading.summary import summary_of
 from headwise.runs.directory import Run, refuse_existing
+from headwise.runs.lock import writing
 from headwise.runs.results import Section
 
 
@@ -63,6 +64,12 @@ def compare(
     images = images or open_images(config.pretrain.data)
     for name in config.heads:
         build_model(resolve(_run_config(config, name, config.pretrain.seed), images.train))
+    with writing(out):
+        refuse_existing(out)
+        return _begin(config, out, images, quiet)
+
+
+def _begin(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> dict[str, Any]:
     write_json(out / "config.json", config_json(config))
     views = augment.resolve(config.pretrain.augment, images.train)
     augment.write_sheet(images.train, views, out / "views.png", config.pretrain.seed)
@@ -75,7 +82,8 @@ def resume_comparison(out: str | Path, *, quiet: bool = False) -> Json:
     if not path.is_file():
         raise UserError(f"--resume must be a comparison's directory; {out} has no config.json")
     config = read_config(CompareConfig, path)
-    return _compare(config, Path(out), open_images(config.pretrain.data), quiet)
+    with writing(Path(out)):
+        return _compare(config, Path(out), open_images(config.pretrain.data), quiet)
 
 
 def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
@@ -84,7 +92,8 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
         runs = {}
         for name in config.heads:
             path = out / f"{name}-seed{seed}"
-            if path.exists():
+            if path.exists() and any(path.iterdir()):
+                _complete(path, _run_config(config, name, seed), images)
                 run = resume(path, images, quiet=quiet)
             else:
                 run = pretrain(_run_config(config, name, seed), path, images, quiet=quiet)
@@ -102,6 +111,12 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
     write_json(out / "summary.json", summary)
     write_report(out)
     return summary
+
+
+def _complete(path: Path, config: PretrainConfig, images: Splits) -> None:
+    """Write the config.json of a run that was killed before it had one."""
+    if not (path / "config.json").exists():
+        write_json(path / "config.json", config_json(resolve(config, images.train)))
 
 
 def _section(run: Run, images: Splits) -> Section:
@@ -166,7 +181,7 @@ def _baselines(run: Run, images: Splits, path: Path) -> dict[str, dict[str, floa
             )
         }
         write_json(path, values)
-    values = {name: result["value"] for name, result in read_json(path).items()}
+    values = {name: result["value"] for name, result in read_object(path).items()}
     return {
         "pixels": {name: values[f"{name}/pixels"] for name in PROTOCOLS},
         "untrained": {f"{name}/h": values[f"{name}/untrained"] for name in PROTOCOLS},

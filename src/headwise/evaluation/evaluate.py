@@ -15,6 +15,7 @@ from headwise.evaluation.protocols.transfer import open_targets
 from headwise.features.extract import all_taps, check_taps, weights_hash
 from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
+from headwise.runs.lock import writing
 from headwise.runs.results import DataIdentity, Result, Value, summarise
 
 VERSION = 1
@@ -40,20 +41,21 @@ def evaluate(
     other = None if config.against is None else Run.open(config.against)
     if other is not None:
         check_other(other)
-    trained = open_trained(opened, data, images, device=config.device, seed=config.seed)
-    extracted, protocols = extract_run(trained, config)
-    data_identity = identity(extracted)
-    results: dict[str, Result] = {}
-    for name in protocols:
-        measured, arrays = measure_protocol(name, extracted, config)
-        opened.add_arrays(data_identity, arrays)
-        opened.add_results(data_identity, measured)
-        results |= measured
-    if other is not None:
-        compared = differences(opened, other, data_identity, results, seed=config.seed)
-        compared |= {r.key: r for r in same_geometry(extracted, other, version=VERSION)}
-        opened.add_results(data_identity, compared)
-        results |= compared
+    with writing(opened.path):
+        trained = open_trained(opened, data, images, device=config.device, seed=config.seed)
+        extracted, protocols = extract_run(trained, config)
+        data_identity = identity(extracted)
+        results: dict[str, Result] = {}
+        for name in protocols:
+            measured, arrays = measure_protocol(name, extracted, config)
+            opened.add_arrays(data_identity, arrays)
+            opened.add_results(data_identity, measured)
+            results |= measured
+        if other is not None:
+            compared = differences(opened, other, data_identity, results, seed=config.seed)
+            compared |= {r.key: r for r in same_geometry(extracted, other, version=VERSION)}
+            opened.add_results(data_identity, compared)
+            results |= compared
     return results
 
 

@@ -14,8 +14,9 @@ from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure_batches
 from headwise.fusion.training import measure_training
 from headwise.fusion.verdict import BlockVerdict, Estimate, estimate, judge
-from headwise.model.trained import open_trained
+from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
+from headwise.runs.lock import writing
 from headwise.runs.results import DataIdentity, Result, Settings, Unit
 
 VERSION = 1
@@ -41,7 +42,13 @@ def measure_fusion(
     without labels, of one class, or too few for two batches.
     """
     config = config or FusionConfig()
-    trained = open_trained(run, data, images, device=config.device, seed=config.seed)
+    opened = Run.open(Path(run))
+    with writing(opened.path):
+        trained = open_trained(opened, data, images, device=config.device, seed=config.seed)
+        return _measure(trained, config, quiet=quiet)
+
+
+def _measure(trained: Trained, config: FusionConfig, *, quiet: bool) -> dict[str, Result]:
     pretraining, model = trained.config, trained.model
     plan = plan_batches(config, trained.images, trained.spec, pretraining.batch_size)
     before = weights_hash(model)

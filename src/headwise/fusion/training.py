@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from headwise.fusion.attention import measure_attention
 from headwise.fusion.batches import BatchPlan, EncodedBatch, draw_batches
 from headwise.fusion.geometry import nearest_neighbours, same_label_share
+from headwise.model import checkpoint
 from headwise.model.build import build_model
-from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.trained import Trained
 from headwise.runs.directory import Run
@@ -24,7 +23,7 @@ def measure_training(trained: Trained, plan: BatchPlan, *, quiet: bool) -> dict[
     paths, extraction = kept_checkpoints(trained.run), trained.extraction
     measured = []
     with progress("fusion, checkpoints", 1 + len(paths), quiet=quiet) as show:
-        for model in _models(trained.config, paths):
+        for model in _models(trained, paths):
             model.to(extraction.device).eval()
             batches = draw_batches(model.encoder, plan, extraction)
             measured.append([_measures(model, batch, plan.seed) for batch in batches])
@@ -40,7 +39,7 @@ def measure_training(trained: Trained, plan: BatchPlan, *, quiet: bool) -> dict[
 
 def kept_checkpoints(run: Run) -> list[Path]:
     """Return the checkpoints in the order of training. The last is that of the finished run."""
-    return sorted((run.path / "checkpoints").glob("step-*"))
+    return checkpoint.checkpoints(run.path / "checkpoints")
 
 
 def checkpoint_epochs(paths: list[Path], epochs: int) -> np.ndarray:
@@ -49,12 +48,12 @@ def checkpoint_epochs(paths: list[Path], epochs: int) -> np.ndarray:
     return np.array([0, *(epochs * step / steps[-1] for step in steps)], np.float32)
 
 
-def _models(config: ResolvedConfig, paths: list[Path]) -> Iterator[ContrastiveModel]:
+def _models(trained: Trained, paths: list[Path]) -> Iterator[ContrastiveModel]:
     """Yield the model with its initial weights, then with those of each checkpoint."""
-    model = build_model(config)
+    model = build_model(trained.config)
     yield model
     for path in paths:
-        model.load_state_dict(load_file(path / "model.safetensors"))
+        model.load_state_dict(checkpoint.weights(path, trained.run))
         yield model
 
 

@@ -1,18 +1,20 @@
 """Taking the encoder away: its weights under timm's own names, and what timm needs to load them."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
-from torch import nn
+from torch import Tensor, nn
 
 from headwise.augment import ResolvedAugment
 from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
-from headwise.files import Json, write_atomically
+from headwise.files import Json, read_object, write_bytes
 
 ENCODER_FILE = "encoder.safetensors"
 
@@ -21,16 +23,17 @@ def save_encoder(
     encoder: nn.Module, config: ResolvedEncoder, augment: ResolvedAugment, path: Path
 ) -> None:
     """Write the encoder alone. The file's metadata hold, as JSON under `headwise`: the arguments
-    of `timm.create_model`, the stem, and the size, mean and std of its images."""
+    of `timm.create_model`, the stem, the size, mean and std of its images, and the SHA-256 of all
+    this and the weights. Equal weights give equal bytes."""
     about = {
         "timm": timm_arguments(config, augment.size),
         "stem": config.stem,
         "image": {"size_px": augment.size, "mean": augment.mean, "std": augment.std},
     }
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    about["sha256"] = _digest(about, tensors)
     metadata = {"headwise": json.dumps(about), "format": "pt"}
-    content = to_bytes(tensors, metadata)
-    write_atomically(path, lambda temporary: _write(temporary, content))
+    write_bytes(path, _sorted_metadata(to_bytes(tensors, metadata)))
 
 
 def load_encoder(run: str | Path) -> nn.Module:
@@ -47,10 +50,13 @@ def load_encoder(run: str | Path) -> nn.Module:
     path = Path(run)
     path = path / ENCODER_FILE if path.is_dir() else path
     about = describe_encoder(path)
+    tensors = load_file(path)
+    if about.get("sha256", _digest(about, tensors)) != _digest(about, tensors):
+        raise UserError(f"{path} is damaged: it is not what was saved{_make_again(path)}")
     model: Any = timm.create_model(**about["timm"])
     if about["stem"].startswith("small"):
         small_stem(model, stride=1 if about["stem"] == "small" else 2)
-    model.load_state_dict(load_file(path))
+    model.load_state_dict(tensors)
     image = about["image"]
     model.pretrained_cfg |= {
         "input_size": (3, image["size_px"], image["size_px"]),
@@ -63,21 +69,67 @@ def load_encoder(run: str | Path) -> nn.Module:
 
 
 def describe_encoder(path: Path) -> Json:
-    """The metadata that `save_encoder` wrote."""
+    """The metadata that `save_encoder` wrote.
+
+    Raises `UserError` if the file is missing or damaged, or if it lies in a finished run that made
+    another one.
+    """
     if not path.is_file():
         raise UserError(
             f"an encoder must be a finished run or its {ENCODER_FILE}; got {path}, "
-            "which does not exist; finish the run with: headwise pretrain --resume RUN"
+            f"which does not exist{_make_again(path)}"
         )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-    except SafetensorError as error:
+        about = json.loads(metadata.get("headwise", "{}"))
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise UserError(f"{path} must be written by headwise; {error}") from error
-    if "headwise" not in metadata:
+    if not isinstance(about, dict) or not {"timm", "stem", "image"} <= about.keys():
         raise UserError(f"{path} must be written by headwise; it has no description of the encoder")
-    return json.loads(metadata["headwise"])
+    if made_by_another(path):
+        raise UserError(f"{path} is not the encoder that this run made{_make_again(path)}")
+    return about
 
 
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def made_by_another(path: Path) -> bool:
+    """Whether an encoder's file is not the one that the run around it has finished with."""
+    done = path.with_name("DONE")
+    try:
+        expected = read_object(done).get("encoder_sha256") if done.is_file() else None
+    except UserError:  # version 0.1 wrote an empty file
+        return False
+    return expected is not None and expected != file_digest(path)
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_again(path: Path) -> str:
+    """What to do about an encoder's file that is missing or wrong, if it is in a run."""
+    if not path.with_name("config.json").is_file():
+        return "; a run that stopped makes it with: headwise pretrain --resume RUN"
+    return f"; make it with: headwise pretrain --resume {path.parent}"
+
+
+def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the description, and of every tensor's name, type, shape and bytes."""
+    described = {key: value for key, value in about.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _sorted_metadata(content: bytes) -> bytes:
+    """The same file with its metadata in the order of their names: safetensors has none."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from headwise.data import DataConfig, Splits, open_images
 from headwise.errors import UserError
 from headwise.model import checkpoint
@@ -82,5 +80,12 @@ def load_model(run: Run) -> tuple[ResolvedConfig, ContrastiveModel]:
     path = checkpoint.latest(run.path / "checkpoints")
     if path is None:
         raise UserError(f"run {run.path} must have a checkpoint; found none; pretrain it again")
-    model.load_state_dict(load_file(path / "model.safetensors"))
+    tensors = checkpoint.weights(path, run)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(
+            f"{path} must have the weights of the model in config.json; they do not; put the right "
+            "checkpoint or config.json back"
+        ) from None
     return config, model

@@ -3,17 +3,16 @@
 import logging
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwise import augment, heads, rng
+from headwise import augment, heads
 from headwise.data import Images, Splits, open_images
 from headwise.encoders import build as encoders
 from headwise.errors import UserError
-from headwise.model import checkpoint, export
+from headwise.model import checkpoint
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
@@ -21,12 +20,14 @@ from headwise.model.config_file import config_json
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
 from headwise.model.optim import build_optimizer, learning_rate, peak_learning_rate
-from headwise.model.trained import load_config
-from headwise.pretraining import monitoring
+from headwise.model.trained import load_config, load_model
+from headwise.pretraining import kept, monitoring
 from headwise.runs.directory import Run, refuse_existing
+from headwise.runs.lock import writing
 from headwise.runtime import distributed, hardware
 from headwise.runtime.interrupts import Interrupted, stop_requests
 from headwise.runtime.progress import progress
+from headwise.runtime.workers import WorkerDied
 
 log = logging.getLogger("headwise")
 
@@ -47,33 +48,40 @@ def pretrain(
     refuse_existing(out)
     with distributed.process_group(hardware.resolve_device(config.device)):
         resolved, state, train, target = _prepare(config, images)
-        if distributed.rank() == 0:
-            Run.create(out, config_json(resolved), resolved.device)
-            seed = rng.seed_at(resolved.seed, "sheet")
-            augment.write_sheet(train, resolved.augment, out / "views.png", seed)
-        distributed.barrier()
-        if distributed.rank() == 0 and not quiet:
-            log.info("%s", monitoring.describe(resolved, state, train))
-        _loop(resolved, Run(out), train, state, target, quiet=quiet)
-        return _finish(resolved, Run(out), state)
+        with writing(out):
+            if distributed.rank() == 0:
+                Run.create(out, config_json(resolved), resolved.device)
+                kept.write_sheet(resolved, Run(out), train)
+            distributed.barrier()
+            if distributed.rank() == 0 and not quiet:
+                log.info("%s", monitoring.describe(resolved, state, train))
+            _train(resolved, Run(out), train, state, target, quiet=quiet)
+            return kept.finish(resolved, state.model, Run(out))
 
 
 def resume(out: str | Path, images: Splits | None = None, *, quiet: bool = False) -> Run:
     """Go on with a run that stopped, from its last checkpoint, to the same end as if it had not."""
     run = Run.open(Path(out), finished=False)
-    if run.done:
+    if run.done and kept.is_whole(run):
         return run
+    with writing(run.path):
+        if run.done and kept.is_sound(run):
+            return kept.finish(*load_model(run), run)
+        return _continue(run, images, quiet=quiet)
+
+
+def _continue(run: Run, images: Splits | None, *, quiet: bool) -> Run:
     config = load_config(run)
     with distributed.process_group(config.device):
         config, state, train, target = _prepare(config, images)
-        path = checkpoint.latest(run.path / "checkpoints")
-        if path is not None:
-            checkpoint.load(state, path)
+        damaged = checkpoint.load_newest(state, run)
+        distributed.barrier()  # every rank has read
         if distributed.rank() == 0:
+            kept.mend(config, run, train, damaged)
             run.rewind(state.step)
         distributed.barrier()
-        _loop(config, run, train, state, target, quiet=quiet)
-        return _finish(config, run, state)
+        _train(config, run, train, state, target, quiet=quiet)
+        return kept.finish(config, state.model, run)
 
 
 def _prepare(
@@ -175,7 +183,9 @@ def _loop(
         workers=config.workers,
     )
     with (
-        stop_requests() as stop,
+        stop_requests(
+            f"the last checkpoint of {run.path} is kept; go on with: {run.continued_with}"
+        ) as stop,
         progress(run.path.name, total, done=state.step, quiet=quiet or not main) as show,
     ):
         for views, unreadable in batches:
@@ -220,25 +230,35 @@ def _loop(
                     accuracies.clear()
             if due(step, config.checkpoint_every * epoch_steps) or step == total or stopping:
                 if main:
-                    checkpoint.save(state, run.path / "checkpoints", keep=config.keep_checkpoints)
+                    kept.save(config, run, state)
                     monitoring.record_skipped(skipped, images, run)
                 if stopping and step < total:
                     raise Interrupted(
                         f"{run.path} is saved at step {step} of {total}; "
-                        f"go on with: headwise pretrain --resume {run.path}",
+                        f"go on with: {run.continued_with}",
                         stop.exit_code or 75,
                     )
 
 
-def _finish(config: ResolvedConfig, run: Run, state: TrainState) -> Run:
-    if distributed.rank() == 0:
-        model: Any = state.model
-        export.save_encoder(
-            model.encoder, config.encoder, config.augment, run.path / export.ENCODER_FILE
-        )
-        run.finish()
-    distributed.barrier()
-    return run
+def _train(
+    config: ResolvedConfig,
+    run: Run,
+    images: Images,
+    state: TrainState,
+    target: ClassTargets | None,
+    *,
+    quiet: bool,
+) -> None:
+    """The loop. If a worker dies, save the state and raise `Interrupted`."""
+    try:
+        _loop(config, run, images, state, target, quiet=quiet)
+    except WorkerDied as died:
+        if distributed.rank() == 0 and all(p.isfinite().all() for p in state.model.parameters()):
+            kept.save(config, run, state)
+        raise Interrupted(
+            f"{died}; {run.path} is saved at step {state.step}; go on with: {run.continued_with}",
+            died.exit_code,
+        ) from None
 
 
 def due(step: int, every: int) -> bool:

@@ -2,7 +2,11 @@
 
 import json
 import platform
+import shutil
 import subprocess
+import uuid
+import zipfile
+import zlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +15,14 @@ import numpy as np
 import torch
 
 from headwise.errors import UserError
-from headwise.files import Json, read_json, write_atomically, write_json, write_text
+from headwise.files import (
+    Json,
+    full_disk_named,
+    read_object,
+    write_atomically,
+    write_json,
+    write_text,
+)
 from headwise.runs.results import DataIdentity, Result, Section
 from headwise.runs.results_file import (
     array_prefix,
@@ -35,7 +46,7 @@ class Run:
         refuse_existing(path)
         run = Run(path)
         write_json(path / "config.json", config)
-        write_json(path / "environment.json", environment(device))
+        run.write_environment(device)
         return run
 
     @staticmethod
@@ -47,42 +58,81 @@ class Run:
         if finished and not run.done:
             raise UserError(
                 f"run {path} must be finished; its pretraining stopped before the end; "
-                f"finish it with: headwise pretrain --resume {path}"
+                f"finish it with: {run.continued_with}"
             )
         return run
 
     @property
     def config(self) -> Json:
-        path = self.path / "config.json"
+        return read_object(self.path / "config.json")
+
+    @property
+    def id(self) -> str | None:
+        """What its checkpoints are known by; None in runs of version 0.1."""
+        return (self._environment or {}).get("run")
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether environment.json is there and not damaged."""
+        return self._environment is not None
+
+    @property
+    def _environment(self) -> Json | None:
         try:
-            return read_json(path)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} must be JSON; {error}") from None
+            return read_object(self.path / "environment.json")
+        except (UserError, FileNotFoundError):
+            return None
+
+    @property
+    def continued_with(self) -> str:
+        """The command that goes on with it; for a run of a comparison, with the comparison."""
+        around = self.path.absolute().parent
+        try:
+            compared = "heads" in read_object(around / "config.json")
+        except (UserError, OSError):
+            compared = False
+        command = "compare" if compared else "pretrain"
+        return f"headwise {command} --resume {self.path.parent if compared else self.path}"
+
+    def write_environment(self, device: str, run_id: str | None = None) -> None:
+        """Write environment.json, with the run's id (None: a new one)."""
+        values = {"run": run_id or uuid.uuid4().hex, **environment(device)}
+        write_json(self.path / "environment.json", values)
+
+    def remove_temporaries(self) -> None:
+        """Remove what a process that was killed had not finished writing."""
+        for folder in (self.path, self.path / "checkpoints"):
+            for path in folder.glob(".*.tmp"):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     @property
     def done(self) -> bool:
         return (self.path / "DONE").exists()
 
-    def finish(self) -> None:
-        write_text(self.path / "DONE", "")
+    def finish(self, encoder_sha256: str | None = None) -> None:
+        """Write DONE, with the digest of the encoder's file."""
+        write_json(self.path / "DONE", {"encoder_sha256": encoder_sha256})
 
     def log(self, record: Json) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        path, line = self.path / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n"
+        with full_disk_named(path, path), path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
     def metrics(self) -> list[Json]:
         """The records of metrics.jsonl; a last line cut short by a crash is left out. Raises
         `UserError` for another line that is broken."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         records = []
         for number, line in enumerate(lines, 1):
-            if line.endswith("\n"):
-                try:
-                    records.append(json.loads(line))
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path} line {number} must be JSON; {error}") from None
+            try:
+                records.append(_record(line))
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path} line {number} must be JSON; {error}") from None
         return records
 
     def rewind(self, step: int) -> None:
@@ -137,8 +187,21 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz; none where it is not there."""
     if not path.exists():
         return {}
-    with np.load(path) as found:
-        return dict(found)
+    try:
+        with np.load(path) as found:
+            return dict(found)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise UserError(
+            f"{path} must be an .npz; {error}; it is damaged: move it away and measure again"
+        ) from None
+
+
+def _record(line: bytes) -> Json:
+    """One line of metrics.jsonl. Raises `ValueError` if it is not a record."""
+    found = json.loads(line)
+    if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+        raise ValueError("it has no step")
+    return found
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -13,8 +13,9 @@ Update = Callable[[int, str], None]
 
 @contextlib.contextmanager
 def progress(name: str, total: int, *, done: int = 0, quiet: bool = False) -> Iterator[Update]:
-    """Show completed steps out of `total` and the remaining time on standard error."""
-    if quiet:
+    """Show completed steps out of `total` and the remaining time on standard error, if there is
+    one."""
+    if quiet or sys.stderr is None or sys.stderr.closed:
         yield lambda step, words: None
     elif sys.stderr.isatty():
         with _bar(name, total, done) as update:
@@ -50,6 +51,7 @@ def _lines(name: str, total: int, done: int) -> Update:
         last_line = now
         left = (now - start) / max(step - done, 1) * (total - step)
         line = f"{name} {step}/{total} {words} {left:.0f} s left"
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # its reader may have gone
+            print(line, file=sys.stderr, flush=True)
 
     return update

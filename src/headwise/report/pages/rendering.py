@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from headwise.files import write_atomically, write_text
 from headwise.report.plots.drawing import Drawing
+from headwise.runs.lock import writing
 
 _NO_BREAK = "\u00a0"
 
@@ -28,8 +29,9 @@ def render(template: str, values: Mapping[str, object]) -> str:
 
 def write_page(out: Path, html: str, drawings: Iterable[Drawing]) -> Path:
     """Write `out/report.html` and, as SVG, PNG and CSV, `out/figures/`; the path of the page."""
-    write_drawings(out / "figures", drawings)
-    write_text(out / "report.html", html)
+    with writing(out):
+        write_drawings(out / "figures", drawings)
+        write_text(out / "report.html", html)
     return out / "report.html"
 
 

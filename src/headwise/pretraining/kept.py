@@ -1,0 +1,60 @@
+"""What a run keeps: its state while it trains, the encoder at the end; and mending it."""
+
+from pathlib import Path
+from typing import Any
+
+from headwise import augment, rng
+from headwise.data import Images
+from headwise.model import checkpoint, export
+from headwise.model.checkpoint import TrainState
+from headwise.model.config import ResolvedConfig
+from headwise.runs.directory import Run
+from headwise.runtime import distributed
+
+
+def save(config: ResolvedConfig, run: Run, state: TrainState) -> None:
+    directory = run.path / "checkpoints"
+    checkpoint.save(state, directory, keep=config.keep_checkpoints, run_id=run.id)
+
+
+def finish(config: ResolvedConfig, model: Any, run: Run) -> Run:
+    """Write the encoder and DONE, in the first rank."""
+    if distributed.rank() == 0:
+        path = run.path / export.ENCODER_FILE
+        export.save_encoder(model.encoder, config.encoder, config.augment, path)
+        run.finish(export.file_digest(path))
+    distributed.barrier()
+    return run
+
+
+def is_whole(run: Run) -> bool:
+    """Whether a finished run has its encoder, and the last checkpoint is not damaged."""
+    path = run.path / export.ENCODER_FILE
+    return path.is_file() and not export.made_by_another(path) and is_sound(run)
+
+
+def is_sound(run: Run) -> bool:
+    """Whether the newest checkpoint, if there is one, is not damaged."""
+    path = checkpoint.latest(run.path / "checkpoints")
+    try:
+        return path is None or checkpoint.check(path, run) is None
+    except checkpoint.DamagedCheckpoint:
+        return False
+
+
+def mend(config: ResolvedConfig, run: Run, images: Images, damaged: list[Path]) -> None:
+    """Remove what a process that was killed left, and make what it did not write."""
+    checkpoint.set_aside(damaged)
+    run.remove_temporaries()
+    (run.path / "DONE").unlink(missing_ok=True)
+    if not run.has_environment:
+        owner = checkpoint.owner_of_newest(run.path / "checkpoints")
+        run.write_environment(config.device, owner)
+    if not (run.path / "views.png").exists():
+        write_sheet(config, run, images)
+
+
+def write_sheet(config: ResolvedConfig, run: Run, images: Images) -> None:
+    """Write views.png."""
+    seed = rng.seed_at(config.seed, "sheet")
+    augment.write_sheet(images, config.augment, run.path / "views.png", seed)
