@@ -2,12 +2,14 @@
 the one reader of JSON."""
 
 import contextlib
+import csv
 import errno
+import io
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,26 @@ def read_object(path: Path) -> Json:
     if not isinstance(found, dict):
         raise UserError(f"{path} must hold a JSON object; got {type(found).__name__}")
     return found
+
+
+def csv_text(columns: Iterable[str | int], rows: Iterable[Iterable[Any]]) -> str:
+    """Return CSV with a header. A spreadsheet reads no cell of text as a formula (`plain_cell`)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([plain_cell(value) for value in row] for row in (columns, *rows))
+    return text.getvalue()
+
+
+def plain_cell(value: Any) -> Any:
+    """Return a cell with an apostrophe before text that a spreadsheet would take for a formula:
+    text that begins with = + - @, a tab or a carriage return, and is not a number."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 @contextlib.contextmanager

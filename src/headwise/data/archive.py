@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from headwise.data.images import Splits, fingerprint
-from headwise.data.layout import arrange, is_image
+from headwise.data.layout import arrange, is_image, why_not
+from headwise.data.reading import check_expansion, one_line, unreadable
 from headwise.errors import UserError
 
 LOCAL_HEADER_BYTES = 30  # before a member's name (APPNOTE.TXT 4.3.7)
@@ -39,36 +40,47 @@ class ZipSource:
 
     def open(self, id: str) -> io.BufferedIOBase:
         member = self.members[id]
-        with open(self.path, "rb", buffering=0) as file:
+        with unreadable(), open(self.path, "rb", buffering=0) as file:
+            check_expansion(member.packed_bytes, member.bytes)
             # The local header ends with the name and an extra field, both of variable length.
             header = os.pread(file.fileno(), LOCAL_HEADER_BYTES, member.offset)
             if len(header) < LOCAL_HEADER_BYTES:
                 raise OSError("the zip file is truncated")
             start = member.offset + LOCAL_HEADER_BYTES + sum(struct.unpack_from("<HH", header, 26))
+            if start + member.packed_bytes > os.fstat(file.fileno()).st_size:
+                raise OSError("the zip file is truncated")
             data = os.pread(file.fileno(), member.packed_bytes, start)
-        if member.deflated:
-            try:
-                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.bytes + 1)
-            except zlib.error as error:
-                raise OSError(f"damaged in the zip file: {error}") from error
-        if len(data) != member.bytes or zlib.crc32(data) != member.crc:
-            raise OSError("damaged in the zip file: the size or the checksum differs")
-        return io.BytesIO(data)
+            if member.deflated:
+                data = _inflated(data, member.bytes)
+            if len(data) != member.bytes or zlib.crc32(data) != member.crc:
+                raise OSError("damaged in the zip file: the size or the checksum differs")
+            return io.BytesIO(data)
 
 
 def list_zip(path: Path) -> Splits:
     """Return the images in the zip file at `path`, split and labelled by folder."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            infos = [i for i in file.infolist() if not i.is_dir() and is_image(i.filename)]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise UserError(f"{path} must be a zip file: {error}") from error
-    members = {info.filename: _member(info, path) for info in infos}
+    with one_line(f"{path} must be a zip file"), zipfile.ZipFile(path) as file:
+        infos = {name: i for i in file.infolist() if not (name := _name(i)).endswith("/")}
+    images = {name for name in infos if is_image(name)}
+    members = {name: _member(infos[name], path) for name in infos if name in images}
     status = path.stat()
     content = ascii(sorted((name, m.bytes, m.crc) for name, m in members.items())).encode()
     stamp = ascii((str(path.resolve()), status.st_size, status.st_mtime_ns)).encode()
     source = ZipSource(path, members, fingerprint(content), fingerprint(stamp))
-    return arrange(source, sorted(members), str(path))
+    left_out = [(name, why_not(name)) for name in sorted(infos) if name not in images]
+    return arrange(source, sorted(members), str(path), left_out)
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return the member's path with `/`. Some old tools for Windows wrote `\\`."""
+    return info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    except zlib.error as error:
+        raise OSError(f"damaged in the zip file: {error}") from error
 
 
 def _member(info: zipfile.ZipInfo, path: Path) -> Member:

@@ -1,6 +1,8 @@
 """Images and labels from arrays and from `.npz` files."""
 
 import dataclasses
+import logging
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +13,16 @@ from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 from headwise.data.images import Images, ResidentImages, Splits, resident_images
+from headwise.data.reading import check_expansion, one_line
 from headwise.data.split import own_split
+from headwise.data.split_names import split_of, words
 from headwise.errors import UserError
 
-NPZ_KEYS = {
-    "train": (("images", "labels"), ("x_train", "y_train"), ("train_images", "train_labels")),
-    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
-    "val": (("x_val", "y_val"), ("val_images", "val_labels")),
-}
-"""The keys of images and labels in an `.npz`, by split."""
+logger = logging.getLogger("headwise")
+
+IMAGE_KEYS = ("images", "image", "x")
+LABEL_KEYS = ("labels", "label", "y")
+"""The words for images and labels in the keys of an `.npz`, beside a word for the split."""
 
 
 def as_pixels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[Tensor, "n 3 h w"]:
@@ -49,9 +52,10 @@ def as_pixels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[Tensor, "n 
 
 def as_labels(
     values: Shaped[np.ndarray, "..."], where: str
-) -> tuple[Int64[Tensor, " n"], tuple[str, ...]]:
+) -> tuple[Int64[Tensor, " n"] | None, tuple[str, ...]]:
     """Return labels, which are integers or strings, as indices into their sorted classes, and the
-    names of the classes."""
+    names of the classes. A label that is −1 or empty is missing: its index is −1. If there are only
+    −1 and 1, both are classes. None if all are missing."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "iubUSO":
@@ -60,7 +64,17 @@ def as_labels(
             f"got {values.dtype} of shape {values.shape}"
         )
     classes, index = np.unique(values, return_inverse=True)
-    return torch.from_numpy(index.astype(np.int64)), tuple(map(str, classes.tolist()))
+    missing = classes == (
+        -1 if classes.dtype.kind in "iub" else b"" if classes.dtype.kind == "S" else ""
+    )
+    if classes.tolist() == [-1, 1] or not missing.any():
+        return torch.from_numpy(index.astype(np.int64)), tuple(map(str, classes.tolist()))
+    if missing.all():
+        return None, ()
+    place = np.where(missing, -1, np.cumsum(~missing) - 1)
+    return torch.from_numpy(place[index].astype(np.int64)), tuple(
+        map(str, classes[~missing].tolist())
+    )
 
 
 def from_arrays(
@@ -79,24 +93,63 @@ def from_arrays(
 
 
 def open_npz(path: Path) -> Splits:
-    """Return the arrays of an `.npz` under any of `NPZ_KEYS`, with class names from `classes`."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} must be an .npz file of plain arrays: {error}") from error
+    """Return the arrays of an `.npz`, with class names from `classes`. A key has a word for images
+    or labels (`IMAGE_KEYS`, `LABEL_KEYS`) and may have one for a split (`split_names`)."""
+    with one_line(f"{path} must be an .npz file of plain arrays"), np.load(path) as file:
+        keys = _keys(file.files, path)
+        used = {key for pair in keys.values() for key in pair if key} | {"classes"}
+        for key in used & {*file.files}:
+            _check_claim(file.zip, f"{key}.npy")
+        arrays = {key: file[key] for key in file.files if key in used}
     parts: dict[str, Images] = {}
-    for split, pairs in NPZ_KEYS.items():
-        for images, labels in pairs:
-            if images in arrays:
-                where = f"{path.name}:{images}"
-                parts[split] = _named(
-                    from_arrays(arrays[images], arrays.get(labels), where), arrays
-                )
-    if "train" not in parts:
-        expected = " or ".join(images for images, _ in NPZ_KEYS["train"])
-        raise UserError(f"{path} must hold {expected}; got {', '.join(arrays) or 'no arrays'}")
-    return own_split(parts, str(path))
+    for split, (images, labels) in keys.items():
+        found = from_arrays(arrays[images], arrays.get(labels), f"{path.name}:{images}")
+        parts[split] = _named(found, arrays)
+    return own_split(parts, str(path), "by the keys of the arrays" if len(parts) > 1 else "")
+
+
+def _keys(names: list[str], path: Path) -> dict[str, tuple[str, str]]:
+    """Return the keys of images and labels ("" if there are none) of every split."""
+    found: dict[tuple[str, str], str] = {}
+    unused = []
+    for name in names:
+        rest = [word for word in words(name) if split_of(word) is None]
+        split, word = split_of(name) or "train", rest[0] if len(rest) == 1 else ""
+        kind = "images" if word in IMAGE_KEYS else "labels" if word in LABEL_KEYS else ""
+        if kind and (kind, split) in found:
+            both = f"{found[kind, split]} and {name}"
+            raise UserError(f"{path} must hold one array of {split} {kind}; got {both}: remove one")
+        if kind:
+            found[kind, split] = name
+        elif name != "classes":
+            unused.append(name)
+    if ("images", "train") not in found:
+        raise UserError(
+            f"{path} must hold images or x_train or train_images; "
+            f"got {', '.join(names) or 'no arrays'}"
+        )
+    if unused:
+        logger.warning("%s: not read: %s", path, ", ".join(unused))
+    splits = [split for kind, split in found if kind == "images"]
+    return {s: (found["images", s], found.get(("labels", s), "")) for s in splits}
+
+
+def _check_claim(file: zipfile.ZipFile, member: str) -> None:
+    """Raise an error if an array's header claims more than its bytes, or if those unpack to far
+    more than images do."""
+    info = file.getinfo(member)
+    check_expansion(info.compress_size, info.file_size)
+    with file.open(info) as array:
+        version = np.lib.format.read_magic(array)
+        if version == (1, 0):
+            shape, _, kind = np.lib.format.read_array_header_1_0(array)
+        else:
+            shape, _, kind = np.lib.format.read_array_header_2_0(array)
+        claimed, there = math.prod(shape) * kind.itemsize, info.file_size - array.tell()
+    if kind.hasobject:
+        raise ValueError("the array holds Python objects")
+    if claimed != there:
+        raise ValueError(f"{member} claims {claimed} bytes and holds {there}")
 
 
 def _named(images: ResidentImages, arrays: Mapping[str, np.ndarray]) -> ResidentImages:
@@ -104,6 +157,8 @@ def _named(images: ResidentImages, arrays: Mapping[str, np.ndarray]) -> Resident
     if "classes" not in arrays or images.labels is None:
         return images
     names = arrays["classes"].tolist()
+    if not isinstance(names, list):
+        raise UserError(f"classes must be a list of names; got {names!r}")
     numbers = [int(name) if name.isdecimal() else -1 for name in images.classes]
     if not all(0 <= number < len(names) for number in numbers):
         raise UserError(

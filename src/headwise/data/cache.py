@@ -16,7 +16,7 @@ from torch import Tensor
 from headwise.data.images import pixel_digest
 from headwise.files import read_json, write_atomically
 
-VERSION = 1
+VERSION = 2
 """Part of every key. Raise it when decoding changes."""
 
 logger = logging.getLogger("headwise")

@@ -6,8 +6,6 @@ Transparent pixels are composited over white, since their stored colour (often b
 
 import contextlib
 import io
-import threading
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,8 +13,19 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from headwise.data.quiet import quiet
+from headwise.data.reading import line_of
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+"""The formats of files that Pillow may open. Others, such as EPS, start programs."""
+PHOTOMETRIC_TAG = 0x0106
+WHITE_IS_ZERO = 0
+DEPTH_TAG = 0x0102
+LARGE_SPAN = 1e38
+"""Differences of float32 values above this may overflow."""
 ORIENTATION_TAG = 0x0112
 # The operation that turns each stored orientation upright (EXIF 2.32, table 4.6.4 A).
 UPRIGHT = {
@@ -61,7 +70,7 @@ class LazyImage:
 def open_image(data: bytes, resize: int | None = None) -> LazyImage:
     """Return the image in the bytes of a file. `resize` and errors are as in `decode`."""
     if resize is None:
-        with _pillow(), Image.open(io.BytesIO(data)) as image:
+        with _pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format in ("JPEG", "MPO"):
                 orientation = _orientation(image)
                 width, height = image.size if orientation < 5 else image.size[::-1]
@@ -82,7 +91,7 @@ def decode(file: io.BufferedIOBase, resize: int | None = None, shrink: int = 1) 
     Raises `OSError` with a reason of one line if the file cannot be decoded completely: it is
     damaged, truncated, not an image, or so large that Pillow reports a decompression bomb.
     """
-    with _pillow(), Image.open(file) as image:  # type: ignore[arg-type]
+    with _pillow(), Image.open(file, formats=FORMATS) as image:  # type: ignore[arg-type]
         if resize is not None:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8, but at no less than twice the final size.
             image.draft(None, (2 * resize, 2 * resize))
@@ -98,7 +107,7 @@ def decode(file: io.BufferedIOBase, resize: int | None = None, shrink: int = 1) 
 
 def check_header(file: io.BufferedIOBase) -> None:
     """Raise `OSError` if `file` does not begin with the header of an image."""
-    with _pillow(), Image.open(file):  # type: ignore[arg-type]
+    with _pillow(), Image.open(file, formats=FORMATS):  # type: ignore[arg-type]
         pass
 
 
@@ -130,20 +139,31 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert grey values of 16 or 32 bits to 8 bits.
+    """Convert grey values of 12, 16 or 32 bits to 8 bits.
 
     Integers range from 0 to 65535, also in Pillow's 32-bit mode, and floats from 0 to 1. If an
-    image has values outside this range, its own minimum and maximum are the range.
+    image has values outside this range, its own minimum and maximum are the range. In a TIFF, 0 may
+    mean white, and 12 bits range to 4095. A transparent value becomes white.
     """
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     values = np.asarray(image).astype(np.float32)
     finite = np.isfinite(values)
-    low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
+    deepest = 4095.0 if tags.get(DEPTH_TAG) == (12,) else 65535.0
+    low, high = 0.0, 1.0 if image.mode == "F" else deepest
     if finite.any():
         minimum, maximum = float(values[finite].min()), float(values[finite].max())
         if minimum < low or maximum > high:
             low, high = minimum, max(maximum, minimum + 1e-6)
-    values = np.where(finite, (values - low) / (high - low), 0.0)
-    return Image.fromarray(np.rint(values * 255).clip(0, 255).astype(np.uint8))
+    if high - low > LARGE_SPAN:
+        values = values.astype(np.float64)
+    values = np.where(finite, values, low)
+    grey = np.rint((values - low) / ((high - low) or 1.0) * 255).clip(0, 255).astype(np.uint8)
+    grey[~finite] = 0
+    if tags.get(PHOTOMETRIC_TAG) == WHITE_IS_ZERO:
+        grey = 255 - grey
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey)
 
 
 @contextlib.contextmanager
@@ -155,33 +175,4 @@ def _pillow() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise OSError("not an image of a known format") from error
     except Exception as error:  # Pillow's plugins raise any error on a damaged file
-        line = " ".join(str(error).split())
-        raise OSError(line or type(error).__name__) from error
-
-
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-_quiet_filters = warnings.catch_warnings()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Suppress Pillow's warnings while any thread is in the block.
-
-    `catch_warnings` does not work with threads: if two blocks overlap, the second restores the
-    filters of the first, and warnings stay off. Here the last thread that leaves restores them.
-    """
-    global _quiet_depth, _quiet_filters
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-        _quiet_depth += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                _quiet_filters.__exit__(None, None, None)
+        raise OSError(line_of(error)) from error

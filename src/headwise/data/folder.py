@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from headwise.data.layout import is_hidden, is_image
+from headwise.data.layout import is_hidden, is_image, why_not
 
 Stamp = tuple[int, int, int]
 """A folder's modification time in ns, inode and size. It changes when entries are added, removed or
@@ -34,6 +34,8 @@ class Folder(NamedTuple):
     stamp: Stamp
     images: list[tuple[str, int, int]]
     """Path, size in bytes and modification time in ns of every image, unordered."""
+    left_out: list[tuple[str, str]]
+    """Path of everything else, and why it is not read."""
 
 
 def walk(
@@ -45,8 +47,7 @@ def walk(
     identity = (status.st_dev, status.st_ino)
     if identity in above:
         return
-    images = []
-    subfolders = []
+    images, left_out, subfolders = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir() and not is_hidden(entry.name):
@@ -54,7 +55,11 @@ def walk(
             elif is_image(entry.name) and entry.is_file():
                 file = entry.stat()
                 images.append((prefix + entry.name, file.st_size, file.st_mtime_ns))
-    yield Folder(prefix, stamp_of(status), images)
+            else:
+                gone = entry.is_symlink() and not os.path.exists(entry.path)
+                reason = "a link to nothing" if gone else why_not(entry.name)
+                left_out.append((prefix + entry.name, reason))
+    yield Folder(prefix, stamp_of(status), images, left_out)
     for entry in subfolders:
         yield from walk(Path(entry.path), f"{prefix}{entry.name}/", above | {identity})
 

@@ -1,10 +1,10 @@
 """The two kinds of images: pixels in memory, or files that workers decode when they are read."""
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
 import io
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,12 @@ import PIL.Image
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from headwise.data.decode import LazyImage, decode, open_image
 from headwise.data.names import Names, as_names
-from headwise.files import write_text
+from headwise.data.quiet import hushed, quiet
+from headwise.files import csv_text, write_text
 
 
 @runtime_checkable
@@ -45,7 +47,7 @@ class ResidentImages:
 
     pixels: UInt8[Tensor, "n 3 h w"]
     labels: Int64[Tensor, " n"] | None
-    """Indices into `classes`. None if the images have no labels."""
+    """Indices into `classes`; −1 where the label is missing. None if no image has a label."""
     classes: tuple[str, ...]
     """Class names. () if the images have no labels."""
     ids: Names
@@ -56,6 +58,11 @@ class ResidentImages:
     """The id of each unreadable image, and the reason."""
     fingerprint: str
     """Hex digest of pixels, labels and classes."""
+    split_rule: str = ""
+    """How the source's training and test images were told apart. "" if they were not."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Every file of the source that is not read as an image, and the reason; with the training
+    images only."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,6 +97,9 @@ class ImageFiles:
     """Hex digest of the source's listing and the ids, but not of the files' bytes."""
     resize: int | None = None
     """If set, every image is read as a square of this many pixels."""
+    split_rule: str = ""
+    """This and `left_out` are as in `ResidentImages`."""
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,8 +118,10 @@ class ImageFiles:
     @contextlib.contextmanager
     def _file(self, i: int) -> Iterator[io.BufferedIOBase]:
         id = self.ids[i]
+        # A worker's standard error is its own; in this process others write there too.
+        hush = get_worker_info() is not None
         try:
-            with self.source.open(id) as file:
+            with hushed(id, logging.DEBUG) if hush else quiet(), self.source.open(id) as file:
                 yield file
         except OSError as error:
             raise OSError(f"{id}: {error}") from error
@@ -176,13 +188,13 @@ def fingerprint(*parts: object) -> str:
 
 
 def write_skipped(images: Iterable[Images], path: Path) -> None:
-    """Write the unreadable images of all splits as CSV (file, reason), if there are any."""
-    rows = [row for split in images for row in split.skipped]
+    """Write the unreadable images of all splits, and the files that are not read as images, as CSV
+    (file, reason), if there are any."""
+    rows = [row for split in images for row in (*split.skipped, *split.left_out)]
     if rows:
-        table = io.StringIO()
-        csv.writer(table, lineterminator="\n").writerows([("file", "reason"), *rows])
         # File names may hold bytes that are not UTF-8.
-        write_text(path, table.getvalue().encode(errors="backslashreplace").decode())
+        table = csv_text(("file", "reason"), rows).encode(errors="backslashreplace").decode()
+        write_text(path, table)
 
 
 def _selected(images: Images, index: Int64[Tensor, " m"]) -> dict[str, object]:

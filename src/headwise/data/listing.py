@@ -34,13 +34,14 @@ def list_folder(root: Path, keep: bool) -> Splits | None:
     start = time.time_ns()
     folders = list(walk(root))
     images = sorted(image for folder in folders for image in folder.images)
+    left_out = sorted(file for folder in folders for file in folder.left_out)
     if not images:
         return None
     # ascii() escapes the bytes of names that are not UTF-8.
     content = ascii([(path, size) for path, size, _ in images]).encode()
     stamp = ascii((str(root.resolve()), images)).encode()
     source = FolderSource(root, fingerprint(content), fingerprint(stamp))
-    splits = arrange(source, [path for path, _, _ in images], str(root))
+    splits = arrange(source, [path for path, _, _ in images], str(root), left_out)
     last_change = max(folder.stamp[0] for folder in folders)
     if keep and len(images) >= KEEP_FROM and last_change < start - QUIET_NS:
         _keep(root, source, folders, splits)
@@ -78,7 +79,12 @@ def _keep(root: Path, source: FolderSource, folders: list[Folder], splits: Split
     described = {}
     for name, images in zip(("train", "test"), splits, strict=True):
         if images is not None:
-            described[name] = {"classes": images.classes, "fingerprint": images.fingerprint}
+            described[name] = {
+                "classes": images.classes,
+                "fingerprint": images.fingerprint,
+                "split_rule": images.split_rule,
+                "left_out": images.left_out,
+            }
             arrays |= {name: images.ids.text, f"{name}.ends": images.ids.ends}
             if images.labels is not None:
                 arrays[f"{name}.labels"] = images.labels.numpy()
@@ -101,7 +107,11 @@ def _images(
     ids = contiguous_names(arrays[name], arrays[f"{name}.ends"])
     array, classes = arrays.get(f"{name}.labels"), tuple(described["classes"])
     labels = None if array is None else torch.from_numpy(array)
-    return ImageFiles(source, labels, classes, ids, {}, (), described["fingerprint"])
+    return ImageFiles(
+        *(source, labels, classes, ids, {}, (), described["fingerprint"]),
+        split_rule=described["split_rule"],
+        left_out=tuple((path, reason) for path, reason in described["left_out"]),
+    )
 
 
 def _path(root: Path) -> Path:

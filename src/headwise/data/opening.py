@@ -1,6 +1,8 @@
 """Open a spec as images: this module combines sources, splits and limits."""
 
+import dataclasses
 import glob
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 
+from headwise.data.account import left_out, reading, unequal_shares
 from headwise.data.archive import list_zip
 from headwise.data.arrays import open_npz
 from headwise.data.builtin import open_builtin
@@ -22,6 +25,8 @@ from headwise.data.split import limited, stratified_split
 from headwise.data.torchvision_sets import open_torchvision
 from headwise.errors import UserError, nearest
 from headwise.runtime import distributed, hardware
+
+logger = logging.getLogger("headwise")
 
 FORMS = (
     "builtin:shapes",
@@ -105,7 +110,13 @@ def _open(config: DataConfig, workers: int) -> Splits:
     if test is None and train.labels is not None and config.test_fraction > 0:
         index, test_index = stratified_split(train.labels, config.test_fraction, config.split_seed)
         if len(test_index):
+            rule = f"drawn, {config.test_fraction:g} of every class"
+            train = dataclasses.replace(train, split_rule=rule)
             train, test = train.select(index), train.select(test_index)
+            test = dataclasses.replace(test, left_out=())
+    for line in (reading(Splits(train, test), config.spec), left_out(Splits(train, test))):
+        if line and distributed.rank() == 0:
+            logger.info("%s", line)
     settings = DecodeSettings(
         resize=config.resize,
         resident_mib=config.resident_mib,
@@ -116,7 +127,10 @@ def _open(config: DataConfig, workers: int) -> Splits:
     train = _decoded(limited(train, config.limit), settings, f"{config.spec} (train)")
     if test is not None:
         test = _decoded(limited(test, config.limit), settings, f"{config.spec} (test)")
-    return Splits(train, test)
+    splits = Splits(train, test)
+    if line := unequal_shares(splits):
+        logger.warning("%s: %s", config.spec, line)
+    return splits
 
 
 def _decoded(images: Images, settings: DecodeSettings, where: str) -> Images:
@@ -156,6 +170,7 @@ def _source(config: DataConfig) -> Splits:
 def _from_disk(path: Path, config: DataConfig) -> Splits:
     if path.is_dir():
         return _from_folder(path, config)
+    _say_unused(config, path.suffix.lower() in (".zip", ".npz"))
     if not path.exists():
         tables = sorted(map(Path, glob.glob(str(path), recursive=True)))
         if not tables or any(table.suffix != ".parquet" for table in tables):
@@ -180,13 +195,22 @@ def _from_folder(path: Path, config: DataConfig) -> Splits:
     any subfolder."""
     splits = kept_listing(path) if config.cache else None
     if splits is not None:
+        _say_unused(config, True)
         return splits
     tables = [*path.glob("*.parquet"), *path.glob("data/*.parquet")]
     if not tables:
         splits = list_folder(path, keep=config.cache)
         if splits is not None:
+            _say_unused(config, True)
             return splits
         tables = [*path.rglob("*.parquet")]
     if not tables:
         raise UserError(f"{path} holds no images; files must end in {', '.join(EXTENSIONS)}")
     return list_parquet(sorted(tables), path, config.image_column, config.label_column)
+
+
+def _say_unused(config: DataConfig, unused: bool) -> None:
+    """Warn if columns of parquet tables were named and `unused`."""
+    for name, column in (("image", config.image_column), ("label", config.label_column)):
+        if unused and column is not None:
+            logger.warning("%s is not parquet: %s_column %s is not used", config.spec, name, column)

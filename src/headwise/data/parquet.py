@@ -1,11 +1,10 @@
 """Images in parquet files, as the Hugging Face hub serves them: a row is an image and a label."""
 
 import bisect
-import functools
 import io
 import itertools
-import json
-import re
+import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,28 @@ import torch
 
 from headwise.data.arrays import as_labels
 from headwise.data.images import ImageFiles, Images, Splits, fingerprint, image_files
-from headwise.data.split import TEST_NAMES, own_split
-from headwise.errors import UserError, nearest
+from headwise.data.parquet_columns import (
+    LabelColumn,
+    image_column,
+    is_identity,
+    label_column,
+    one_kind,
+    read_labels,
+)
+from headwise.data.reading import one_line, unreadable
+from headwise.data.split import own_split
+from headwise.data.split_names import file_splits
+from headwise.errors import UserError
+
+logger = logging.getLogger("headwise")
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-LABEL_NAMES = ("label", "labels", "fine_label", "target", "class")
-SPLIT_NAME = re.compile(rf"(train|{'|'.join(sorted(TEST_NAMES, reverse=True))})\b")
+LOADED_BYTES = 2**29
+"""A process keeps row groups of up to this many bytes, so that images in random order are not each
+read with their whole group. The last two groups stay in any case."""
 
 
 class Shard(NamedTuple):
@@ -38,7 +51,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Ids are shard:row. A read loads the row group of the row; the last two groups stay loaded."""
+    """Ids are shard:row. A read loads the row group of the row (`LOADED_BYTES`)."""
 
     shards: dict[str, Shard]
     column: str
@@ -49,148 +62,126 @@ class ParquetSource:
         name, _, row = id.rpartition(":")
         shard = self.shards[name]
         group = bisect.bisect_right(shard.group_starts, int(row)) - 1
-        rows = _row_group(shard, group, self.column)
-        value = rows[int(row) - shard.group_starts[group]].as_py()
+        with unreadable():
+            rows = _row_group(shard, group, self.column)
+            value = rows[int(row) - shard.group_starts[group]].as_py()
         data = value["bytes"] if isinstance(value, dict) else value
         if data is None:
             raise OSError("the row holds no image bytes")
         return io.BytesIO(data)
 
 
-def list_parquet(
-    paths: Sequence[Path], root: Path, image_column: str | None, label_column: str | None
-) -> Splits:
-    """Return the rows of all shards, in the order of the shards' names. A shard belongs to a split
-    if its name, or else its folder's name, begins with train, test, val, valid or validation. If no
-    shard belongs to `train`, all shards are training images."""
-    import pyarrow as pa
+def list_parquet(paths: Sequence[Path], root: Path, image: str | None, label: str | None) -> Splits:
+    """Return the rows of all shards, in the order of the shards' names. `image` and `label` name
+    the columns. A shard belongs to the split that its name or its folder says (`split_names`). If
+    none is for training, all shards are training images."""
     import pyarrow.parquet as pq
 
     where = str(root)
     shards: dict[str, Shard] = {}
-    labels: dict[str, np.ndarray | None] = {}
-    try:
-        schema = pq.read_schema(paths[0])
-        image = _image_column(schema, image_column, where)
-        label = _label_column(schema, label_column, where)
-        for path in sorted(paths):
-            name = path.relative_to(root).as_posix()
-            shards[name] = _shard(path)
-            labels[name] = None if label is None else _column(path, label)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{where} must hold parquet files of one schema: {line}") from error
+    schemas: dict[str, pa.Schema] = {}
+    for path in sorted(paths):
+        name = path.relative_to(root).as_posix()
+        with one_line(f"{path} must be a parquet file"), pq.ParquetFile(path) as file:
+            schemas[name], shards[name] = file.schema_arrow, _shard(path, file)
+    with one_line(f"{where} must hold parquet files with a readable schema"):
+        leaf = image_column(schemas, image, where)
+        column = label_column(schemas, label, where)
+    labels: dict[str, np.ndarray | None] = dict.fromkeys(shards)
+    for name, schema in schemas.items():
+        if column is not None and column.name in schema.names:
+            with one_line(f"{root / name} must hold readable labels"):
+                labels[name] = read_labels(shards[name].path, column, f"{where}/{name}")
+    if column is not None:
+        one_kind(labels, column, where)
+        if is_identity(labels, column, where):
+            labels = dict.fromkeys(shards)
     listing = [(name, s.bytes, s.group_starts) for name, s in shards.items()]
-    content = ascii((image, listing)).encode()
-    stamp = ascii((image, list(shards.values()))).encode()
-    source = ParquetSource(shards, image, fingerprint(content), fingerprint(stamp))
-    names = None if label is None else _class_names(schema, label)
-    splits: dict[str, Images] = {}
-    for split, inside in _by_split(list(shards)).items():
-        columns = [labels[name] for name in inside]
-        splits[split] = _images(source, inside, columns, names, where)
-    return own_split(splits, where)
+    content = ascii((leaf, listing)).encode()
+    stamp = ascii((leaf, list(shards.values()))).encode()
+    source = ParquetSource(shards, leaf, fingerprint(content), fingerprint(stamp))
+    by_split, rule = _by_split(list(shards), where)
+    splits: dict[str, Images] = {
+        split: _images(source, inside, labels, column, where) for split, inside in by_split.items()
+    }
+    return own_split(splits, where, rule)
 
 
-def _shard(path: Path) -> Shard:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+def _shard(path: Path, file: "pq.ParquetFile") -> Shard:
+    groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
     status = path.stat()
     starts = tuple(itertools.accumulate(groups, initial=0))
+    if min(groups, default=0) < 0 or starts[-1] > status.st_size:
+        raise ValueError(f"it claims {starts[-1]} rows in {status.st_size} bytes")
     return Shard(path.resolve(), status.st_size, status.st_mtime_ns, starts)
 
 
-def _column(path: Path, column: str) -> np.ndarray:
-    """Return the labels of one shard, integers or strings. A missing integer is -1."""
-    import pyarrow.parquet as pq
-    import pyarrow.types as types
-
-    values = pq.read_table(path, columns=[column]).column(column)
-    return values.fill_null(-1 if types.is_integer(values.type) else "").to_numpy()
+_loaded: "dict[tuple[Shard, int, str], pa.ChunkedArray]" = {}
+_loaded_lock = threading.Lock()
 
 
-@functools.lru_cache(maxsize=2)
 def _row_group(shard: Shard, group: int, column: str) -> "pa.ChunkedArray":
     """Return the encoded images of one row group. `shard` holds size and time of the file, so a
     changed file is read again."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(shard.path, memory_map=True) as file:
-        # Decoding is already parallel, and Arrow's threads do not survive a fork.
-        return file.read_row_group(group, columns=[column], use_threads=False).column(0)
+    key = (shard, group, column)
+    with _loaded_lock:
+        rows = _loaded.pop(key, None)
+    if rows is None:
+        with pq.ParquetFile(shard.path, memory_map=True) as file:
+            # Decoding is already parallel, and Arrow's threads do not survive a fork.
+            rows = file.read_row_group(group, columns=[column], use_threads=False).column(0)
+    with _loaded_lock:
+        _loaded[key] = rows  # the last one is the one used last
+        total = sum(one.nbytes for one in _loaded.values())
+        while total > LOADED_BYTES and len(_loaded) > 2:
+            total -= _loaded.pop(next(iter(_loaded))).nbytes
+    return rows
 
 
-def _by_split(names: list[str]) -> dict[str, list[str]]:
+def _by_split(names: list[str], where: str) -> tuple[dict[str, list[str]], str]:
+    """Return the shards of each split, and the rule by which they were told apart."""
+    found = file_splits([name.removesuffix(".parquet") for name in names], where)
+    if found.remark:
+        logger.warning("%s: %s", where, found.remark)
+    if found.aside:
+        logger.warning("%s: not used, beside the splits: %s", where, ", ".join(found.aside))
+    if not found.roles:
+        return {"train": names}, ""
     splits: dict[str, list[str]] = {}
     for name in names:
-        parts = name.lower().split("/")
-        matches = [m for part in reversed(parts) if (m := SPLIT_NAME.match(part))]
-        splits.setdefault(matches[0][1] if matches else "", []).append(name)
-    return splits if "train" in splits else {"train": names}
+        if role := found.roles.get(name.removesuffix(".parquet")):
+            splits.setdefault(role, []).append(name)
+    return splits, "by file names"
 
 
 def _images(
     source: ParquetSource,
     names: list[str],
-    columns: list[np.ndarray | None],
-    classes: tuple[str, ...] | None,
+    labels: dict[str, np.ndarray | None],
+    column: LabelColumn | None,
     where: str,
 ) -> ImageFiles:
-    ids = [f"{name}:{row}" for name in names for row in range(source.shards[name].group_starts[-1])]
-    labels = [column for column in columns if column is not None]
-    if not labels:
+    rows = {name: source.shards[name].group_starts[-1] for name in names}
+    ids = [f"{name}:{row}" for name in names for row in range(rows[name])]
+    known = {name: values for name in names if (values := labels[name]) is not None}
+    if not known or column is None:
         return image_files(source, ids, None, ())
-    values = np.concatenate(labels)
-    if values.dtype.kind in "iu" and len(values) and values.max() < 0:
-        return image_files(source, ids, None, ())  # the hub marks a split without labels by −1
-    if classes is None:
+    for name, found in known.items():
+        if len(found) != rows[name]:
+            raise UserError(f"{where}/{name} must have {rows[name]} labels; got {len(found)}")
+    text = any(values.dtype == object for values in known.values())
+    missing = np.array("" if text else -1, dtype=object if text else np.int64)
+    # Numbers beside strings are all missing (`one_kind`).
+    fits = {name: found for name, found in known.items() if (found.dtype == object) == text}
+    values = np.concatenate([fits.get(name, np.full(rows[name], missing)) for name in names])
+    if column.classes is None or text:
         return image_files(source, ids, *as_labels(values, where))
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= len(classes):
-        raise UserError(f"{where}: every label must be a number from 0 to {len(classes) - 1}")
-    return image_files(source, ids, torch.from_numpy(values.astype(np.int64)), classes)
-
-
-def _image_column(schema: "pa.Schema", column: str | None, where: str) -> str:
-    """Return the path of the column with the encoded bytes, such as `image.bytes`."""
-    import pyarrow.types as types
-
-    leaves = {}
-    for field in schema:
-        if types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0:
-            leaves[field.name] = f"{field.name}.bytes"
-        elif types.is_binary(field.type) or types.is_large_binary(field.type):
-            leaves[field.name] = field.name
-    if column is not None and column not in leaves:
-        raise UserError(f"{where} has no image column {column!r}: {nearest(column, leaves)}")
-    if column is None and len(leaves) != 1:
+    if values.max(initial=-1) < 0:
+        return image_files(source, ids, None, ())  # the hub marks a split without labels by −1
+    if values.min() < -1 or values.max() >= len(column.classes):
         raise UserError(
-            f"{where} must have one column of images; got {len(leaves)} "
-            f"({', '.join(leaves)}) among {', '.join(schema.names)}: name it with image_column"
+            f"{where}: every label must be a number from 0 to {len(column.classes) - 1}"
         )
-    return leaves[column or next(iter(leaves))]
-
-
-def _label_column(schema: "pa.Schema", column: str | None, where: str) -> str | None:
-    import pyarrow.types as types
-
-    if column is not None and column not in schema.names:
-        raise UserError(f"{where} has no column {column!r}: {nearest(column, schema.names)}")
-    named = [name for name in (column, *LABEL_NAMES) if name in schema.names]
-    integers = [field.name for field in schema if types.is_integer(field.type)]
-    if not named and len(integers) > 1:
-        raise UserError(
-            f"{where} must have one column of labels; got {', '.join(integers)}: "
-            "name it with label_column"
-        )
-    return next(iter(named or integers), None)
-
-
-def _class_names(schema: "pa.Schema", column: str) -> tuple[str, ...] | None:
-    """Return the class names that the hub keeps in the schema's metadata."""
-    metadata = (schema.metadata or {}).get(b"huggingface")
-    if metadata is None:
-        return None
-    names = json.loads(metadata).get("info", {}).get("features", {}).get(column, {}).get("names")
-    return None if names is None else tuple(names)
+    return image_files(source, ids, torch.from_numpy(values), column.classes)

@@ -13,8 +13,9 @@ import torch
 
 from headwise.data import cache
 from headwise.data.cache import Decoded
-from headwise.data.decode import check_header, decode, quiet
+from headwise.data.decode import check_header, decode
 from headwise.data.images import ImageFiles, Images, fingerprint, pixel_digest, resident_images
+from headwise.data.quiet import hushed, quiet
 from headwise.errors import UserError
 
 CHUNK = 64  # images per task: few compared to a data set, many compared to a task's overhead
@@ -41,7 +42,7 @@ def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str)
         images = dataclasses.replace(images, resize=settings.resize, fingerprint=resized)
     key = _key(images, settings)
     cached = cache.load(key) if settings.cache else None
-    decoded = _decoded(images, settings) if cached is None else cached
+    decoded = _decoded(images, settings, where) if cached is None else cached
     skipped = tuple((images.ids[i], reason) for i, reason in sorted(decoded.unreadable.items()))
     _check_skipped(skipped, len(images), settings.max_bad_fraction, where)
     if settings.cache and cached is None:
@@ -55,7 +56,9 @@ def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str)
     resident = resident_images(
         decoded.pixels, images.labels, images.classes, images.ids, digest=decoded.digest
     )
-    return dataclasses.replace(resident, skipped=skipped)
+    return dataclasses.replace(
+        resident, skipped=skipped, split_rule=images.split_rule, left_out=images.left_out
+    )
 
 
 def _key(images: ImageFiles, settings: DecodeSettings) -> str:
@@ -85,9 +88,9 @@ def _check_skipped(
     )
 
 
-def _decoded(images: ImageFiles, settings: DecodeSettings) -> Decoded:
+def _decoded(images: ImageFiles, settings: DecodeSettings, where: str) -> Decoded:
     logger.info("reading %d images", len(images))
-    with quiet():
+    with quiet(), hushed(where, logging.WARNING):
         decoded = _decode_all(images, settings)
         return _check_headers(images, settings.workers) if decoded is None else decoded
 

@@ -1,6 +1,7 @@
 """The choice of training and test images, and of their number, before any is decoded."""
 
 import dataclasses
+import logging
 
 import torch
 from jaxtyping import Int64
@@ -8,10 +9,10 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.data.images import Images, Splits
+from headwise.data.split_names import TEST_NAMES
 from headwise.errors import UserError
 
-TEST_NAMES = ("test", "val", "valid", "validation")
-"""The names of a test split, in order of preference."""
+logger = logging.getLogger("headwise")
 
 
 def stratified_split(
@@ -20,12 +21,11 @@ def stratified_split(
     """Return ascending indices of the training and the test images, drawn class by class.
 
     Each side gets at least one image of every class with two or more; a single image is for
-    training. The draw of a class depends only on the seed, its label and its size.
+    training, and so are those without a label (−1). The draw of a class depends only on the seed,
+    its label and its size.
     """
     tests = [torch.empty(0, dtype=torch.int64)]
-    classes, counts = labels.unique(return_counts=True)
-    by_class = labels.argsort(stable=True).split(counts.tolist())
-    for label, members in zip(classes.tolist(), by_class, strict=True):
+    for label, members in _by_class(labels):
         n = len(members)
         count = min(max(round(n * test_fraction), 1), n - 1)
         order = torch.randperm(n, generator=rng.generator(seed, "data split", label))
@@ -41,15 +41,30 @@ def balanced_fraction(
 ) -> Int64[Tensor, " m"]:
     """Return ascending indices of equally many images of every class that together are this
     fraction: `at_least` this many per class, and all of a smaller class. A smaller fraction is a
-    subset of a larger one."""
-    classes, counts = labels.unique(return_counts=True)
-    per_class = max(at_least, round(fraction * len(labels) / len(classes)))
+    subset of a larger one. Images without a label (−1) do not count."""
+    classes = _by_class(labels)
+    n = sum(len(members) for _, members in classes)
+    per_class = max(at_least, round(fraction * n / len(classes)))
     drawn = []
-    by_class = labels.argsort(stable=True).split(counts.tolist())
-    for label, members in zip(classes.tolist(), by_class, strict=True):
+    for label, members in classes:
         order = torch.randperm(len(members), generator=rng.generator(seed, "fraction", label))
         drawn.append(members[order[:per_class]])
     return torch.cat(drawn).sort().values
+
+
+def _by_class(labels: Int64[Tensor, " n"]) -> list[tuple[int, Tensor]]:
+    """Return each label and the ascending indices of its images, without those of no label."""
+    classes, counts = labels.unique(return_counts=True)
+    by_class = labels.argsort(stable=True).split(counts.tolist())
+    pairs = zip(classes.tolist(), by_class, strict=True)
+    return [(label, members) for label, members in pairs if label >= 0]
+
+
+def only_labelled(images: Images) -> Images:
+    """Return the images that have a label, or all if none has."""
+    if images.labels is None or not (images.labels < 0).any():
+        return images
+    return images.select((images.labels >= 0).nonzero().flatten().cpu())
 
 
 def balanced_limit(labels: Int64[Tensor, " n"], limit: int) -> Int64[Tensor, " m"]:
@@ -73,16 +88,29 @@ def limited(images: Images, limit: int | None) -> Images:
     return images.select(balanced_limit(images.labels, limit))
 
 
-def own_split(parts: dict[str, Images], where: str) -> Splits:
+def own_split(parts: dict[str, Images], where: str, rule: str) -> Splits:
     """Return the source's own splits: `train`, and the first test split in the order of
     `TEST_NAMES`, with labels if one has labels. The labels of both become indices into the classes
     of `train`. If there is only one class, the images count as unlabelled."""
-    train = parts["train"]
-    tests = [parts[name] for name in TEST_NAMES if name in parts]
-    labelled = [test for test in tests if test.labels is not None]
-    test = next(iter(labelled or tests), None)
+    train = dataclasses.replace(parts["train"], split_rule=rule)
+    names = [name for name in TEST_NAMES if name in parts]
+    chosen = next((name for name in names if parts[name].labels is not None), next(iter(names), ""))
+    for name in names:
+        if name != chosen:
+            n = len(parts[name])
+            logger.warning(
+                "%s: %d images of %s are not used: %s is tested on", where, n, name, chosen
+            )
+    test = dataclasses.replace(parts[chosen], split_rule=rule) if chosen else None
     if len(train.classes) < 2:
         return Splits(_without_labels(train), None if test is None else _without_labels(test))
+    if test is not None and test.labels is None:
+        logger.warning(
+            "%s: the images of %s have no labels, so nothing can be tested on them; to have test "
+            "images drawn from the training images, give those alone as the images",
+            where,
+            chosen,
+        )
     return Splits(train, None if test is None else _relabelled(test, train.classes, where))
 
 
@@ -100,5 +128,6 @@ def _relabelled(test: Images, classes: tuple[str, ...], where: str) -> Images:
             f"{where}: train and test must have the same classes; test has {listed}, which train "
             "lacks: rename the classes, or remove the test split so that one is drawn from train"
         )
-    index = torch.tensor([classes.index(name) for name in test.classes])
+    # A missing label, −1, indexes the last entry.
+    index = torch.tensor([*(classes.index(name) for name in test.classes), -1])
     return dataclasses.replace(test, labels=index[test.labels], classes=classes)

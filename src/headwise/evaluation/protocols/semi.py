@@ -29,7 +29,7 @@ from headwise.evaluation.probes.supervised import (
     training_labels,
 )
 from headwise.evaluation.protocols.description import Description
-from headwise.files import write_text
+from headwise.files import csv_text, plain_cell, write_text
 from headwise.runs.results import Value
 
 SEMI = Description(
@@ -123,15 +123,13 @@ def labelled_subset(images: Images, fraction: float, seed: int, path: Path) -> I
         if line == first:
             return _read(images, rows, path)
     index = balanced_fraction(labels, fraction, seed)
-    table = io.StringIO()
     rows = [(_text(images.ids[i]), images.classes[labels[i]]) for i in index.tolist()]
-    csv.writer(table, lineterminator="\n").writerows([("id", "class"), *rows])
-    write_text(path, f"{first}\n{table.getvalue()}")
+    write_text(path, f"{first}\n{csv_text(('id', 'class'), rows)}")
     return index
 
 
 def _read(images: Images, rows: str, path: Path) -> Int64[Tensor, " m"]:
-    places = {_text(id): i for i, id in enumerate(images.ids)}
+    places = {plain_cell(_text(id)): i for i, id in enumerate(images.ids)}
     listed = [row["id"] for row in csv.DictReader(io.StringIO(rows))]
     unknown = next((id for id in listed if id not in places), None)
     if unknown is not None or not listed:

@@ -4,7 +4,6 @@ Figures are about 105 mm wide, so that their words stay legible on a phone and t
 side on a desktop. Colours are Okabe & Ito's, which the colour-blind can tell apart.
 """
 
-import csv
 import io
 import math
 from collections.abc import Iterable
@@ -16,6 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from headwise import files
 
 # Okabe & Ito, "Color Universal Design" (2008), without the black and the yellow, which vanish on
 # a dark or a white page; a grey stands in.
@@ -111,11 +112,7 @@ def style() -> Any:
 
 def csv_text(columns: Iterable[str | int], rows: Iterable[Iterable[Any]]) -> str:
     """A header and rows, floats to six digits, NaN as an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_field(value) for value in row] for row in rows)
-    return text.getvalue()
+    return files.csv_text(columns, ([_field(value) for value in row] for row in rows))
 
 
 def finish(figure: Figure, name: str, title: str, description: str, table: str = "") -> Drawing:

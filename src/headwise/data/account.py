@@ -1,0 +1,72 @@
+"""What is said of images before anything runs: how a source was read, and what may surprise."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from headwise.data.images import Images, Splits
+
+SHARES_DIFFER = 0.1
+"""Training and test images differ much if more than this fraction of the test images would have to
+change class for equal shares, and more than chance explains."""
+
+
+def reading(splits: Splits, where: str) -> str:
+    """Return in one line what was read: "photos: 12,000 images: train 10,000 in 10 classes, test
+    2,000; split by folder names"."""
+    train, test = splits
+    if train.labels is None:
+        classes = "without labels"
+    else:
+        known = f", {n:,} without a label" if (n := int((train.labels < 0).sum())) else ""
+        classes = f"in {len(train.classes):,} classes{known}"
+    if test is None:
+        return f"{where}: {len(train):,} images for training, {classes}; no test images"
+    labels = " without labels" if test.labels is None and train.labels is not None else ""
+    rule = f"; split {train.split_rule}" if train.split_rule else ""
+    total = len(train) + len(test)
+    return (
+        f"{where}: {total:,} images: train {len(train):,} {classes}, "
+        f"test {len(test):,}{labels}{rule}"
+    )
+
+
+def counted(left_out: Iterable[tuple[str, str]]) -> str:
+    """Return how many files there are of each reason, the most frequent first."""
+    counts: dict[str, int] = {}
+    for _, reason in left_out:
+        counts[reason] = counts.get(reason, 0) + 1
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} ({reason})" for reason, count in ranked[:6]]
+    return ", ".join([*shown, "…"] if len(ranked) > 6 else shown)
+
+
+def left_out(splits: Splits) -> str:
+    """Return in one line what of the source is not read as images, or ""."""
+    files = splits.train.left_out
+    return f"{len(files):,} files are not read as images: {counted(files)}" if files else ""
+
+
+def unequal_shares(splits: Splits) -> str:
+    """Return in one line where the class shares of training and test images differ much, or ""."""
+    train, test = splits
+    if train.labels is None or test is None or test.labels is None:
+        return ""
+    shares, expected = (_shares(images, len(train.classes)) for images in (test, train))
+    distance = float((shares - expected).abs().sum()) / 2
+    by_chance = 0.5 * (len(train.classes) / max(len(test), 1)) ** 0.5
+    if distance <= SHARES_DIFFER + by_chance:
+        return ""
+    i = int((shares - expected).abs().argmax())
+    return (
+        f"the classes have other shares among test images than among training images: "
+        f"{train.classes[i]} has {shares[i]:.0%} of the test images and {expected[i]:.0%} of the "
+        "training images"
+    )
+
+
+def _shares(images: Images, classes: int) -> Tensor:
+    assert images.labels is not None, "labels were checked"
+    counts = torch.bincount(images.labels[images.labels >= 0], minlength=classes).double()
+    return counts / counts.sum().clamp(min=1)
