@@ -12,6 +12,7 @@ import torch
 from headwise import augment, heads
 from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse
 from headwise.data import Splits, open_images
+from headwise.data.split import labelled_splits
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig, protocol
 from headwise.evaluation.extracted import baseline_tables, test_images
@@ -87,7 +88,7 @@ def resume_comparison(out: str | Path, *, quiet: bool = False) -> Json:
 
 
 def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
-    by_seed = []
+    by_seed, evaluated = [], labelled_splits(images)
     for seed in range(config.pretrain.seed, config.pretrain.seed + config.seeds):
         runs = {}
         for name in config.heads:
@@ -98,14 +99,14 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
             else:
                 run = pretrain(_run_config(config, name, seed), path, images, quiet=quiet)
             if not (path / ANALYSIS_FILE).exists():
-                analyse(run, images, with_map=seed == config.pretrain.seed)
+                analyse(run, evaluated, with_map=seed == config.pretrain.seed)
             runs[name] = run
-        measured = {name: _section(run, images) for name, run in runs.items()}
+        measured = {name: _section(run, evaluated) for name, run in runs.items()}
         rows = {name: _row(run, measured[name]) for name, run in runs.items()}
         factors = {name: _factors(section) for name, section in measured.items()}
-        baselines = _baselines(runs[config.heads[0]], images, out / f"baselines-seed{seed}.json")
+        baselines = _baselines(runs[config.heads[0]], evaluated, out / f"baselines-seed{seed}.json")
         by_seed.append({"heads": rows, "baselines": baselines, "factors": factors})
-    summary = _summary(config, images, by_seed)
+    summary = _summary(config, evaluated, by_seed) | {"images": len(images.train)}
     if config.seeds == 1:
         summary["p_values"] = _p_values(runs, measured)
     write_json(out / "summary.json", summary)

@@ -1,4 +1,4 @@
-"""The columns of parquet tables: which holds images, which holds labels, and the rules of labels."""
+"""The columns of parquet tables: which holds images, which labels, and the rules for labels."""
 
 import json
 import logging

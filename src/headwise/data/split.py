@@ -67,6 +67,12 @@ def only_labelled(images: Images) -> Images:
     return images.select((images.labels >= 0).nonzero().flatten().cpu())
 
 
+def labelled_splits(splits: Splits) -> Splits:
+    """Return what probes may use: the images that have a label, or all of a split if none has."""
+    train, test = splits
+    return Splits(only_labelled(train), None if test is None else only_labelled(test))
+
+
 def balanced_limit(labels: Int64[Tensor, " n"], limit: int) -> Int64[Tensor, " m"]:
     """Return ascending indices of at most `limit` images: the first of every class, then the second
     of every class, and so on. A smaller limit is a subset of a larger one."""

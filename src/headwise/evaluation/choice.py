@@ -54,6 +54,11 @@ def missing_labels(images: Splits, spec: str) -> str | None:
             f"the probes need labels; {spec} has none; "
             "give labelled images: a folder for each class, or --data.label-column"
         )
+    if images.test is not None:
+        return (
+            f"the probes need labelled test images; those of {spec} have no labels; "
+            "give only its training images, so that test images are drawn from them"
+        )
     return (
         f"the probes need labelled test images; {spec} has none; "
         "add a test split or raise --data.test-fraction"

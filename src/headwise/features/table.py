@@ -194,7 +194,7 @@ def _table(work: _Work, index: Int64[Tensor, " k"], h: Float[Tensor, "k p"]) -> 
     columns = {"path": pa.array([_text(images.ids[i]) for i in index.tolist()], pa.string())}
     if work.labelled:
         labels = [None] * len(index) if images.labels is None else images.labels[index].tolist()
-        names = [None if label is None else images.classes[label] for label in labels]
+        names = [None if i is None or i < 0 else images.classes[i] for i in labels]
         columns["label"] = pa.array(names, pa.string())
     columns["split"] = pa.array([work.split] * len(index), pa.string())
     columns["h"] = pa.FixedSizeListArray.from_arrays(pa.array(h.flatten().numpy()), h.shape[1])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headwise.data import DataConfig, Splits, open_images
+from headwise.data.split import labelled_splits
 from headwise.errors import UserError
 from headwise.model import checkpoint
 from headwise.model.build import build_model
@@ -52,7 +53,7 @@ def open_trained(
     if config.keep_freed_memory:
         hardware.keep_freed_memory()
     data = DataConfig(spec=data) if isinstance(data, str) else data or config.data
-    images = images or open_images(data)
+    images = labelled_splits(images or open_images(data))
     here = hardware.resolve_device(device)
     settings = decide_extraction(
         config.augment,

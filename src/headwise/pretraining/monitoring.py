@@ -12,6 +12,7 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment.views_in_c import library
 from headwise.data import Images, ResidentImages, write_skipped
+from headwise.data.split import only_labelled
 from headwise.errors import UserError
 from headwise.evaluation.protocols.knn import knn_accuracy
 from headwise.evaluation.statistics import geometry
@@ -80,6 +81,7 @@ def record_skipped(skipped: dict[str, str], images: Images, run: Run) -> None:
 def check_knn(config: ResolvedConfig, state: TrainState, images: Images) -> float:
     """k-NN accuracy of `h` among training images, a fifth of them as queries: a sign of progress
     that leaves the test split alone."""
+    images = only_labelled(images)
     chosen = torch.randperm(len(images), generator=rng.generator(config.seed, "knn"))[:_KNN_IMAGES]
     model: Any = state.model
     sample = extract(model.encoder, None, images.select(chosen), ["h"], extract_config(config))["h"]

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from headwise.data import DataConfig, Splits, open_images
+from headwise.data.split import labelled_splits
 from headwise.data.torchvision_sets import data_root
 from headwise.errors import UserError, nearest
 from headwise.evaluation.probes.labels import labelled
@@ -50,7 +51,8 @@ def open_target(text: str, *, limit: int | None = None) -> Target:
     where = f"--transfer.targets {text}"
     name, spec, metric = _parsed(text, where)
     try:
-        images = open_images(DataConfig(spec=spec or _place(name), limit=limit))
+        config = DataConfig(spec=spec or _place(name), limit=limit)
+        images = labelled_splits(open_images(config))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     if not labelled(images):
