@@ -58,7 +58,7 @@ def unequal_shares(splits: Splits) -> str:
     by_chance = 0.5 * (len(train.classes) / max(len(test), 1)) ** 0.5
     if distance <= SHARES_DIFFER + by_chance:
         return ""
-    i = int((shares - expected).abs().argmax())
+    i = int((shares - expected).argmax())
     return (
         f"the classes have other shares among test images than among training images: "
         f"{train.classes[i]} has {shares[i]:.0%} of the test images and {expected[i]:.0%} of the "

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from headwise.data.images import Images, ResidentImages, Splits, resident_images
 from headwise.data.reading import check_expansion, one_line
 from headwise.data.split import own_split
-from headwise.data.split_names import split_of, words
+from headwise.data.split_names import FILLERS, split_of, words
 from headwise.errors import UserError
 
 logger = logging.getLogger("headwise")
@@ -23,6 +23,7 @@ logger = logging.getLogger("headwise")
 IMAGE_KEYS = ("images", "image", "x")
 LABEL_KEYS = ("labels", "label", "y")
 """The words for images and labels in the keys of an `.npz`, beside a word for the split."""
+KINDS = dict.fromkeys(IMAGE_KEYS, "images") | dict.fromkeys(LABEL_KEYS, "labels")
 
 
 def as_pixels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[Tensor, "n 3 h w"]:
@@ -50,12 +51,18 @@ def as_pixels(array: Shaped[np.ndarray, "..."], where: str) -> UInt8[Tensor, "n 
     return torch.from_numpy(np.array(np.broadcast_to(array, (n, 3, height, width)), order="C"))
 
 
+def signed(labels: Iterable[Shaped[np.ndarray, "..."] | None]) -> bool:
+    """Return whether a source's labels are −1 and 1 only, so that −1 is a class and not missing."""
+    numbers = [v.ravel() for v in labels if v is not None and v.size and v.dtype.kind == "i"]
+    return bool(numbers) and np.unique(np.concatenate(numbers)).tolist() == [-1, 1]
+
+
 def as_labels(
-    values: Shaped[np.ndarray, "..."], where: str
+    values: Shaped[np.ndarray, "..."], where: str, *, signed: bool = False
 ) -> tuple[Int64[Tensor, " n"] | None, tuple[str, ...]]:
     """Return labels, which are integers or strings, as indices into their sorted classes, and the
-    names of the classes. A label that is −1 or empty is missing: its index is −1. If there are only
-    −1 and 1, both are classes. None if all are missing."""
+    names of the classes. A label that is empty or, unless `signed`, −1 is missing: its index is −1.
+    None if all are missing."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "iubUSO":
@@ -64,11 +71,8 @@ def as_labels(
             f"got {values.dtype} of shape {values.shape}"
         )
     classes, index = np.unique(values, return_inverse=True)
-    missing = classes == (
-        -1 if classes.dtype.kind in "iub" else b"" if classes.dtype.kind == "S" else ""
-    )
-    if classes.tolist() == [-1, 1] or not missing.any():
-        return torch.from_numpy(index.astype(np.int64)), tuple(map(str, classes.tolist()))
+    empty = {"S": b"", "U": "", "O": ""}.get(classes.dtype.kind, -1)
+    missing = np.zeros(len(classes), bool) if signed else classes == empty
     if missing.all():
         return None, ()
     place = np.where(missing, -1, np.cumsum(~missing) - 1)
@@ -78,7 +82,11 @@ def as_labels(
 
 
 def from_arrays(
-    images: Shaped[np.ndarray, "..."], labels: Shaped[np.ndarray, "..."] | None, where: str
+    images: Shaped[np.ndarray, "..."],
+    labels: Shaped[np.ndarray, "..."] | None,
+    where: str,
+    *,
+    signed: bool = False,
 ) -> ResidentImages:
     """Return images in memory. Their ids are `where`:position."""
     pixels = as_pixels(images, where)
@@ -89,49 +97,60 @@ def from_arrays(
         raise UserError(
             f"{where} must have one label per image; got {len(labels)} for {len(pixels)}"
         )
-    return resident_images(pixels, *as_labels(labels, where), ids)
+    return resident_images(pixels, *as_labels(labels, where, signed=signed), ids)
 
 
 def open_npz(path: Path) -> Splits:
     """Return the arrays of an `.npz`, with class names from `classes`. A key has a word for images
     or labels (`IMAGE_KEYS`, `LABEL_KEYS`) and may have one for a split (`split_names`)."""
-    with one_line(f"{path} must be an .npz file of plain arrays"), np.load(path) as file:
+    must = f"{path} must be an .npz file of plain arrays"
+    with one_line(must), path.open("rb") as opened, np.load(opened) as file:
         keys = _keys(file.files, path)
         used = {key for pair in keys.values() for key in pair if key} | {"classes"}
         for key in used & {*file.files}:
             _check_claim(file.zip, f"{key}.npy")
         arrays = {key: file[key] for key in file.files if key in used}
     parts: dict[str, Images] = {}
+    minus = signed(arrays.get(labels) for _, labels in keys.values())
     for split, (images, labels) in keys.items():
-        found = from_arrays(arrays[images], arrays.get(labels), f"{path.name}:{images}")
+        where = f"{path.name}:{images}"
+        found = from_arrays(arrays[images], arrays.get(labels), where, signed=minus)
         parts[split] = _named(found, arrays)
     return own_split(parts, str(path), "by the keys of the arrays" if len(parts) > 1 else "")
 
 
 def _keys(names: list[str], path: Path) -> dict[str, tuple[str, str]]:
     """Return the keys of images and labels ("" if there are none) of every split."""
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str], tuple[int, str]] = {}
     unused = []
-    for name in names:
-        rest = [word for word in words(name) if split_of(word) is None]
-        split, word = split_of(name) or "train", rest[0] if len(rest) == 1 else ""
-        kind = "images" if word in IMAGE_KEYS else "labels" if word in LABEL_KEYS else ""
-        if kind and (kind, split) in found:
-            both = f"{found[kind, split]} and {name}"
-            raise UserError(f"{path} must hold one array of {split} {kind}; got {both}: remove one")
-        if kind:
-            found[kind, split] = name
-        elif name != "classes":
+    extra = {name: [w for w in words(name) if w not in (*KINDS, *FILLERS)] for name in names}
+    for name in sorted(names, key=lambda name: len(extra[name])):
+        split = split_of(name)
+        kinds = {KINDS[word] for word in words(name) if word in KINDS}
+        key, least = (*kinds, split or "train"), len(extra[name]) - (split is not None)
+        if (
+            len(kinds) != 1
+            or (split is None and extra[name])
+            or found.get(key, (least,))[0] < least
+        ):
             unused.append(name)
+        elif key in found:
+            both = f"{found[key][1]} and {name}"
+            raise UserError(
+                f"{path} must hold one array of {key[1]} {key[0]}; got {both}: remove one"
+            )
+        else:
+            found[key] = least, name
     if ("images", "train") not in found:
         raise UserError(
             f"{path} must hold images or x_train or train_images; "
             f"got {', '.join(names) or 'no arrays'}"
         )
+    unused = [name for name in unused if name != "classes"]
     if unused:
         logger.warning("%s: not read: %s", path, ", ".join(unused))
     splits = [split for kind, split in found if kind == "images"]
-    return {s: (found["images", s], found.get(("labels", s), "")) for s in splits}
+    return {s: (found["images", s][1], found.get(("labels", s), (0, ""))[1]) for s in splits}
 
 
 def _check_claim(file: zipfile.ZipFile, member: str) -> None:

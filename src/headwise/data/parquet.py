@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from headwise.data.arrays import as_labels
+from headwise.data.arrays import as_labels, signed
 from headwise.data.images import ImageFiles, Images, Splits, fingerprint, image_files
 from headwise.data.parquet_columns import (
     LabelColumn,
@@ -171,13 +171,14 @@ def _images(
     for name, found in known.items():
         if len(found) != rows[name]:
             raise UserError(f"{where}/{name} must have {rows[name]} labels; got {len(found)}")
-    text = any(values.dtype == object for values in known.values())
+    text = any(values.dtype == object and (values != "").any() for values in known.values())
     missing = np.array("" if text else -1, dtype=object if text else np.int64)
-    # Numbers beside strings are all missing (`one_kind`).
+    # Where labels have another type, they are all missing (`one_kind`).
     fits = {name: found for name, found in known.items() if (found.dtype == object) == text}
     values = np.concatenate([fits.get(name, np.full(rows[name], missing)) for name in names])
     if column.classes is None or text:
-        return image_files(source, ids, *as_labels(values, where))
+        minus = not text and signed(labels.values())
+        return image_files(source, ids, *as_labels(values, where, signed=minus))
     if values.max(initial=-1) < 0:
         return image_files(source, ids, None, ())  # the hub marks a split without labels by −1
     if values.min() < -1 or values.max() >= len(column.classes):
