@@ -413,7 +413,7 @@ def test_command_in_one_line_of_error(run: Path, capsys: pytest.CaptureFixture[s
         ((run, "--batches", "1"), "for an interval"),
         ((run, "--batchs", "8"), "--batches"),
         ((run / "nowhere",), "config.json"),
-        ((), "needs a run directory"),
+        ((), "fusion needs RUN"),
     ):
         assert exit_code("fusion", *words) == 2
         said = capsys.readouterr().err
