@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from resolved import resolved_config
 
 from headwise.cli import evaluate as evaluate_command
 from headwise.cli.flags import Flag
@@ -14,10 +15,9 @@ from headwise.cli.help import help_text
 from headwise.cli.images import own_images
 from headwise.cli.main import COMMANDS, command_line, main
 from headwise.cli.words import Given, _value, read_words
-from headwise.data import DataConfig
+from headwise.data import DataConfig, open_images
 from headwise.errors import UserError
 from headwise.files import write_json
-from headwise.model.config import PretrainConfig
 from headwise.model.config_file import config_json
 
 LINES = (Path(__file__).parent / "answers.txt").read_text().splitlines()[1:]
@@ -148,7 +148,9 @@ def test_tyro_reads_values_as_it_did(hint: Any, right: dict[str, object], wrong:
 
 def test_data_flags_change_the_images_of_the_run(tmp_path: Path) -> None:
     data = DataConfig(spec="builtin:digits", limit=60, test_fraction=0.5)
-    write_json(tmp_path / "config.json", config_json(PretrainConfig(data=data)))
+    write_json(
+        tmp_path / "config.json", config_json(resolved_config(open_images(data).train, data=data))
+    )
     (tmp_path / "DONE").touch()
 
     def images(*words: str) -> DataConfig | None:

@@ -97,7 +97,7 @@ def test_a_row_that_sees_its_twin_alone_is_caught(monkeypatch):
         image = torch.arange(rows) % (rows // views)
         return Layout(1, image[:, None] == image)
 
-    monkeypatch.setattr("headwise.heads.head.layout", pairs)
+    monkeypatch.setattr("headwise.heads.head.batch_layout", pairs)
     audit = noise_audit(SHIPPED["transformer, joint, pre"], **QUICK)
     assert audit.verdict == "leaks"
     assert not audit.blind
