@@ -188,7 +188,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     try:
-        with np.load(path) as found:
+        # np.load does not close a file that it cannot read.
+        with path.open("rb") as file, np.load(file) as found:
             return dict(found)
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise UserError(
