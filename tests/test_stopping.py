@@ -132,7 +132,7 @@ def test_a_second_request_does_not_wait_for_the_step(files, whole, tmp_path):
                 time.sleep(60)
             return step(*arguments)
 
-        loop.train_step = slowly
+        vars(loop)["train_step"] = slowly
 
     child = forked(words(files, tmp_path / "run"), tmp_path / "log", slow)
     child.await_text("a long step")

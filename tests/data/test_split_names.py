@@ -2,6 +2,7 @@
 
 import logging
 import zipfile
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,7 @@ def write(form, root, train, test):
                 columns = {"image": [png(i) for i in range(len(labels))], "label": labels}
                 pq.write_table(pa.table(columns), root / f"{name}.parquet")
         case "npz":
-            arrays = {}
+            arrays: dict[str, Any] = {}
             for name, labels in ((train, [0, 0, 1, 1]), (test, [0, 1])):
                 arrays[f"x_{name}"] = np.zeros((len(labels), 4, 5, 3), np.uint8)
                 arrays[f"y_{name}"] = np.array(labels)

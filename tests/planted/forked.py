@@ -81,3 +81,4 @@ def forked(
         os.write(1, traceback.format_exc().encode())
     finally:
         os._exit(code)
+    raise AssertionError("the fork ends above")

@@ -127,11 +127,12 @@ def _keys(names: list[str], path: Path) -> dict[str, tuple[str, str]]:
     for name in sorted(names, key=lambda name: len(extra[name])):
         split = split_of(name)
         kinds = {KINDS[word] for word in words(name) if word in KINDS}
-        key, least = (*kinds, split or "train"), len(extra[name]) - (split is not None)
+        key = (next(iter(kinds), ""), split or "train")
+        least = len(extra[name]) - (split is not None)
         if (
             len(kinds) != 1
             or (split is None and extra[name])
-            or found.get(key, (least,))[0] < least
+            or (key in found and found[key][0] < least)
         ):
             unused.append(name)
         elif key in found:

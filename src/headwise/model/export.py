@@ -25,7 +25,7 @@ def save_encoder(
     """Write the encoder alone. The file's metadata hold, as JSON under `headwise`: the arguments
     of `timm.create_model`, the stem, the size, mean and std of its images, and the SHA-256 of all
     this and the weights. Equal weights give equal bytes."""
-    about = {
+    about: Json = {
         "timm": timm_arguments(config, augment.size),
         "stem": config.stem,
         "image": {"size_px": augment.size, "mean": augment.mean, "std": augment.std},
@@ -114,14 +114,14 @@ def _make_again(path: Path) -> str:
     return f"; make it with: headwise pretrain --resume {path.parent}"
 
 
-def _digest(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+def _digest(about: Json, tensors: dict[str, Tensor]) -> str:
     """SHA-256 of the description, and of every tensor's name, type, shape and bytes."""
     described = {key: value for key, value in about.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 
