@@ -23,7 +23,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from headwise.errors import UserError
-from headwise.files import read_object, write_atomically, write_json
+from headwise.files import Json, read_object, write_atomically, write_json
 from headwise.runs.directory import Run
 from headwise.runtime.interrupts import finished_first
 
@@ -35,6 +35,10 @@ _STATE, _MANIFEST = "state.json", "manifest.json"
 
 class DamagedCheckpoint(Exception):
     """A checkpoint's files are not those that were saved."""
+
+
+StateDict = dict[str, Any]
+"""What torch calls a state dict."""
 
 
 @dataclass
@@ -173,18 +177,18 @@ def _write(state: TrainState, path: Path, run_id: str | None) -> None:
     write_json(path / _MANIFEST, {"run": run_id, "step": state.step, "files": files})
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(path: Path) -> Json:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-def _tensors(model: dict[str, Any], optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+def _tensors(model: StateDict, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     values = [v for entries in optimizer.state.values() for v in entries.values()]
     yield from (v for v in (*model.values(), *values) if isinstance(v, Tensor))
 
 
-def _optimizer_bytes(state: dict[str, Any]) -> bytes:
+def _optimizer_bytes(state: StateDict) -> bytes:
     """An optimizer's state as safetensors, with everything but the tensors as JSON."""
     entries = {f"{i}/{k}": v for i, own in state["state"].items() for k, v in own.items()}
     tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
@@ -197,7 +201,7 @@ def _optimizer_bytes(state: dict[str, Any]) -> bytes:
     return to_bytes(contiguous, {"optimizer": json.dumps(about)})
 
 
-def _optimizer_state(path: Path) -> dict[str, Any]:
+def _optimizer_state(path: Path) -> StateDict:
     """What `_optimizer_bytes` was given, on the CPU; or the file of version 0.1."""
     if (path / _OLD_OPTIMIZER).exists():
         return torch.load(path / _OLD_OPTIMIZER, weights_only=True, map_location="cpu")
@@ -207,7 +211,7 @@ def _optimizer_state(path: Path) -> dict[str, Any]:
         entries = about["values"] | {name: file.get_tensor(name) for name in names}
     for key in about["channels_last"]:  # elementwise operations are fast in the weights' layout
         entries[key] = entries[key].contiguous(memory_format=torch.channels_last)
-    state: dict[int, dict[str, Any]] = {}
+    state: dict[int, StateDict] = {}
     for key, value in entries.items():
         index, _, name = key.partition("/")
         state.setdefault(int(index), {})[name] = value
