@@ -34,8 +34,8 @@ from headwise.pretraining.loop import pretrain, resume
 import torch, time
 torch.set_num_threads(1)
 save = checkpoint.save
-def slow(state, directory, keep):
-    path = save(state, directory, keep=keep)
+def slow(state, directory, *, keep, run_id):
+    path = save(state, directory, keep=keep, run_id=run_id)
     print(state.step, flush=True)
     time.sleep(float(sys.argv[3]))
     return path

@@ -64,6 +64,7 @@ def embed(
     _check(out, batch_size, workers)
     file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
     about = describe_encoder(file)
+    about.pop("sha256", None)  # the table has the whole file's
     image = about["image"]
     config = DataConfig(spec=data) if isinstance(data, str) else data
     # Every image is wanted, none kept for testing, and none in memory for longer than it takes.

@@ -1,9 +1,10 @@
 """config.json: configs as files, with a version, and older layouts lifted to today's."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from headwise.config import from_dict, to_dict
+from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.files import Json, read_json
 
@@ -27,7 +28,18 @@ def read_config(kind: type[Config], path: Path) -> Config:
         values = read_json(path)
     except ValueError as error:
         raise UserError(f"{path} must be JSON; {error}") from None
-    return from_dict(kind, lifted(values, path), str(path))
+    values = lifted(values, path)
+    if get_type_hints(kind).get("encoder") is EncoderConfig:
+        values = _left_open(values)
+    return from_dict(kind, values, str(path))
+
+
+def _left_open(values: Any) -> Any:
+    """A resolved file as settings to start from: what is the model's own is open again."""
+    if not isinstance(values, dict) or not isinstance(values.get("encoder"), dict):
+        return values
+    encoder = {key: None if value == [] else value for key, value in values["encoder"].items()}
+    return {**values, "encoder": encoder}
 
 
 def lifted(values: Any, path: Path) -> Any:

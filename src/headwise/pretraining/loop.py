@@ -1,7 +1,9 @@
 """Pretraining: a step, and the loop around it."""
 
+import contextlib
 import logging
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
@@ -55,7 +57,8 @@ def pretrain(
             distributed.barrier()
             if distributed.rank() == 0 and not quiet:
                 log.info("%s", monitoring.describe(resolved, state, train))
-            _train(resolved, Run(out), train, state, target, quiet=quiet)
+            with _saved_if_a_worker_dies(resolved, Run(out), state):
+                _loop(resolved, Run(out), train, state, target, quiet=quiet)
             return kept.finish(resolved, state.model, Run(out))
 
 
@@ -80,7 +83,8 @@ def _continue(run: Run, images: Splits | None, *, quiet: bool) -> Run:
             kept.mend(config, run, train, damaged)
             run.rewind(state.step)
         distributed.barrier()
-        _train(config, run, train, state, target, quiet=quiet)
+        with _saved_if_a_worker_dies(config, run, state):
+            _loop(config, run, train, state, target, quiet=quiet)
         return kept.finish(config, state.model, run)
 
 
@@ -240,18 +244,13 @@ def _loop(
                     )
 
 
-def _train(
-    config: ResolvedConfig,
-    run: Run,
-    images: Images,
-    state: TrainState,
-    target: ClassTargets | None,
-    *,
-    quiet: bool,
-) -> None:
-    """The loop. If a worker dies, save the state and raise `Interrupted`."""
+@contextlib.contextmanager
+def _saved_if_a_worker_dies(
+    config: ResolvedConfig, run: Run, state: TrainState
+) -> Generator[None, None, None]:
+    """If a decoding worker dies, save the state and raise `Interrupted`."""
     try:
-        _loop(config, run, images, state, target, quiet=quiet)
+        yield
     except WorkerDied as died:
         if distributed.rank() == 0 and all(p.isfinite().all() for p in state.model.parameters()):
             kept.save(config, run, state)

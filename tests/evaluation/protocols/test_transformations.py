@@ -50,7 +50,8 @@ class Eye(nn.Module):
         chroma = (x[:, 0] - x[:, 1]).abs().mean((1, 2))
         grain = (x[..., 1:] - x[..., :-1])[..., 1:].diff().abs().mean((1, 2, 3))
         seen = torch.stack([level, down / level, right / level, chroma / level, grain], 1)
-        hashed = torch.sin(x.flatten(1) @ self.weights)
+        # In double precision, so that a row of another batch has the same hash on any processor.
+        hashed = torch.sin(x.flatten(1).double() @ self.weights.double()).float()
         return torch.cat([seen, seen[:, :1], hashed], 1)
 
 

@@ -52,7 +52,9 @@ def open_target(text: str, *, limit: int | None = None) -> Target:
     name, spec, metric = _parsed(text, where)
     try:
         config = DataConfig(spec=spec or _place(name), limit=limit)
-        images = labelled_splits(open_images(config))
+        images = open_images(config)
+        if metric != "map11":  # there an image may be of no class at all
+            images = labelled_splits(images)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     if not labelled(images):

@@ -1,0 +1,1 @@
+"""The run directory: what every command reads and writes."""
