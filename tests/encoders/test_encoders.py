@@ -59,7 +59,10 @@ def test_auto_leaves_the_stem_of_other_models_alone():
     for name in ("mobilenetv3_small_100", "resnet18d", "vit_tiny_patch16_224"):
         assert resolve(EncoderConfig(name=name), 32).stem == "standard", name
     kept = EncoderConfig(name="resnet18", stem="standard")
-    assert resolve(kept, 32).stem == "standard"
+    resolved = resolve(kept, 32)
+    assert (resolved.name, resolved.stem) == (kept.name, kept.stem)
+    assert (resolved.depths, resolved.widths) == ((), ()), "the model's own"
+    assert resolve(resolved, 32) == resolved
 
 
 def test_resnet_small_has_four_basic_blocks():

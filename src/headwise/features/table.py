@@ -27,7 +27,7 @@ from headwise.augment import whole_batches, whole_images
 from headwise.data import DataConfig, ImageFiles, Images, open_images, write_skipped
 from headwise.data.images import fingerprint
 from headwise.errors import UserError
-from headwise.files import Json, read_json, write_atomically, write_json
+from headwise.files import Json, read_object, write_atomically, write_json
 from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
 from headwise.model.extraction import ExtractConfig, decide_extraction
 from headwise.runtime import hardware
@@ -64,7 +64,6 @@ def embed(
     _check(out, batch_size, workers)
     file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
     about = describe_encoder(file)
-    about.pop("sha256", None)  # the table has the whole file's
     image = about["image"]
     config = DataConfig(spec=data) if isinstance(data, str) else data
     # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
@@ -79,7 +78,7 @@ def embed(
         workers=workers,
         batch_size=batch_size,
     )
-    about |= _origin(file, config, splits, extraction)
+    about = _origin(file, about, config, splits, extraction)
     folder = _parts_folder(out, {**about, "batch_size": batch_size})
     encoder = load_encoder(file).to(extraction.device)
     works = [_work(name, splits, folder, batch_size) for name in splits]
@@ -123,13 +122,19 @@ def _work(split: str, splits: dict[str, Images], folder: Path, batch_size: int) 
 
 
 def _origin(
-    file: Path, config: DataConfig, splits: dict[str, Images], extraction: ExtractConfig
+    file: Path,
+    about: Json,
+    config: DataConfig,
+    splits: dict[str, Images],
+    extraction: ExtractConfig,
 ) -> Json:
-    """What the table is made from, beside what the encoder's file says of itself."""
+    """What the table is made from. `about`: what the encoder's file says of itself."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     prints = [images.fingerprint.encode() for images in splits.values()]
+    # The digest of the whole file stands for the one inside it.
     return {
+        **{key: value for key, value in about.items() if key != "sha256"},
         "run": file.resolve().parent.name,
         "encoder_sha256": digest,
         "data": config.spec,
@@ -146,7 +151,7 @@ def _parts_folder(out: Path, origin: Json) -> Path:
     if not manifest.is_file():
         write_json(manifest, origin)
         return folder
-    found = read_json(manifest)
+    found = read_object(manifest)
     unlike = [name for name in origin if found.get(name) != origin[name]]
     if unlike:
         raise UserError(

@@ -24,11 +24,7 @@ def read_config(kind: type[Config], path: Path) -> Config:
 
     Raises `UserError` for a file that is not JSON, for unknown keys and for wrong values.
     """
-    try:
-        values = read_json(path)
-    except ValueError as error:
-        raise UserError(f"{path} must be JSON; {error}") from None
-    values = lifted(values, path)
+    values = lifted(read_json(path), path)
     if get_type_hints(kind).get("encoder") is EncoderConfig:
         values = _left_open(values)
     return from_dict(kind, values, str(path))

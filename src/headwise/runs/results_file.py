@@ -7,7 +7,7 @@ import numpy as np
 
 from headwise.config import from_dict, to_dict
 from headwise.errors import UserError
-from headwise.files import read_json, write_json
+from headwise.files import read_object, write_json
 from headwise.runs.results import DataIdentity, Result, Section, to_json
 from headwise.runs.version_one import lift_results
 
@@ -19,7 +19,7 @@ _PREFIX = "data-"
 
 def read_sections(path: Path) -> tuple[Section, ...]:
     """Raises `UserError` for a file of a version that is not known, and for an unknown key."""
-    file = read_json(path)
+    file = read_object(path)
     match file.get("schema"):
         case 1:
             return lift_results(file["results"], _classes(path.with_name("evaluation.npz")))
