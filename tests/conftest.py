@@ -1,8 +1,9 @@
 """What all tests share: no cache outside the test, one thread, tiny images and configs."""
 
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ torch.set_num_threads(1)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoded sets are cached away from the user's own cache."""
     monkeypatch.setenv("HEADWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """A command that runs in this process sets the level; the next test starts without it."""
+    before = logging.getLogger("headwise").level
+    yield
+    logging.getLogger("headwise").setLevel(before)
 
 
 @pytest.fixture
