@@ -1,8 +1,8 @@
 """`evaluate` as a whole: what it writes, over seeds, against another run, and what it refuses."""
 
 import dataclasses
-import logging
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
