@@ -1,5 +1,6 @@
 """Images from any source: uint8 in memory, or files that workers decode."""
 
+from headwise.data.config import DataConfig
 from headwise.data.images import (
     ImageFiles,
     Images,
@@ -7,7 +8,7 @@ from headwise.data.images import (
     Splits,
     write_skipped,
 )
-from headwise.data.opening import DataConfig, open_images
+from headwise.data.opening import open_images
 
 __all__ = [
     "DataConfig",

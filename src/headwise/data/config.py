@@ -1,0 +1,51 @@
+"""Which images are opened, how many, and how they are kept."""
+
+from dataclasses import dataclass
+
+from headwise.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images are used, how many, and how they are kept."""
+
+    spec: str = "builtin:shapes"
+    """The images: builtin:shapes, builtin:digits, torchvision:NAME, or a path. The path can be a
+    folder of images, a .zip of such a folder, an .npz file, or parquet with images (a file, a
+    folder, or a pattern with *)."""
+    limit: int | None = None
+    """Largest number of images of each split; the classes take turns. None: all images."""
+    test_fraction: float = 0.2
+    """Fraction of each class that becomes the test split, if the images have labels and no test
+    split of their own. 0: no test split is made."""
+    split_seed: int = 0
+    """Seed that chooses the images of that test split."""
+    image_column: str | None = None
+    """The parquet column with the images. None: the only column that can hold images."""
+    label_column: str | None = None
+    """The parquet column with the labels. None: a column called label or similar, otherwise the
+    only column of integers."""
+    resize: int | None = None
+    """Make every image a square of this many pixels: the short side is resized, the centre is
+    cropped. None: images keep their size."""
+    resident_mib: int = 4096
+    """Images of one size are decoded once and kept in memory if a split needs at most this many
+    MiB; larger splits stay files."""
+    max_bad_fraction: float = 0.01
+    """Largest fraction of a split that may be unreadable. Unreadable images are skipped; more than
+    this is an error."""
+    cache: bool = True
+    """Keep decoded images on disk for the next command, in $HEADWISE_CACHE,
+    $XDG_CACHE_HOME/headwise or ~/.cache/headwise."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"data.limit must be at least 1, or none; got {self.limit}")
+        if self.resize is not None and self.resize < 1:
+            raise UserError(f"data.resize must be at least 1 pixel, or none; got {self.resize}")
+        if self.resident_mib < 0:
+            raise UserError(f"data.resident_mib must not be negative; got {self.resident_mib}")
+        if not 0 <= self.test_fraction < 1:
+            raise UserError(f"data.test_fraction must be in [0, 1); got {self.test_fraction}")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UserError(f"data.max_bad_fraction must be in [0, 1]; got {self.max_bad_fraction}")
