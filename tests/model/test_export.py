@@ -1,4 +1,6 @@
 import json
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from timm.data import resolve_model_data_config
 from torch import nn
 
+import headwise
 from headwise.encoders.build import EncoderConfig, build_encoder, resolve
 from headwise.errors import UserError
-from headwise.model.export import describe_encoder, load_encoder, save_encoder
+from headwise.model.export import _digest, describe_encoder, load_encoder, save_encoder
 
 SIZE = 32
 VIEWS = resolved_augment(size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
@@ -139,3 +142,58 @@ def test_an_interrupted_save_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         save_encoder(build_encoder(config, SIZE, seed=1), resolve(config, SIZE), VIEWS, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def rewritten(path: Path, change: Any) -> None:
+    """The file with its description changed, by one who knows how its digest is made."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as opened:
+        about = json.loads(opened.metadata()["headwise"])
+    change(about)
+    about["sha256"] = _digest(about, tensors)
+    save_file(tensors, path, {"headwise": json.dumps(about)})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("checkpoint_path", "weights.pt", "unknown key 'checkpoint_path'"),
+        ("pretrained_cfg", {"file": "weights.pt"}, "unknown key 'pretrained_cfg'"),
+        ("pretrained", True, "pretrained cannot be True"),
+        ("model_name", "local-dir:.", "must name a model of timm"),
+        ("model_name", "hf-hub:timm/resnet18", "must name a model of timm"),
+        ("layers", [1, 1, 1, "1"], "layers must be of type int"),
+        ("layers", [2**40, 1, 1, 1], "more layers than it holds"),
+        ("channels", [2**20, 2**20, 2**20, 2**20], "must hold the weights of the encoder"),
+    ],
+)
+def test_a_file_chooses_an_architecture_and_nothing_else(tmp_path, monkeypatch, key, value, said):
+    """timm unpickles the file of a `checkpoint_path`: nothing that a run holds is unpickled."""
+    path = tmp_path / "encoder.safetensors"
+    config = resolve(EncoderConfig(**TINY), SIZE)
+    save_encoder(build_encoder(config, SIZE, seed=0), config, VIEWS, path)
+    rewritten(path, lambda about: about["timm"].update({key: value}))
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps(Path("never made")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pickle, "load", lambda *a, **k: pytest.fail("unpickled"))
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        load_encoder(path)
+    assert "\n" not in str(error.value)
+
+
+def test_no_pickles_are_read():
+    """Only workers unpickle, and what a process that they were forked from has sent."""
+    source = Path(headwise.__file__).parent
+    found = {
+        (path.relative_to(source).as_posix(), line.strip())
+        for path in source.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"allow_pickle=True|torch\.load\(|pickle\.load|weights_only=False", line)
+    }
+    assert found == {
+        (
+            "model/checkpoint.py",
+            'return torch.load(path / _OLD_OPTIMIZER, weights_only=True, map_location="cpu")',
+        ),
+        ("runtime/workers.py", "result, error = pickle.loads(content, buffers=buffers)"),
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from headwise.errors import UserError
+from headwise.report.pages.rendering import write_page
 from headwise.runs import lock
 from headwise.runs.lock import writing
 
@@ -103,3 +104,28 @@ def test_one_of_many_gets_a_stale_lock(tmp_path):
         assert process.stdout is not None
         process.stdout.close()
     assert lines.count("held") == 1, lines
+
+
+@pytest.mark.parametrize("name", ["figures", "checkpoints", "metrics.jsonl", ".lock", "a/b"])
+def test_a_link_to_outside_is_refused_and_nothing_is_written_there(tmp_path, name):
+    """Whatever a command writes, it writes within `writing`."""
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    (run / name).parent.mkdir(parents=True)
+    outside.mkdir()
+    target = outside / "new" if "." in name else outside
+    (run / name).symlink_to(target)
+    with pytest.raises(UserError, match="is a link to") as error, writing(run):
+        pytest.fail("it was followed")
+    assert str(run / name) in str(error.value)
+    assert not list(outside.iterdir())
+    with pytest.raises(UserError, match="is a link to"):
+        write_page(run, "", ())
+    assert not list(outside.iterdir())
+
+
+def test_links_within_a_run_and_a_run_behind_a_link(tmp_path):
+    (tmp_path / "disk" / "run" / "figures").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to("disk")
+    (tmp_path / "runs" / "run" / "newest").symlink_to("figures")
+    with writing(tmp_path / "runs" / "run"):
+        pass

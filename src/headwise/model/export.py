@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,11 +13,44 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from headwise.augment import ResolvedAugment
+from headwise.config import from_dict
 from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import Json, read_object, write_bytes
 
 ENCODER_FILE = "encoder.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TimmArguments:
+    """The only arguments that a file can give `timm.create_model`, which would also unpickle a
+    `checkpoint_path`, and download what is `pretrained` or named `hf-hub:`."""
+
+    model_name: str
+    pretrained: Literal[False]
+    num_classes: Literal[0]
+    layers: tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = None
+    img_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ImageInput:
+    """The images that the encoder takes."""
+
+    size_px: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """All that an encoder's file says of itself."""
+
+    timm: _TimmArguments
+    stem: Literal["standard", "small", "small-strided"]
+    image: _ImageInput
+    sha256: str | None = None
 
 
 def save_encoder(
@@ -45,18 +79,22 @@ def load_encoder(run: str | Path) -> nn.Module:
 
     Raises `UserError` where there is no such file.
     """
-    import timm
-
     path = Path(run)
     path = path / ENCODER_FILE if path.is_dir() else path
     about = describe_encoder(path)
     tensors = load_file(path)
     if about.get("sha256", _digest(about, tensors)) != _digest(about, tensors):
         raise UserError(f"{path} is damaged: it is not what was saved{_make_again(path)}")
-    model: Any = timm.create_model(**about["timm"])
-    if about["stem"].startswith("small"):
-        small_stem(model, stride=1 if about["stem"] == "small" else 2)
-    model.load_state_dict(tensors)
+    try:
+        with torch.device("meta"):  # sizes that the file only claims take no memory
+            _made(about, len(tensors)).load_state_dict(tensors, assign=True)
+        model = _made(about, len(tensors))
+        model.load_state_dict(tensors)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"{path} must hold the weights of the encoder that it describes; "
+            f"{str(error).splitlines()[0]}{_make_again(path)}"
+        ) from None
     image = about["image"]
     model.pretrained_cfg |= {
         "input_size": (3, image["size_px"], image["size_px"]),
@@ -68,12 +106,26 @@ def load_encoder(run: str | Path) -> nn.Module:
     return model.eval()
 
 
+def _made(about: Json, most_layers: int) -> Any:
+    """The described model, with weights of no meaning. Raises `ValueError` for too many layers."""
+    import timm
+
+    if sum(about["timm"].get("layers") or ()) > most_layers:
+        raise ValueError("it describes more layers than it holds")
+    model = timm.create_model(**about["timm"])
+    if about["stem"].startswith("small"):
+        small_stem(model, stride=1 if about["stem"] == "small" else 2)
+    return model
+
+
 def describe_encoder(path: Path) -> Json:
     """The metadata that `save_encoder` wrote.
 
-    Raises `UserError` if the file is missing or damaged, or if it lies in a finished run that made
-    another one.
+    Raises `UserError` if the file is missing or damaged, if it says what `save_encoder` does not
+    write, or if it lies in a finished run that made another one.
     """
+    import timm
+
     if not path.is_file():
         raise UserError(
             f"an encoder must be a finished run or its {ENCODER_FILE}; got {path}, "
@@ -87,6 +139,12 @@ def describe_encoder(path: Path) -> Json:
         raise UserError(f"{path} must be written by headwise; {error}") from error
     if not isinstance(about, dict) or not {"timm", "stem", "image"} <= about.keys():
         raise UserError(f"{path} must be written by headwise; it has no description of the encoder")
+    described = from_dict(_Description, about, str(path))
+    if not timm.is_model(described.timm.model_name):
+        raise UserError(
+            f"{path} must name a model of timm; got {described.timm.model_name!r}; "
+            "it needs the version of timm that it was made with"
+        )
     if made_by_another(path):
         raise UserError(f"{path} is not the encoder that this run made{_make_again(path)}")
     return about

@@ -27,11 +27,16 @@ _held: set[Path] = set()  # by this process: commands call each other
 def writing(directory: Path) -> Iterator[None]:
     """Be the only process that writes into a directory, which is made if it is missing.
 
-    Raises `UserError` if another process writes into it. Calls within each other are one lock. In
-    ranks after the first, which do not write, there is no lock.
+    Raises `UserError` if another process writes into it, and if a link in it leads outside: what is
+    written would end up there. Calls within each other are one lock. In ranks after the first,
+    which do not write, there is no lock.
     """
     path = directory.resolve() / LOCK_FILE
-    if path in _held or os.environ.get("RANK", "0") != "0":
+    if path in _held:
+        yield
+        return
+    _refuse_links(directory)
+    if os.environ.get("RANK", "0") != "0":
         yield
         return
     directory.mkdir(parents=True, exist_ok=True)
@@ -47,6 +52,17 @@ def writing(directory: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             if path.read_text(encoding="utf-8") == _owner():
                 path.unlink()
+
+
+def _refuse_links(directory: Path) -> None:
+    root = directory.resolve()
+    for folder, folders, files in os.walk(directory):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise UserError(
+                    f"{path} must not lead outside of {directory}, which a command would then "
+                    f"write to; it is a link to {path.resolve()}; put a copy in its place"
+                )
 
 
 def _take(path: Path, directory: Path) -> None:
