@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwise.data.split import balanced_limit, stratified_split
+from headwise.data.names import as_names
+from headwise.data.split import balanced_limit, split_by_name, stratified_split
 
 labels_of = st.lists(st.integers(0, 5), min_size=1, max_size=60).map(torch.tensor)
 fractions = st.floats(0.01, 0.95)
@@ -48,6 +49,47 @@ def test_split_of_a_class_does_not_depend_on_the_others(labels, fraction, seed):
     test = stratified_split(labels, fraction, seed)[1]
     expected = alone[stratified_split(labels[alone], fraction, seed)[1]]
     assert torch.equal(test[labels[test] == labels[0]], expected)
+
+
+def drawn(paths, seed=0, fraction=0.2):
+    """The names of the test images, drawn by name; the folder is the class."""
+    classes = sorted({path.split("/")[-2] for path in paths})
+    labels = torch.tensor([classes.index(path.split("/")[-2]) for path in paths])
+    train, test = split_by_name(labels, as_names(paths), fraction, seed)
+    assert sorted(train.tolist() + test.tolist()) == list(range(len(paths)))
+    return {paths[i] for i in test}
+
+
+MANY = [f"{name}/{i:04}.jpg" for name in ("cat", "dog") for i in range(1000)]
+
+
+def test_a_split_by_name_is_close_to_the_fraction_in_every_class_and_follows_the_seed():
+    for seed in range(3):
+        test = drawn(MANY, seed)
+        for name in ("cat", "dog"):
+            assert 160 < sum(path.startswith(name) for path in test) < 240
+    assert drawn(MANY, 0) != drawn(MANY, 1)
+    # Pinned: another split would put images that a run has seen among its test images.
+    assert sorted(drawn(MANY))[:3] == ["cat/0001.jpg", "cat/0021.jpg", "cat/0029.jpg"]
+
+
+def test_an_image_more_or_less_moves_no_other():
+    test = drawn(MANY)
+    for i in range(0, 2000, 97):
+        assert drawn(MANY[:i] + MANY[i + 1 :]) == test - {MANY[i]}
+    more = sorted([*MANY, *(f"{name}/new-{i}.png" for name in ("cat", "cow") for i in range(9))])
+    assert drawn(more) & {*MANY} == test
+    assert {path.removeprefix("photos/") for path in drawn([f"photos/{p}" for p in MANY])} == test
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_a_split_by_name_keeps_both_sides_of_small_classes(fraction):
+    for n in range(2, 6):
+        for seed in range(10):
+            names = [f"{name}/{i}" for name in "ab" for i in range(n)]
+            test = drawn(names, seed, fraction)
+            assert {path[0] for path in test} == {path[0] for path in {*names} - test} == {*"ab"}
+    assert drawn(["a/0", "b/0", "b/1"], 0, fraction) <= {"b/0", "b/1"}
 
 
 def test_split_depends_on_the_seed():

@@ -16,8 +16,8 @@ class DataConfig:
     limit: int | None = None
     """Largest number of images of each split; the classes take turns. None: all images."""
     test_fraction: float = 0.2
-    """Fraction of each class that becomes the test split, if the images have labels and no test
-    split of their own. 0: no test split is made."""
+    """Fraction of each class that becomes the test split (about, as each image's name decides), if
+    the images have labels and no test split of their own. 0: no test split is made."""
     split_seed: int = 0
     """Seed that chooses the images of that test split."""
     image_column: str | None = None

@@ -1,11 +1,12 @@
 """The names of many images in one array of bytes."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, UInt8, UInt64
 
 ERRORS = "surrogateescape"  # file names may hold bytes that are not UTF-8
 
@@ -35,6 +36,21 @@ class Names(Sequence[str]):
     def select(self, index: Int64[np.ndarray, " m"]) -> "Names":
         """Return the names at `index`, in this order."""
         return Names(self.text, self.starts[index], self.ends[index])
+
+    def digests(self, key: str = "") -> UInt64[np.ndarray, " n"]:
+        """Return 64 bits for each name, which depend on nothing else but `key`."""
+        text, spans = (
+            self.text.tobytes(),
+            zip(self.starts.tolist(), self.ends.tolist(), strict=True),
+        )
+        return digests((text[start:end] for start, end in spans), key)
+
+
+def digests(parts: Iterable[bytes], key: str = "") -> UInt64[np.ndarray, " n"]:
+    """Return 64 bits for each part, the same on every machine."""
+    secret = key.encode()
+    joined = b"".join(hashlib.blake2b(p, digest_size=8, key=secret).digest() for p in parts)
+    return np.frombuffer(joined, "<u8").astype(np.uint64)
 
 
 def as_names(names: Iterable[str]) -> Names:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from headwise.data.account import left_out, reading, unequal_shares
 from headwise.data.archive import list_zip
@@ -21,7 +23,7 @@ from headwise.data.layout import EXTENSIONS
 from headwise.data.listing import kept_listing, list_folder
 from headwise.data.parquet import list_parquet
 from headwise.data.resident import DecodeSettings, decode_into_memory
-from headwise.data.split import limited, stratified_split
+from headwise.data.split import limited, split_by_name, stratified_split
 from headwise.data.torchvision_sets import open_torchvision
 from headwise.errors import UserError, nearest
 from headwise.runtime import distributed, hardware
@@ -61,13 +63,8 @@ def open_images(config: DataConfig | str, workers: int | None = None) -> Splits:
 
 def _open(config: DataConfig, workers: int) -> Splits:
     train, test = _source(config)
-    if test is None and train.labels is not None and config.test_fraction > 0:
-        index, test_index = stratified_split(train.labels, config.test_fraction, config.split_seed)
-        if len(test_index):
-            rule = f"drawn, {config.test_fraction:g} of every class"
-            train = dataclasses.replace(train, split_rule=rule)
-            train, test = train.select(index), train.select(test_index)
-            test = dataclasses.replace(test, left_out=())
+    if test is None and len(train) and train.labels is not None and config.test_fraction > 0:
+        train, test = _drawn(train, train.labels, config)
     for line in (reading(Splits(train, test), config.spec), left_out(Splits(train, test))):
         if line and distributed.rank() == 0:
             logger.info("%s", line)
@@ -85,6 +82,21 @@ def _open(config: DataConfig, workers: int) -> Splits:
     if line := unequal_shares(splits):
         logger.warning("%s: %s", config.spec, line)
     return splits
+
+
+def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> Splits:
+    """Return the images as training images and a drawn test split."""
+    fraction, seed = config.test_fraction, config.split_seed
+    if config.spec.startswith("builtin:"):
+        # No image ever joins a built-in set, so its split has no need to follow names.
+        index, test_index = stratified_split(labels, fraction, seed)
+    else:
+        index, test_index = split_by_name(labels, images.ids, fraction, seed)
+    if not len(test_index):
+        return Splits(images, None)
+    images = dataclasses.replace(images, split_rule=f"drawn, about {fraction:g} of every class")
+    test = dataclasses.replace(images.select(test_index), left_out=())
+    return Splits(images.select(index), test)
 
 
 def _decoded(images: Images, settings: DecodeSettings, where: str) -> Images:

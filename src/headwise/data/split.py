@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 
 import torch
 from jaxtyping import Int64
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.data.images import Images, Splits
+from headwise.data.names import Names
 from headwise.data.split_names import TEST_NAMES
 from headwise.errors import UserError
 
@@ -34,6 +36,28 @@ def stratified_split(
     rest = torch.ones(len(labels), dtype=torch.bool)
     rest[test] = False
     return rest.nonzero().flatten(), test
+
+
+def split_by_name(
+    labels: Int64[Tensor, " n"], names: Names, test_fraction: float, seed: int
+) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " test"]]:
+    """Return ascending indices of the training and the test images: about `test_fraction` of every
+    class is for testing.
+
+    The name of an image decides, without the folders around all images: an image more or less
+    moves no other. Each side gets at least one image of every class, as in `stratified_split`: the
+    next by the same draw, if there is none.
+    """
+    shared = os.path.commonprefix([names[0], names[-1]]).rfind("/") + 1  # noqa: RUF071
+    own = Names(names.text, names.starts + len(os.fsencode(names[0][:shared])), names.ends)
+    drawn = torch.from_numpy(own.digests(f"data split {seed}") / 2.0**64)
+    test = (drawn < test_fraction) & (labels >= 0)
+    for _, members in _by_class(labels):
+        if len(members) == 1 or test[members].all():
+            test[members[drawn[members].argmax()]] = False
+        elif not test[members].any():
+            test[members[drawn[members].argmin()]] = True
+    return (~test).nonzero().flatten(), test.nonzero().flatten()
 
 
 def balanced_fraction(
