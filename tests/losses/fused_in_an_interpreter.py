@@ -9,19 +9,21 @@ CASES = [(2, 3, 0.5), (7, 3, 1.0), (16, 16, 0.1), (32, 20, 0.02), (45, 128, 0.5)
 
 
 def results(z0, z1, temperature, method):
-    a, b = z0.clone().requires_grad_(), z1.clone().requires_grad_()
-    loss, accuracy = nt_xent_and_accuracy(a, b, temperature, method)
+    a, b, t = (x.clone().requires_grad_() for x in (z0, z1, torch.tensor(temperature).to(z0)))
+    loss, accuracy = nt_xent_and_accuracy(a, b, t, method)
     loss.backward()
-    return loss.detach(), accuracy, torch.cat([leaf.grad for leaf in (a, b)])
+    return loss.detach(), accuracy, torch.cat([leaf.grad for leaf in (a, b)]), t.grad
 
 
 def check(z0, z1, temperature, tolerance):
-    exact, accuracy, gradient = results(z0.double(), z1.double(), temperature, "dense")
-    loss, our_accuracy, ours = results(z0, z1, temperature, "fused")
+    exact, accuracy, gradient, slope = results(z0.double(), z1.double(), temperature, "dense")
+    loss, our_accuracy, ours, our_slope = results(z0, z1, temperature, "fused")
     assert abs(loss - exact) <= tolerance * (1 + exact), (loss, exact)
     assert our_accuracy == accuracy, (our_accuracy, accuracy)
     error = (ours.double() - gradient).norm()
     assert error <= tolerance * (gradient.norm() + 1e-3), (z0.shape, temperature, error)
+    # A sum of terms as large as 1/τ², which may cancel.
+    assert abs(our_slope - slope) <= tolerance * (abs(slope) + temperature**-2), (our_slope, slope)
 
 
 calls = []

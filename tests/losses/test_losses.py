@@ -1,5 +1,6 @@
 """NT-Xent against the paper's algorithm as loops, and against two other implementations."""
 
+import inspect
 import math
 import os
 import subprocess
@@ -229,6 +230,33 @@ def test_tiles_are_differentiable_once():
     z0, z1 = (z.requires_grad_() for z in views(4, 3))
     with pytest.raises(UserError, match="dense"):
         torch.autograd.grad(nt_xent(z0, z1, 0.5, "tiled"), z0, create_graph=True)
+
+
+@pytest.mark.parametrize("n", [256, 257, 600])
+@pytest.mark.parametrize("method", ["auto", "tiled", "fused"])
+def test_a_learnable_temperature_learns_in_every_form(n, method):
+    z0, z1 = views(n, 16)
+
+    def slopes(z0, z1, method):
+        leaves = [z.clone().requires_grad_() for z in (z0, z1, torch.tensor(0.2).to(z0))]
+        (3 * nt_xent(*leaves, method)).backward()
+        return [leaf.grad.double() for leaf in leaves]
+
+    exact, found = slopes(z0.double(), z1.double(), "dense"), slopes(z0, z1, method)
+    assert exact[2].abs() > 0.1
+    for a, b in zip(exact, found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6)
+    # The temperature alone may learn.
+    alone = torch.tensor(0.2, requires_grad=True)
+    nt_xent(z0, z1, alone, method).backward()
+    assert 3 * alone.grad.item() == pytest.approx(exact[2].item(), rel=1e-5)
+
+
+def test_a_temperature_is_one_number():
+    unchecked = inspect.unwrap(nt_xent_and_accuracy)  # as users have it, without the tests' types
+    for n in (4, 300):
+        with pytest.raises(UserError, match="must be one number"):
+            unchecked(*views(n, 3), torch.full((2 * n, 1), 0.5))
 
 
 def test_fused_is_tiled_where_there_is_no_gpu():

@@ -16,7 +16,7 @@ from headwise.data.split import labelled_splits
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig, protocol
 from headwise.evaluation.extracted import baseline_tables, test_images
-from headwise.evaluation.probes.labels import labelled
+from headwise.evaluation.probes.labels import chance, labelled
 from headwise.evaluation.protocols.description import TapFeatures
 from headwise.evaluation.statistics.tests import paired_permutation_test
 from headwise.files import Json, read_object, write_json
@@ -208,9 +208,11 @@ def _summary(config: CompareConfig, images: Splits, by_seed: list[Json]) -> Json
     if not any(mean["factors"].values()):
         del summary["factors"]
     if labelled(images):
-        assert evaluated.labels is not None, "labelled images have labels"
+        labels, truth = images.train.labels, evaluated.labels
+        assert labels is not None, "labelled images have labels"
+        assert truth is not None, "labelled images have labels"
         summary["n_test"] = len(evaluated)
-        summary["chance"] = evaluated.labels.bincount().max().item() / len(evaluated)
+        summary["chance"] = chance(labels, truth)
     return summary
 
 

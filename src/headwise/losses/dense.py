@@ -14,7 +14,7 @@ def normalised(z0: Float[Tensor, "n d"], z1: Float[Tensor, "n d"]) -> Float[Tens
 
 
 def contrastive_logits(
-    z0: Float[Tensor, "n d"], z1: Float[Tensor, "n d"], temperature: float
+    z0: Float[Tensor, "n d"], z1: Float[Tensor, "n d"], temperature: float | Float[Tensor, ""]
 ) -> tuple[Float[Tensor, "m m"], Int64[Tensor, " m"]]:
     """Return the logits of the contrastive task and, for each anchor, the column of its positive.
 

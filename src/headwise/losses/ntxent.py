@@ -29,7 +29,7 @@ class NtXent(NamedTuple):
 def nt_xent(
     z0: Float[Tensor, "n d"],
     z1: Float[Tensor, "n d"],
-    temperature: float = 0.5,
+    temperature: float | Float[Tensor, ""] = 0.5,
     method: Method = "auto",
 ) -> Float[Tensor, ""]:
     """Return NT-Xent (SimCLR, arXiv 2002.05709, Algorithm 1): the cross-entropy of picking the twin
@@ -37,10 +37,11 @@ def nt_xent(
 
     This is the paper's mean; the authors' code gives twice this value. If all rows are equal, the
     loss is log(2n − 1). It is computed in float32 (float64 for float64 input) and finite at any
-    positive temperature. `method` changes time and memory, not the value: `dense` holds matrices of
-    `[2n 2n]`; `tiled` and `fused` (a Triton kernel, or `tiled` if that cannot run) need memory
-    linear in `n` and are differentiable once; `auto` takes the fastest. Raises `UserError` for
-    another method.
+    positive temperature. A `temperature` that is a tensor gets its gradient too. `method` changes
+    time and memory, not the value: `dense` holds matrices of `[2n 2n]`; `tiled` and `fused` (a
+    Triton kernel, or `tiled` if that cannot run) need memory linear in `n` and are differentiable
+    once; `auto` takes the fastest. Raises `UserError` for another method, and for a temperature
+    that is not one number.
     """
     return nt_xent_and_accuracy(z0, z1, temperature, method).loss
 
@@ -48,10 +49,15 @@ def nt_xent(
 def nt_xent_and_accuracy(
     z0: Float[Tensor, "n d"],
     z1: Float[Tensor, "n d"],
-    temperature: float = 0.5,
+    temperature: float | Float[Tensor, ""] = 0.5,
     method: Method = "auto",
 ) -> NtXent:
     """Return `nt_xent` and `contrastive_accuracy` from one pass."""
+    if isinstance(temperature, Tensor) and temperature.ndim:
+        raise UserError(
+            "nt_xent's temperature must be one number; "
+            f"got a tensor of shape {tuple(temperature.shape)}"
+        )
     method = chosen_method(method, len(z0), z0.device.type)
     match method:
         case "dense":
@@ -95,9 +101,16 @@ class _WithGradient(torch.autograd.Function):
     """Computes the gradient together with the loss, from the same tiles. Backward scales it."""
 
     @staticmethod
-    def forward(ctx: Any, compute: _Compute, z: Tensor, temperature: float) -> Any:
-        loss, accuracy, gradient = compute(z, temperature, ctx.needs_input_grad[1])
-        ctx.save_for_backward(gradient)
+    def forward(ctx: Any, compute: _Compute, z: Tensor, temperature: float | Tensor) -> Any:
+        learnable = isinstance(temperature, Tensor)
+        value = temperature.item() if learnable else temperature
+        loss, accuracy, gradient = compute(z, value, any(ctx.needs_input_grad))
+        slope = None
+        if gradient is not None and learnable:
+            # The loss depends on z·zᵀ/τ alone: scaling τ by c is scaling every z by c^(−1/2).
+            slope = -(z * gradient).sum(dtype=torch.double) / (2 * value)
+            slope = slope.to(temperature)
+        ctx.save_for_backward(gradient, slope)
         ctx.mark_non_differentiable(accuracy)
         return loss, accuracy
 
@@ -108,5 +121,5 @@ class _WithGradient(torch.autograd.Function):
                 'nt_xent by method "tiled" or "fused" can be differentiated only once; '
                 'got create_graph=True; use method="dense"'
             )
-        (gradient,) = ctx.saved_tensors
-        return None, slopes[0] * gradient, None
+        gradient, slope = ctx.saved_tensors
+        return None, slopes[0] * gradient, None if slope is None else slopes[0].to(slope) * slope

@@ -175,6 +175,7 @@ def _loop(
     accuracies: list[Tensor] = []  # of the last epoch or so
     warned = False
     skipped = dict(images.skipped)
+    monitoring.reset_peak_memory(config.device)
     started = time.monotonic() - state.seconds
     recorded, recorded_step = time.monotonic(), state.step
     batches = augment.view_batches(

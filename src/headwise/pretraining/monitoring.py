@@ -1,9 +1,11 @@
 """What is watched while a run trains: metrics, and the checks that stop or warn."""
 
+import contextlib
 import dataclasses
 import logging
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from headwise import rng
 from headwise.augment.views_in_c import library
 from headwise.data import Images, ResidentImages, write_skipped
 from headwise.data.split import only_labelled
+from headwise.encoders.build import representation_size
 from headwise.errors import UserError
 from headwise.evaluation.protocols.knn import knn_accuracy
 from headwise.evaluation.statistics import geometry
@@ -44,8 +47,19 @@ def batch_metrics(outputs: Outputs) -> dict[str, float]:
     }
 
 
+def reset_peak_memory(device: str) -> None:
+    """Let `memory_mib` count from now on: an earlier run in this process may have used more. On
+    CPUs only Linux can."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
 def memory_mib(device: str) -> float:
-    """Peak memory so far: of the GPU's allocator, or the process's resident memory."""
+    """Peak memory since `reset_peak_memory`: of the GPU's allocator, or the process's resident
+    memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -131,10 +145,11 @@ def describe(config: ResolvedConfig, state: TrainState, images: Images) -> str:
     """The run in one line: what the automatic choices came to."""
     model: Any = state.model
     encoder, head = model.encoder, model.head
+    p = representation_size(encoder, config.encoder, config.augment.size)
     in_c = config.device == "cpu" and config.augment.in_c and library() is not None
     return (
         f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
-        f"({config.encoder.stem} stem, p = {encoder.num_features}, {_count(encoder)} parameters); "
+        f"({config.encoder.stem} stem, p = {p}, {_count(encoder)} parameters); "
         f"head {config.head.name} ({_count(head)} parameters); "
         f"{config.device}, {config.precision}, {torch.get_num_threads()} threads; "
         f"augmentation in {'C' if in_c else 'torch'}; "
