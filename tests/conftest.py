@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -30,6 +31,14 @@ def log_level() -> Iterator[None]:
     before = logging.getLogger("headwise").level
     yield
     logging.getLogger("headwise").setLevel(before)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As for users: the shapes and types of arguments are not checked at run time."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

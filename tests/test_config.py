@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import typing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -10,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwise.augment import AugmentConfig
+from headwise.comparison.compare import CompareConfig
 from headwise.config import from_dict, to_dict
 from headwise.data import DataConfig
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
+from headwise.evaluation.config import EvaluateConfig
+from headwise.fusion.config import FusionConfig
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
 from headwise.model.optim import OptimConfig
@@ -181,3 +186,39 @@ def test_checks_of_the_configs_themselves_hold_for_json_too():
         from_dict(PretrainConfig, {"epochs": 0})
     with pytest.raises(UserError, match=r"head\.depth is not a setting of the linear head"):
         from_dict(PretrainConfig, {"head": {"name": "linear", "depth": 3}})
+
+
+def configs_in(kind: type) -> set[type]:
+    """A config and all that stand in its fields."""
+    hints = typing.get_type_hints(kind).values()
+    return {kind}.union(*(configs_in(hint) for hint in hints if dataclasses.is_dataclass(hint)))
+
+
+CONFIGS = [
+    kind
+    for root in (CompareConfig, EvaluateConfig, FusionConfig)
+    for kind in sorted(configs_in(root), key=str)
+]
+
+
+@pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.__name__)
+def test_a_config_refuses_what_a_field_cannot_hold(unchecked: None, kind: type) -> None:
+    for name, hint in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            continue
+        for wrong in ([object()], object()):
+            with pytest.raises(UserError, match=f"^{kind.__name__}.{name} ") as caught:
+                kind(**{name: wrong})
+            assert "\n" not in str(caught.value)
+    word = next((n for n, h in typing.get_type_hints(kind).items() if "Literal" in str(h)), None)
+    if word:
+        with pytest.raises(UserError, match=r"Choices: [\w-]+, "):
+            kind(**{word: ("no such word",) if "tuple" in str(kind.__annotations__[word]) else "x"})
+
+
+def test_a_config_takes_lists_and_paths(unchecked: None, tmp_path: Path) -> None:
+    assert DataConfig(spec=typing.cast(str, tmp_path)).spec == str(tmp_path)
+    given = EvaluateConfig(taps=typing.cast(tuple, ["h"]), against=typing.cast(Path, "runs/a"))
+    assert given == EvaluateConfig(taps=("h",), against=Path("runs/a"))
+    with pytest.raises(UserError, match=r"HeadConfig.context .* did you mean 'per-view'\?"):
+        HeadConfig(name="transformer", context=typing.cast(typing.Any, "perview"))

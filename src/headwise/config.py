@@ -1,8 +1,11 @@
-"""Frozen dataclasses to and from JSON, strictly: an unknown key is an error with a suggestion."""
+"""Frozen dataclasses to and from JSON, strictly: an unknown key is an error with a suggestion. And
+the one check that a field holds what its annotation allows."""
 
 import dataclasses
+import functools
 import types
 import typing
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from headwise.errors import UserError, nearest
@@ -22,8 +25,8 @@ def from_dict(cls: type[Config], values: Any, where: str = "config") -> Config:
     `where` names the source in messages.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where} must be an object of settings; got {values!r}")
-    hints = typing.get_type_hints(cls)
+        raise UserError(f"{where} must be an object of settings; got {_shown(values)}")
+    hints = _hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
@@ -40,6 +43,23 @@ def resolved_as(kind: type[Config], config: object, decided: dict[str, Any]) -> 
     return kind(**{**vars(config), **decided})
 
 
+def check_fields(config: Any) -> None:
+    """Raise `UserError` for a field that holds what its annotation does not allow. Every config
+    calls this first when it is made, so that nothing begins with a wrong one. Values are converted
+    as `_typed` says."""
+    for name, hint in _hints(type(config)).items():
+        given = getattr(config, name)
+        value = _typed(hint, given, f"{type(config).__name__}.{name}")
+        if value is not given:
+            object.__setattr__(config, name, value)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_dict(value)
@@ -49,9 +69,12 @@ def _plain(value: Any) -> Any:
 
 
 def _member(kinds: list[Any], value: Any, where: str) -> Any:
-    """The member of a union that the value is for. Several are dataclasses told apart by `name`."""
+    """The member of a union that the value is for. Several are words, or dataclasses told apart by
+    `name`."""
+    if all(get_origin(kind) is Literal for kind in kinds):
+        return Literal[tuple(word for kind in kinds for word in get_args(kind))]
     if len(kinds) == 1 or not isinstance(value, dict):
-        return kinds[0]
+        return type(value) if type(value) in kinds else kinds[0]
     by_name = {get_args(typing.get_type_hints(kind)["name"])[0]: kind for kind in kinds}
     name = str(value.get("name"))
     if name not in by_name:
@@ -61,7 +84,7 @@ def _member(kinds: list[Any], value: Any, where: str) -> Any:
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
     """`value` as `hint` wants it: the few kinds that configs use, and no conversions but
-    int to float and list to tuple."""
+    int to float, list to tuple, and between path and str."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is typing.Annotated:
         return _typed(args[0], value, where)
@@ -72,22 +95,33 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             _member([arg for arg in args if arg is not type(None)], value, where), value, where
         )
     if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, where)
+        kind = typing.cast(type, hint)
+        return value if isinstance(value, kind) else from_dict(kind, value, where)
     if origin is Literal:
         if value not in args:
-            raise UserError(f"{where} cannot be {value!r}: {nearest(str(value), map(str, args))}")
+            raise UserError(
+                f"{where} cannot be {_shown(value)}: {nearest(str(value), map(str, args))}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UserError(f"{where} must be a list; got {value!r}")
+            raise UserError(f"{where} must be a list; got {_shown(value)}")
         kinds = [args[0]] * len(value) if args[1:] == (...,) else list(args)
         if len(kinds) != len(value):
             raise UserError(f"{where} must have {len(kinds)} values; got {value!r}")
         return tuple(_typed(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     if hint is float and type(value) is int:
         return float(value)
+    if (hint, type(value)) == (Path, str) or (hint is str and isinstance(value, Path)):
+        return hint(value)
     if origin is dict and isinstance(value, dict):
         return value
-    if type(value) is not hint:
-        raise UserError(f"{where} must be of type {hint.__name__}; got {value!r}")
+    if not isinstance(value, hint) or (type(value) is bool and hint is not bool):
+        raise UserError(f"{where} must be of type {hint.__name__}; got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A wrong value in a line: it may be a table of numbers."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 80 else line[:79] + "…"

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from headwise.errors import UserError
 from headwise.losses import (
     Method,
+    affinity_loss,
     contrastive_accuracy,
     contrastive_logits,
+    direction_regression,
     nt_xent,
     nt_xent_and_accuracy,
     tiled,
@@ -330,3 +333,27 @@ def test_ties_count_as_wrong():
     z = torch.eye(4)
     z[1] = z[0]  # images 0 and 1 are one and the same
     assert accuracy(z, z) == pytest.approx(4 / 8)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("n", [8, 300])
+def test_a_temperature_that_is_not_positive_is_one_line(n, temperature):
+    z = torch.randn(n, 4)
+    for loss in (nt_xent, contrastive_logits):
+        with pytest.raises(UserError, match="temperature must be positive and finite; got"):
+            loss(z, z, temperature)
+
+
+def test_tables_that_do_not_fit_are_one_line(unchecked):
+    z, labels = torch.randn(8, 4), torch.zeros(8, dtype=torch.int64)
+    for loss in (nt_xent, affinity_loss, partial(contrastive_logits, temperature=1.0)):
+        for other in (z[:7], z[:, :3], z[0]):
+            with pytest.raises(UserError, match="two views must be tables of one shape"):
+                loss(z, other)
+        with pytest.raises(UserError, match="a row for every image"):
+            loss(z[:0], z[:0])
+    with pytest.raises(UserError, match="a label for each of the 8 images"):
+        affinity_loss(z, z, labels[:7])
+    for rows, directions in ((labels[:7], z[:2]), (labels, z[:2, :3])):
+        with pytest.raises(UserError, match="a label for every row of z"):
+            direction_regression(z, rows, directions)

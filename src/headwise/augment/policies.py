@@ -13,7 +13,7 @@ from headwise.augment import ops
 from headwise.augment.crop import apply_crop, sample_crop
 from headwise.augment.ops import Blur, Jitter
 from headwise.augment.views_in_c import library, views_in_c
-from headwise.config import resolved_as
+from headwise.config import check_fields, resolved_as
 from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
 from headwise.runtime import hardware
@@ -63,6 +63,7 @@ class AugmentConfig:
     """On a CPU, make the views with compiled C code if it was built."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("flip", "jitter", "grey", "blur"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:

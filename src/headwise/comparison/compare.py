@@ -11,6 +11,7 @@ import torch
 
 from headwise import augment, heads
 from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse
+from headwise.config import check_fields
 from headwise.data import Splits, open_images
 from headwise.data.split import labelled_splits
 from headwise.errors import UserError
@@ -46,6 +47,7 @@ class CompareConfig:
     """Runs of each head, with seeds from `seed` on."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.heads or len(set(self.heads)) < len(self.heads):
             raise UserError(f"--heads must name heads, each once; got {' '.join(self.heads)!r}")
         if self.seeds < 1:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headwise.config import check_fields
 from headwise.errors import UserError
 
 
@@ -39,6 +40,7 @@ class DataConfig:
     $XDG_CACHE_HOME/headwise or ~/.cache/headwise."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.limit is not None and self.limit < 1:
             raise UserError(f"data.limit must be at least 1, or none; got {self.limit}")
         if self.resize is not None and self.resize < 1:

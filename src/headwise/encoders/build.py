@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from headwise import rng
 from headwise.augment import SMALL_PX
+from headwise.config import check_fields
 from headwise.encoders.convolution import Conv2d, replace_convolutions
 from headwise.errors import UserError, nearest
 
@@ -41,6 +42,7 @@ class EncoderConfig:
     inner layers. None: the model's own."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_stages(self, left_open=None)
 
 
@@ -53,6 +55,7 @@ class ResolvedEncoder(EncoderConfig):
     widths: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_stages(self, left_open=())
 
 

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
+from headwise.config import check_fields
 from headwise.errors import UserError, nearest
 from headwise.evaluation.protocols.cluster import CLUSTER, cluster
 from headwise.evaluation.protocols.description import Description, Protocol
@@ -82,6 +83,7 @@ class EvaluateConfig:
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.seeds < 1:
             raise UserError(f"--seeds must be at least 1; got {self.seeds}")
         if not self.protocols or not self.taps:

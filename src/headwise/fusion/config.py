@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from headwise.config import check_fields
 from headwise.errors import UserError
 from headwise.runtime.hardware import Device
 
@@ -29,6 +30,7 @@ class FusionConfig:
     """The device to run on. auto: a GPU if there is one."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.batch_size is not None and self.batch_size < SMALLEST_BATCH:
             raise UserError(
                 f"--batch-size must be at least {SMALLEST_BATCH} images; got {self.batch_size}"

@@ -5,6 +5,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from headwise.config import check_fields
 from headwise.errors import UserError, nearest
 
 HeadName = Literal["identity", "linear", "mlp", "ffn", "ffn-matched", "transformer", "transfusion"]
@@ -67,6 +68,7 @@ class HeadConfig:
     """transfusion: whether the blocks come before, inside or after the MLP (after)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         own = [name for name in kind_of(self.name).__annotations__ if name != "name"]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

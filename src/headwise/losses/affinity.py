@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from headwise.errors import UserError
 from headwise.losses.dense import normalised
 
 
@@ -13,7 +14,12 @@ def affinity_loss(
 ) -> Float[Tensor, ""]:
     """Return the divergence of the projections' affinity from the target in nats, at most log 2.
     It is 0 if every row is collinear with its twin (with `labels`: with its class) and orthogonal
-    to all other rows, which needs `d` of at least the number of images (of classes)."""
+    to all other rows, which needs `d` of at least the number of images (of classes). Raises
+    `UserError` for views of different shapes and for another number of labels."""
+    if labels is not None and labels.shape != z0.shape[:1]:
+        raise UserError(
+            f"there must be a label for each of the {len(z0)} images; got {list(labels.shape)}"
+        )
     rows = affinity(z0, z1)
     return js_divergence(rows, target_affinity(len(z0), rows.device, rows.dtype, labels))
 

@@ -29,7 +29,14 @@ def direction_regression(
 ) -> Float[Tensor, ""]:
     """Minus the mean cosine between each labelled projection and the direction of its class: −1
     at best. Labels of −1 are unknown and take no part; where no row is labelled the loss is 0, with
-    gradient 0. In float32 (float64 for float64) whatever the autocast."""
+    gradient 0. In float32 (float64 for float64) whatever the autocast. Raises `UserError` for other
+    numbers of labels or dimensions."""
+    if len(labels) != len(z) or z.shape[1:] != directions.shape[1:]:
+        raise UserError(
+            "class directions need a label for every row of z, and as many dimensions as z; "
+            f"got z {list(z.shape)}, labels {list(labels.shape)}, "
+            f"directions {list(directions.shape)}"
+        )
     exact = torch.promote_types(z.dtype, torch.float32)
     labelled = labels >= 0
     targets = directions.to(exact)[labels.clamp(min=0)]

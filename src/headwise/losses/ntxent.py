@@ -10,7 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwise.errors import UserError, nearest
-from headwise.losses.dense import contrastive_accuracy, contrastive_logits, normalised
+from headwise.losses.dense import (
+    check_temperature,
+    contrastive_accuracy,
+    contrastive_logits,
+    normalised,
+)
 from headwise.losses.tiled import tiled_nt_xent
 
 Method = Literal["auto", "dense", "tiled", "fused"]
@@ -40,8 +45,8 @@ def nt_xent(
     positive temperature. A `temperature` that is a tensor gets its gradient too. `method` changes
     time and memory, not the value: `dense` holds matrices of `[2n 2n]`; `tiled` and `fused` (a
     Triton kernel, or `tiled` if that cannot run) need memory linear in `n` and are differentiable
-    once; `auto` takes the fastest. Raises `UserError` for another method, and for a temperature
-    that is not one number.
+    once; `auto` takes the fastest. Raises `UserError` for another method, a temperature that
+    is not one positive number, and views of different shapes.
     """
     return nt_xent_and_accuracy(z0, z1, temperature, method).loss
 
@@ -53,11 +58,7 @@ def nt_xent_and_accuracy(
     method: Method = "auto",
 ) -> NtXent:
     """Return `nt_xent` and `contrastive_accuracy` from one pass."""
-    if isinstance(temperature, Tensor) and temperature.ndim:
-        raise UserError(
-            "nt_xent's temperature must be one number; "
-            f"got a tensor of shape {tuple(temperature.shape)}"
-        )
+    check_temperature(temperature)
     method = chosen_method(method, len(z0), z0.device.type)
     match method:
         case "dense":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from headwise import augment, heads
 from headwise.augment import AugmentConfig, ResolvedAugment
-from headwise.config import resolved_as
+from headwise.config import check_fields, resolved_as
 from headwise.data import DataConfig, ImageFiles, Images
 from headwise.encoders import build as encoders
 from headwise.encoders.build import EncoderConfig, ResolvedEncoder
@@ -73,6 +73,7 @@ class PretrainConfig:
     """Train with an encoder that torch.compile has compiled. None: on NVIDIA GPUs only."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("epochs", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be at least 1; got {getattr(self, name)}")

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headwise import rng
+from headwise.config import check_fields
 from headwise.data import Images
 from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
@@ -37,6 +38,7 @@ class ClassDirectionsConfig:
     """Weight of this term; the contrastive loss has weight 1."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.fraction <= 1:
             raise UserError(f"--class-directions.fraction must be from 0 to 1; got {self.fraction}")
         if not 0 < self.weight < float("inf"):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from headwise.config import resolved_as
+from headwise.config import check_fields, resolved_as
 from headwise.errors import UserError, nearest
 
 
@@ -46,6 +46,7 @@ class OptimConfig:
     """The form of LARS. reference: SimCLR's code; denominator: timm and lightly. LARS only."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _require(self.lr > 0, "lr must be positive", self.lr)
         _require(0 <= self.momentum < 1, "momentum must lie in [0, 1)", self.momentum)
         _require(all(0 <= b < 1 for b in self.betas), "betas must lie in [0, 1)", self.betas)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from headwise import rng
 from headwise.augment import ResolvedAugment, batch_index, view_batches
 from headwise.augment.decoding import Skipped
+from headwise.config import check_fields
 from headwise.data import Images
 from headwise.errors import UserError, nearest
 from headwise.evaluation.probes.labels import check_classes, check_seen
@@ -56,6 +57,7 @@ class SupervisedConfig:
     """At least so many steps, however few the images."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         # The optimizer checks its own settings.
         for name, least in (("epochs", 1), ("batch_size", 2), ("min_steps", 1)):
             if getattr(self, name) < least:

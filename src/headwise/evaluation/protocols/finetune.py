@@ -7,6 +7,7 @@ keeps the head's first layer. Cheaper than the papers': see `FinetuneConfig`.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from headwise.config import check_fields
 from headwise.data import Images
 from headwise.data.split import stratified_split
 from headwise.errors import UserError
@@ -65,6 +66,7 @@ class FinetuneConfig:
     """Fraction of the training images of each class on which the learning rate is chosen."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.lrs:
             raise UserError("--finetune.lrs must name at least one learning rate; got none")
         if not 0 < self.validation_fraction < 1:

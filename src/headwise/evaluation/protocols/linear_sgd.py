@@ -8,6 +8,7 @@ rate is that of its code, half a cosine. The paper's batch is 4,096 images.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from headwise.config import check_fields
 from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.supervised import (
     SupervisedConfig,
@@ -42,6 +43,9 @@ class LinearSgdConfig:
     """Images in a step."""
     lr: float = 0.1
     """Learning rate for batches of 256 images; it is proportional to the batch size."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def linear_sgd(trained: ExtractedRun, config: LinearSgdConfig, *, seed: int) -> Iterator[Value]:

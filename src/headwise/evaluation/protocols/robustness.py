@@ -13,6 +13,7 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
+from headwise.config import check_fields
 from headwise.errors import UserError
 from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import chance, labelled
@@ -52,6 +53,7 @@ class RobustnessConfig:
     """Largest number of test images."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.strengths or not all(0 < strength <= 1 for strength in self.strengths):
             given = " ".join(map(str, self.strengths)) or "none"
             raise UserError(f"robustness.strengths must be numbers above 0, at most 1; got {given}")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from headwise.config import check_fields
 from headwise.data import Images
 from headwise.data.images import fingerprint
 from headwise.data.split import balanced_fraction
@@ -65,6 +66,7 @@ class SemiConfig:
     (SimCLRv2)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if len(self.fractions) != len(self.epochs) or not self.fractions:
             raise UserError(
                 "--semi.epochs must be one number for each of --semi.fractions; "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
+from headwise.config import check_fields
 from headwise.data import ImageFiles, Images
 from headwise.data.split import stratified_split
 from headwise.encoders.build import build_encoder
@@ -83,6 +84,7 @@ class TransferConfig:
     chosen."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.lrs or not self.weight_decays:
             raise UserError(
                 "--transfer.lrs and --transfer.weight-decays must name at least one value each"

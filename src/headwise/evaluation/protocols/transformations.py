@@ -18,6 +18,7 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
+from headwise.config import check_fields
 from headwise.data import Images, Splits
 from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
@@ -85,6 +86,7 @@ class TransformationsConfig:
     """Also measure h of the same encoder before training."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, least in (("train", _FEWEST_TRAIN), ("test", _FEWEST_TEST), ("width", 1)):
             if getattr(self, name) < least:
                 raise UserError(
