@@ -335,7 +335,7 @@ def test_ties_count_as_wrong():
     assert accuracy(z, z) == pytest.approx(4 / 8)
 
 
-@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("n", [8, 300])
 def test_a_temperature_that_is_not_positive_is_one_line(n, temperature):
     z = torch.randn(n, 4)
