@@ -13,8 +13,9 @@ from torchvision.transforms import v2
 
 from headwise.augment import ResolvedAugment
 from headwise.augment.crop import apply_crop, crop_boxes
+from headwise.augment.ops import Blur, apply_blur
 from headwise.augment.policies import ViewParameters, finish_views, make_views, sample_views
-from headwise.augment.views_in_c import library
+from headwise.augment.views_in_c import library, views_in_c
 from headwise.runtime import hardware
 
 compiled = pytest.mark.skipif(library() is None, reason="the C code is not compiled here")
@@ -98,6 +99,31 @@ def test_c_is_torch_operation_by_operation(operation):
     config = dataclasses.replace(EVERYTHING, size=33, **(nothing | ONE_ALONE[operation]))
     ours, in_torch = both_ways(config, 40, 33)
     torch.testing.assert_close(ours, in_torch, rtol=0, atol=3e-5)
+
+
+@compiled
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_smallest_views_are_blurred_within_their_pixels(size):
+    n = 12
+    images, drawn = pictures(n, 5), sample_views(EVERYTHING, n // 2, seed=3, step=0)
+    blur = Blur(sigma=torch.full((n,), 1.5), applied=torch.ones(n, dtype=torch.bool))
+    boxes = crop_boxes(drawn.crop, 5, 5, EVERYTHING.crop_ratio)
+    still = drawn.jitter._replace(applied=torch.zeros(n, dtype=torch.bool))
+    views = torch.empty(n, 3, size, size, memory_format=torch.channels_last)
+    no = torch.zeros(n, dtype=torch.bool)
+    views_in_c(
+        images,
+        boxes,
+        flipped=no,
+        jitter=still,
+        grey=no,
+        blur=blur,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        views=views,
+    )
+    exact = apply_blur(apply_crop(images.double() / 255, boxes, size).float(), blur)
+    torch.testing.assert_close(views, exact, rtol=0, atol=3e-5)
 
 
 @pytest.mark.parametrize("in_c", [True, False])

@@ -202,7 +202,7 @@ def _blur_matrix(
     weights = weights * (weights > 1e-9)
     weights = (weights / weights.sum(1, keepdim=True))[:, None].expand(-1, side, -1)
     source = (torch.arange(side, device=sigma.device)[:, None] + offset).abs()
-    source = side - 1 - (side - 1 - source).abs()
+    source = (side - 1 - (side - 1 - source).abs()).clamp(min=0)  # a line of one pixel has one
     empty = torch.zeros(len(sigma), side, side, device=sigma.device)
     return empty.scatter_add_(2, source.expand(len(sigma), -1, -1), weights)
 

@@ -161,9 +161,11 @@ static void add_scaled(float *restrict sum, const float *restrict x, long n, flo
         sum[i] += x[i] * weight;
 }
 
+/* A kernel reaches less than `n` pixels beyond a line, but always one: also of a line of one. */
 static long reflected(long i, long n) {
     i = i < 0 ? -i : i;
-    return i < n ? i : 2 * (n - 1) - i;
+    i = i < n ? i : 2 * (n - 1) - i;
+    return i < 0 ? 0 : i;
 }
 
 /* `scratch` holds a plane, and a row that is longer by the kernel. */
