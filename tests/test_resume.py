@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from headwise.config import to_dict
 from headwise.data import open_images
 from headwise.errors import UserError
+from headwise.files import read_json, write_json
 from headwise.model import checkpoint
 from headwise.model.config import PretrainConfig
 from headwise.pretraining.loop import pretrain, resume
@@ -175,3 +176,18 @@ def test_another_process_cannot_start_in_the_same_place(
     with pytest.raises(UserError, match="--resume"):
         pretrain(tiny, tmp_path / "run", quiet=True)
     assert sorted(os.listdir(run.path)) == before
+
+
+def test_a_resume_with_other_threads_says_so(
+    tmp_path: Path, tiny: PretrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = pretrain(tiny, tmp_path / "run", quiet=True)
+    (run.path / "DONE").unlink()
+    resume(run.path, quiet=True)
+    assert "threads" not in caplog.text
+    (run.path / "DONE").unlink()
+    environment = read_json(run.path / "environment.json") | {"threads": 7}
+    write_json(run.path / "environment.json", environment)
+    resume(run.path, quiet=True)
+    assert "begun with 7 threads of torch and goes on with 1" in caplog.text
+    assert "--threads 7 keeps them" in caplog.text

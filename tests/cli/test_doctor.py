@@ -10,6 +10,7 @@ import torch
 
 from headwise.cli import doctor
 from headwise.cli.doctor import Check, diagnose, healthy, report
+from headwise.runtime import hardware
 
 DIAGNOSE = """
 import json, sys
@@ -115,7 +116,7 @@ def test_a_python_out_of_range_fails(monkeypatch):
 )
 def test_threads_are_compared_with_the_cores_that_may_be_used(monkeypatch, quota, threads, advice):
     monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    monkeypatch.setattr(doctor, "_cgroup", lambda name: quota)
+    monkeypatch.setattr(hardware, "cgroup", lambda name: quota)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     found = doctor._cores().advice
     assert advice in found
@@ -124,7 +125,7 @@ def test_threads_are_compared_with_the_cores_that_may_be_used(monkeypatch, quota
 
 def test_a_containers_memory_limit_counts(monkeypatch):
     limits = {"memory.max": str(3 * 2**30), "memory.current": str(2 * 2**30)}
-    monkeypatch.setattr(doctor, "_cgroup", limits.__getitem__)
+    monkeypatch.setattr(hardware, "cgroup", limits.__getitem__)
     check = doctor._memory()
     assert check.text == "1.0 GiB free"
     assert "--batch-size" in check.advice

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from headwise.cli import theory
 from headwise.cli.words import read_words
 from headwise.data import DataConfig
 from headwise.errors import UserError
+from headwise.files import read_json, write_json
 from headwise.heads import HeadConfig
 from headwise.pretraining.loop import pretrain
 from headwise.report.plots.drawing import Drawing, style
@@ -135,6 +137,15 @@ def test_studies_of_a_trained_head(run):
         assert float(table[0]["measured_gain"]) == pytest.approx(points[0].measured_gain, rel=1e-5)
         table = rows(trained_figure([("small", block) for block in blocks]))
         assert float(table[0]["beta"]) == pytest.approx(blocks[0].layer.beta, rel=1e-5)
+
+
+def test_a_run_of_a_gpu_opens_without_one(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = read_json(copy / "config.json") | {"device": "cuda", "precision": "bfloat16"}
+    write_json(copy / "config.json", config | {"compiled": True})
+    setup = set_up(copy, batches=2, device="cpu")
+    assert setup.extraction.device == "cpu"
+    assert len(blocks_of(setup)) == 2
 
 
 def test_a_plan_with_another_batch_size_measures_other_batches(run):

@@ -21,8 +21,8 @@ class Compare:
     """The directory to create for the runs, summary.json and report.html; required unless --resume
     is given."""
     resume: Path | None = None
-    """A comparison to continue, with the settings that it has; no other flag but --quiet can be
-    given with it."""
+    """A comparison to continue, with the settings that it has; no other flag but --threads and
+    --quiet can be given with it."""
     recipe: str = "small"
     """The named settings to start from: default, small, demo, cifar10, speedrun-cifar10, imagenet,
     deepfusion, deepfusion-first, deepfusion-later or transfusion (docs/commands.md)."""
@@ -33,6 +33,9 @@ class Compare:
     seeds: int = 1
     """Runs of each head, with the seeds --seed, --seed + 1 and so on. With more than one, the
     report has standard deviations."""
+    threads: int | None = None
+    """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
+    or else one for each usable core."""
     quiet: bool = False
     """Show no progress."""
     pretrain: Annotated[PretrainConfig, Role.UNPREFIXED] = field(default_factory=PretrainConfig)

@@ -188,9 +188,6 @@ def _cores() -> Check:
     from headwise.runtime import hardware
 
     cores, threads = hardware.usable_cores(), torch.get_num_threads()
-    quota = _cgroup("cpu.max").split()
-    if quota and quota[0] != "max":
-        cores = min(cores, max(1, round(int(quota[0]) / int(quota[1]))))
     advice = ""
     if threads > cores:
         advice = f"more threads than cores wait for each other: set OMP_NUM_THREADS={cores}"
@@ -200,22 +197,18 @@ def _cores() -> Check:
 
 
 def _memory() -> Check:
+    from headwise.runtime import hardware
+
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = {line.partition(":")[0]: line.split()[1] for line in lines}
     free = int(fields["MemAvailable"]) * 1024
-    limit = _cgroup("memory.max")
+    limit = hardware.cgroup("memory.max")
     if limit.isdecimal():
-        free = min(free, int(limit) - int(_cgroup("memory.current")))
+        free = min(free, int(limit) - int(hardware.cgroup("memory.current")))
     advice = ""
     if free < _LITTLE_MEMORY:
         advice = "little: try a smaller --batch-size, or --data.resident-mib 0"
     return Check("memory", None, f"{free / GIB:.1f} GiB free", advice)
-
-
-def _cgroup(name: str) -> str:
-    """What limits a container (cgroup v2); "" where nothing does."""
-    path = Path("/sys/fs/cgroup") / name
-    return path.read_text().strip() if path.is_file() else ""
 
 
 def _cache() -> Check:

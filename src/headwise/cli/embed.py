@@ -37,6 +37,9 @@ class Embed:
     otherwise float32."""
     workers: int | None = None
     """Processes that decode image files. None: one for each core."""
+    threads: int | None = None
+    """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
+    or else one for each usable core."""
     quiet: bool = False
     """Show no progress."""
 
@@ -63,6 +66,6 @@ def run(given: Given[Embed]) -> None:
 LINE = CommandLine(
     kind=Embed,
     example="headwise embed runs/photos ./photos --out features.parquet",
-    usual="out data.limit batch_size device precision workers quiet",
+    usual="out data.limit batch_size device threads precision workers quiet",
     run=run,
 )

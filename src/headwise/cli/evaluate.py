@@ -22,6 +22,9 @@ class Evaluate:
     """The run directory."""
     data: DataConfig | None = None
     evaluate: Annotated[EvaluateConfig, Role.UNPREFIXED] = field(default_factory=EvaluateConfig)
+    threads: int | None = None
+    """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
+    or else one for each usable core."""
 
 
 def run(given: Given[Evaluate]) -> None:
@@ -62,7 +65,8 @@ LINE = CommandLine(
     kind=Evaluate,
     example="headwise evaluate runs/photos --data ./labelled --protocols knn linear --taps h z",
     usual=(
-        "data.spec protocols taps seeds baselines against data.limit transfer.targets seed device"
+        "data.spec protocols taps seeds baselines against data.limit transfer.targets seed device "
+        "threads"
     ),
     run=run,
 )

@@ -22,7 +22,7 @@ from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import FUSION_FILE, Run
 from headwise.runtime.progress import progress
 
-_OF_THE_AUDIT = ("run", "noise_audit", "seed", "quiet")
+_OF_THE_AUDIT = ("run", "noise_audit", "seed", "threads", "quiet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,9 @@ class Fusion:
     noise_audit: bool = False
     """Instead train heads on independent noise, to see whether what a row attends to reveals its
     twin: the head of RUN, or every head if no run is given."""
+    threads: int | None = None
+    """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
+    or else one for each usable core."""
     quiet: bool = False
     """Show no progress."""
 

@@ -74,6 +74,10 @@ def main(argv: list[str] | None = None) -> None:
             line = command_line(words[0])
             given = read_words(line, words[1:])
             if given.help == "no":
+                if any(flag.path == "threads" for flag in line.flags):
+                    from headwise.runtime.hardware import use_threads
+
+                    use_threads(given.values.get("threads"))
                 line.run(given)
             else:
                 from headwise.cli.help import help_text

@@ -21,12 +21,15 @@ class Pretrain:
     """The run directory to create; required unless --resume is given."""
     resume: Path | None = None
     """A run directory to continue from its last checkpoint, with the settings that it has; no other
-    flag but --quiet can be given with it."""
+    flag but --threads and --quiet can be given with it."""
     recipe: str = "default"
     """The named settings to start from: default, small, demo, cifar10, speedrun-cifar10, imagenet,
     deepfusion, deepfusion-first, deepfusion-later or transfusion (docs/commands.md)."""
     config: Path | None = None
     """A run's config.json to start from, in place of a recipe."""
+    threads: int | None = None
+    """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
+    or else one for each usable core."""
     quiet: bool = False
     """Show no progress."""
     pretrain: Annotated[PretrainConfig, Role.UNPREFIXED] = field(default_factory=PretrainConfig)
@@ -61,7 +64,7 @@ def starting_config(given: Given[Any], default: str) -> PretrainConfig:
 
 def refuse_beside_resume(given: Given[Any]) -> None:
     """Raise `UserError` where a flag was given that a stopped run cannot take."""
-    others = [path for path in given.values if path not in ("resume", "quiet")]
+    others = [path for path in given.values if path not in ("resume", "threads", "quiet")]
     if others:
         name = next(flag.name for flag in given.line.flags if flag.path == others[0])
         raise UserError(

@@ -18,6 +18,7 @@ from headwise.report.pages.rendering import write_drawings
 from headwise.report.plots.drawing import Drawing, style
 from headwise.runs.directory import refuse_existing
 from headwise.runtime import hardware
+from headwise.runtime.hardware import Device
 from headwise.theory import checks
 from headwise.theory.figures import map_figure, path_figure, phase_figure
 from headwise.theory.map import Cosines, separation
@@ -54,6 +55,11 @@ class Theory:
     """Also study the heads of --runs at other batch sizes and augmentation strengths."""
     seed: int = 0
     """Seed of the random batches."""
+    device: Device = "auto"
+    """The device that runs the heads of --runs. auto: a GPU if there is one."""
+    threads: int | None = None
+    """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
+    or else one for each usable core."""
 
 
 class Part(NamedTuple):
@@ -69,12 +75,15 @@ class Part(NamedTuple):
 def run(given: Given[Theory]) -> None:
     command = given.command()
     idle = ["--studies"] * command.studies + given.under("data")
+    idle += ["--device"] * ("device" in given.values)
     if idle and not command.runs:
         raise UserError(f"{idle[0]} needs --runs, the heads to study; got none")
     refuse_existing(command.out, resumable=False)
     hardware.keep_freed_memory()
     setups = {
-        run.name: set_up(run, given.command({"data": own_images(given, run)}).data)
+        run.name: set_up(
+            run, given.command({"data": own_images(given, run)}).data, device=command.device
+        )
         for run in command.runs
     }
     if len(setups) < len(command.runs):
@@ -269,6 +278,6 @@ def _plain(block: BlockTheory) -> Json:
 LINE = CommandLine(
     kind=Theory,
     example="headwise theory --out theory --runs runs/transformer",
-    usual="out runs studies data.spec data.limit seed",
+    usual="out runs studies data.spec data.limit seed device threads",
     run=run,
 )

@@ -1,7 +1,10 @@
 """What a run keeps: its state while it trains, the encoder at the end; and mending it."""
 
+import logging
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from headwise import augment, rng
 from headwise.data import Images
@@ -10,6 +13,8 @@ from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
 from headwise.runs.directory import Run
 from headwise.runtime import distributed
+
+log = logging.getLogger("headwise")
 
 
 def save(config: ResolvedConfig, run: Run, state: TrainState) -> None:
@@ -43,7 +48,18 @@ def is_sound(run: Run) -> bool:
 
 
 def mend(config: ResolvedConfig, run: Run, images: Images, damaged: list[Path]) -> None:
-    """Remove what a process that was killed left, and make what it did not write."""
+    """Remove what a process that was killed left, and make what it did not write. Warn if the end
+    will not be bit for bit that of an undisturbed run."""
+    begun, now = run.threads, torch.get_num_threads()
+    if config.device == "cpu" and begun not in (None, now):
+        log.warning(
+            "%s was begun with %s threads of torch and goes on with %d, which changes the last "
+            "digits of its numbers; --threads %s keeps them",
+            run.path,
+            begun,
+            now,
+            begun,
+        )
     checkpoint.set_aside(damaged)
     run.remove_temporaries()
     (run.path / "DONE").unlink(missing_ok=True)

@@ -72,6 +72,11 @@ class Run:
         return (self._environment or {}).get("run")
 
     @property
+    def threads(self) -> int | None:
+        """How many threads of torch it was begun with; None if it is not known."""
+        return (self._environment or {}).get("threads")
+
+    @property
     def has_environment(self) -> bool:
         """Whether environment.json is there and not damaged."""
         return self._environment is not None

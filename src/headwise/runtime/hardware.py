@@ -56,10 +56,39 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of cores that this process may keep busy: those that it may run on, at most
+    what its container has a quota for, divided among the ranks of this machine."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    quota, _, period = cgroup("cpu.max").partition(" ")
+    if quota.isdecimal():
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return max(1, cores // _local_ranks())
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch and BLAS use this many threads. None: as many as OMP_NUM_THREADS says, or else at
+    most `usable_cores`. torchrun sets OMP_NUM_THREADS to 1: then each rank uses its share."""
+    if threads is not None and threads < 1:
+        raise UserError(f"--threads must be at least 1; got {threads}")
+    said = os.environ.get("OMP_NUM_THREADS")
+    if threads is not None:
+        threadpool_limits(threads, user_api="blas")
+    elif said == "1" and _local_ranks() > 1:
+        threads = usable_cores()
+    elif said is None:
+        threads = min(torch.get_num_threads(), usable_cores())
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def cgroup(name: str) -> str:
+    """Return what limits a container (cgroup v2); "" where nothing does."""
+    path = Path("/sys/fs/cgroup") / name
+    return path.read_text().strip() if path.is_file() else ""
+
+
+def _local_ranks() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextlib.contextmanager

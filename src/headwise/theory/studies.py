@@ -16,6 +16,7 @@ from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
 from headwise.model.trained import open_trained
+from headwise.runtime.hardware import Device
 from headwise.theory.map import BatchShape, Cosines, fusion_gain, mixed
 from headwise.theory.trained import (
     BlockTheory,
@@ -73,11 +74,12 @@ def set_up(
     *,
     images: Splits | None = None,
     batches: int = _BATCHES,
+    device: Device = "auto",
 ) -> Setup:
     """The run opened, with its batches. `data` None: that of pretraining. Raises
     `UserError` for an unfinished run, for a head that the theory is not of, and for images that
     cannot serve."""
-    trained = open_trained(run, data, images)
+    trained = open_trained(run, data, images, device=device)
     check_head(trained.model.head, f"the head of run {run}")
     config = FusionConfig(batches=batches)
     plan = plan_batches(config, trained.images, trained.spec, trained.config.batch_size)
