@@ -6,14 +6,20 @@ import sys
 
 import pytest
 import torch
+from training_run import coloured
 
-from headwise.data import open_images
+from headwise.comparison.compare import CompareConfig, compare
+from headwise.data import Splits, open_images
+from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
+from headwise.errors import UserError
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig, resolve
 from headwise.model.optim import build_optimizer
 from headwise.pretraining import loop, monitoring
+from headwise.pretraining.loop import pretrain
+from headwise.runtime import distributed
 
 
 def test_p_is_the_size_of_h(tiny: PretrainConfig) -> None:
@@ -52,3 +58,37 @@ def test_peak_memory_of_a_process_is_reset() -> None:
         before = monitoring.memory_mib("cpu")
     monitoring.reset_peak_memory("cpu")
     assert monitoring.memory_mib("cpu") < before - 50
+
+
+def test_a_warm_up_of_the_whole_run_is_refused_before_anything_is_written(tmp_path, tiny):
+    """0.999 of an epoch of three steps is three steps."""
+    optim = dataclasses.replace(tiny.optim, warmup_epochs=0.999)
+    config = dataclasses.replace(tiny, epochs=1, optim=optim)
+    with pytest.raises(UserError, match="warm-up must be shorter than the run"):
+        pretrain(config, tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="warm-up must be shorter than the run"):
+        compare(CompareConfig(pretrain=config, heads=("mlp",)), tmp_path / "heads", quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_labels_for_the_check_are_said_and_the_run_goes_on(tmp_path, tiny, caplog):
+    images = coloured(12, 0)
+    labels = torch.full((12,), -1)
+    labels[:4] = torch.arange(4) % 3
+    few = resident_images(images.pixels, labels, images.classes, images.ids)
+    config = dataclasses.replace(tiny, epochs=1, batch_size=4, knn_every=1)
+    run = pretrain(config, tmp_path / "run", Splits(few, None), quiet=True)
+    assert "needs 5 images with labels; it is left out" in caplog.text
+    assert run.done
+    assert not any("knn/h" in record for record in run.metrics())
+
+
+def test_batch_norm_over_ranks_on_cpus_is_said(tiny, monkeypatch, caplog):
+    images = coloured(12, 0)
+    resolved = resolve(dataclasses.replace(tiny, batch_size=4), images)
+    model = build_model(resolved)
+    monitoring.check_ahead(resolved, model, images)
+    assert "BatchNorm" not in caplog.text
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monitoring.check_ahead(resolved, model, images)
+    assert "each of the 2 ranks has its own statistics" in caplog.text

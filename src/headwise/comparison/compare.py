@@ -28,6 +28,7 @@ from headwise.model.config_file import config_json, read_config
 from headwise.model.extraction import extract_config
 from headwise.model.trained import load_config
 from headwise.pretraining.loop import pretrain, resume
+from headwise.pretraining.monitoring import check_ahead
 from headwise.report import write_report
 from headwise.report.prose.comparison import learned
 from headwise.report.reading.summary import summary_of
@@ -66,7 +67,8 @@ def compare(
     refuse_existing(out)
     images = images or open_images(config.pretrain.data)
     for name in config.heads:
-        build_model(resolve(_run_config(config, name, config.pretrain.seed), images.train))
+        resolved = resolve(_run_config(config, name, config.pretrain.seed), images.train)
+        check_ahead(resolved, build_model(resolved), images.train)
     with writing(out):
         refuse_existing(out)
         return _begin(config, out, images, quiet)

@@ -23,7 +23,7 @@ PROTOCOLS: tuple[ProtocolName, ...] = ("knn", "knn_weighted", "linear")
 ANALYSIS_FILE = "analysis.npz"
 
 # How many images are points of the map, and how large they are drawn.
-_MAP_POINTS, _THUMBNAIL_PX = 500, 32
+_MAP_POINTS, _LEAST_MAP_POINTS, _THUMBNAIL_PX = 500, 4, 32
 
 
 def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
@@ -51,6 +51,7 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
         run.add_arrays(identity(extracted), arrays)
         run.add_results(identity(extracted), results)
     test_images = extracted.test_images
+    with_map = with_map and len(extracted.tables["h"].test.vectors) >= _LEAST_MAP_POINTS
     kept = _map(extracted.tables["h"].test, test_images, extracted.extraction) if with_map else {}
     write_atomically(run.path / ANALYSIS_FILE, lambda path: save_arrays(path, kept))
 

@@ -56,7 +56,12 @@ class _Description:
 def save_encoder(
     encoder: nn.Module, config: ResolvedEncoder, augment: ResolvedAugment, path: Path
 ) -> None:
-    """Write the encoder alone. The file's metadata hold, as JSON under `headwise`: the arguments
+    """Write the encoder alone (`encoder_bytes`)."""
+    write_bytes(path, encoder_bytes(encoder, config, augment))
+
+
+def encoder_bytes(encoder: nn.Module, config: ResolvedEncoder, augment: ResolvedAugment) -> bytes:
+    """The content of an encoder's file. Its metadata hold, as JSON under `headwise`: the arguments
     of `timm.create_model`, the stem, the size, mean and std of its images, and the SHA-256 of all
     this and the weights. Equal weights give equal bytes."""
     about: Json = {
@@ -67,7 +72,7 @@ def save_encoder(
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     about["sha256"] = _digest(about, tensors)
     metadata = {"headwise": json.dumps(about), "format": "pt"}
-    write_bytes(path, _sorted_metadata(to_bytes(tensors, metadata)))
+    return _sorted_metadata(to_bytes(tensors, metadata))
 
 
 def load_encoder(run: str | Path) -> nn.Module:

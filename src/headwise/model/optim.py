@@ -4,6 +4,7 @@ There is no scheduler object: the loop asks `learning_rate(step)` and writes it 
 so resuming needs the step alone.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ class ResolvedOptim(OptimConfig):
     """An `OptimConfig` in which nothing is left open."""
 
     warmup_epochs: float
+    begin_epoch: int = 0
+    """The epoch at which the schedule begins: that at which a run that this one extends ended."""
 
 
 def _require(holds: bool, what: str, given: Any) -> None:
@@ -86,7 +89,7 @@ def peak_learning_rate(config: OptimConfig, batch_size: int) -> float:
 
 
 def resolve(config: OptimConfig, epochs: int) -> ResolvedOptim:
-    """The config with nothing left open, for a run of this many epochs.
+    """The config with nothing left open, for a schedule of this many epochs.
 
     Raises `UserError` where warm-up would not end before the run does.
     """
@@ -113,6 +116,21 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int
         return 0.0
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
     return 0.5 * peak * (1 + math.cos(math.pi * progress))
+
+
+def schedule(
+    config: ResolvedOptim, *, epochs: int, epoch_steps: int, batch_size: int
+) -> Callable[[int], float]:
+    """The learning rate as a function of the step. Raises `UserError` as `learning_rate` does."""
+    begin = config.begin_epoch * epoch_steps
+    rate = functools.partial(
+        learning_rate,
+        peak=peak_learning_rate(config, batch_size),
+        warmup_steps=round(config.warmup_epochs * epoch_steps),
+        total_steps=epochs * epoch_steps - begin,
+    )
+    rate(0)
+    return lambda step: rate(step - begin)
 
 
 ParameterGroup = dict[str, Any]

@@ -21,7 +21,7 @@ from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
 from headwise.model.config_file import config_json
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
-from headwise.model.optim import build_optimizer, learning_rate, peak_learning_rate
+from headwise.model.optim import build_optimizer, schedule
 from headwise.model.trained import load_config, load_model
 from headwise.pretraining import kept, monitoring
 from headwise.runs.directory import Run, refuse_existing
@@ -102,12 +102,7 @@ def _prepare(
             f"got {config.batch_size} over {world}"
         )
     model = build_model(config)
-    if heads.leaks(config.head):
-        log.warning(
-            "head.context %s is a negative control: what a sample does not see names its twin, so "
-            "the loss can be solved without the images (docs/heads.md)",
-            config.head.context,
-        )
+    monitoring.check_ahead(config, model, train)
     if config.device == "cuda" and world > 1:
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
     size = config.augment.size
@@ -165,11 +160,13 @@ def _loop(
     quiet: bool,
 ) -> None:
     """Train from the state's step to the last. Everything periodic is in view."""
+    main = distributed.rank() == 0
     batch, epoch_steps = config.batch_size, len(images) // config.batch_size
     total = config.epochs * epoch_steps
-    peak = peak_learning_rate(config.optim, batch)
-    warm = round(config.optim.warmup_epochs * epoch_steps)
-    main = distributed.rank() == 0
+    rate_at = schedule(
+        config.optim, epochs=config.epochs, epoch_steps=epoch_steps, batch_size=batch
+    )
+    knn_every = config.knn_every if main and monitoring.has_knn(images) else 0
     stop_every = 1 if distributed.world_size() == 1 else config.log_every
     losses: list[Tensor] = []  # since the last record
     accuracies: list[Tensor] = []  # of the last epoch or so
@@ -194,7 +191,7 @@ def _loop(
         progress(run.path.name, total, done=state.step, quiet=quiet or not main) as show,
     ):
         for views, unreadable in batches:
-            rate = learning_rate(state.step, peak=peak, warmup_steps=warm, total_steps=total)
+            rate = rate_at(state.step)
             outputs, loss, accuracy = train_step(config, state, views, rate, target)
             losses.append(loss)
             accuracies.append(accuracy)
@@ -222,7 +219,7 @@ def _loop(
                     / (time.monotonic() - recorded),
                     "memory_mib": monitoring.memory_mib(config.device),
                 }
-                if due(step, config.knn_every * epoch_steps) and images.labels is not None and main:
+                if due(step, knn_every * epoch_steps):
                     record["knn/h"] = monitoring.check_knn(config, state, images)
                 if main:
                     run.log(record)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headwise import rng
+from headwise import heads, rng
 from headwise.augment.views_in_c import library
 from headwise.data import Images, ResidentImages, write_skipped
 from headwise.data.split import only_labelled
@@ -22,18 +22,56 @@ from headwise.evaluation.statistics import geometry
 from headwise.features.extract import extract
 from headwise.files import Json
 from headwise.losses import chosen_method
+from headwise.model import export
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
-from headwise.model.contrastive import Outputs
+from headwise.model.contrastive import ContrastiveModel, Outputs
 from headwise.model.extraction import extract_config
+from headwise.model.optim import schedule
 from headwise.runs.directory import Run
+from headwise.runtime import distributed
 
 log = logging.getLogger("headwise")
 
 # The k-NN check looks at this many training images, a fifth of them as queries.
-_KNN_IMAGES, _KNN_K = 5000, 10
+_KNN_IMAGES, _KNN_K, _LEAST_KNN_IMAGES = 5000, 10, 5
 # Metrics that compare all pairs of rows or factor a matrix look at this many rows at most.
 _METRIC_ROWS = 1024
+
+
+def check_ahead(config: ResolvedConfig, model: ContrastiveModel, images: Images) -> None:
+    """Do without training what training does later, so that it fails now if it must: the schedule
+    and the export. Say what is unusual about the run.
+
+    Raises `UserError` if warm-up has as many steps as the run, or more.
+    """
+    steps = len(images) // config.batch_size
+    schedule(config.optim, epochs=config.epochs, epoch_steps=steps, batch_size=config.batch_size)
+    export.encoder_bytes(model.encoder, config.encoder, config.augment)
+    if heads.leaks(config.head):
+        log.warning(
+            "head.context %s is a negative control: what a sample does not see names its twin, so "
+            "the loss can be solved without the images (docs/heads.md)",
+            config.head.context,
+        )
+    if config.knn_every and images.labels is not None and not has_knn(images):
+        log.warning(
+            "the k-NN check of every %d epochs needs %d images with labels; it is left out",
+            config.knn_every,
+            _LEAST_KNN_IMAGES,
+        )
+    norms = [m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    if norms and config.device == "cpu" and distributed.world_size() > 1:
+        log.warning(
+            "BatchNorm in the encoder is not synchronised on CPUs: each of the %d ranks has its "
+            "own statistics, and the result differs from that of one process",
+            distributed.world_size(),
+        )
+
+
+def has_knn(images: Images) -> bool:
+    """Whether enough images have a label for `check_knn`."""
+    return images.labels is not None and len(only_labelled(images)) >= _LEAST_KNN_IMAGES
 
 
 def batch_metrics(outputs: Outputs) -> dict[str, float]:
