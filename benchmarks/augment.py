@@ -34,8 +34,8 @@ def ours(images: ResidentImages, config: ResolvedAugment, batch: int) -> Batches
         device=str(images.pixels.device),
         workers=0,
     )
-    for views, _ in batches:
-        yield len(views)
+    for views in batches:
+        yield len(views.pixels)
 
 
 def kornia(images: ResidentImages, config: ResolvedAugment, batch: int) -> Batches:

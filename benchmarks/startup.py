@@ -45,9 +45,9 @@ model = build_model(config)
 model.to(config.device)
 state = TrainState(model, build_optimizer(config.optim, model))
 passed("settings and model")
-views, _ = next(augment.view_batches(images, config.augment, batch_size=config.batch_size,
+views = next(augment.view_batches(images, config.augment, batch_size=config.batch_size,
     steps=range(1), seed=0, device=config.device, workers=0))
-pretraining.train_step(config, state, views, 1e-3)[1].item()
+pretraining.train_step(config, state, views.pixels, 1e-3)[1].item()
 passed("views and first step")
 print(json.dumps([(name, t - times[i][1]) for i, (name, t) in enumerate(times[1:])]))
 """

@@ -13,7 +13,7 @@ from resolved import resolved_config
 from torch import nn
 
 from headwise import heads
-from headwise.augment.batches import local_rows
+from headwise.augment.batches import batch_index, local_rows
 from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
 from headwise.heads import Context, HeadConfig, build_head
@@ -102,7 +102,8 @@ def train(name: str) -> dict[str, Any]:
     state, mine, seen = made(head), local_rows(N), {}
     for step in range(3):
         both = normal(2, N, 3, 8, 8, seed=10 + step)[:, mine]
-        outputs, loss, accuracy = train_step(config, state, both.flatten(0, 1), 0.1, target)
+        known = target and target.at(batch_index(N, N, state.step, config.seed))
+        outputs, loss, accuracy = train_step(config, state, both.flatten(0, 1), 0.1, known)
         if step == 0:
             gradients = {
                 name: p.grad.clone()

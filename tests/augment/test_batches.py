@@ -47,7 +47,9 @@ def write_folder(folder, images: torch.Tensor) -> None:
 
 
 def opened(folder, resident_mib: int):
-    config = DataConfig(spec=str(folder), cache=False, resident_mib=resident_mib)
+    config = DataConfig(
+        spec=str(folder), cache=False, resident_mib=resident_mib, max_bad_fraction=1.0
+    )
     return open_images(config, workers=1).train
 
 
@@ -109,27 +111,30 @@ def test_the_dropped_images_are_others_in_every_epoch():
 def test_views_are_a_function_of_the_step(both, kind):
     images = both[kind]
     straight = batches(images, FULL)
-    assert [views.shape for views, _ in straight] == [(8, 3, 24, 24)] * 5
+    assert [views.pixels.shape for views in straight] == [(8, 3, 24, 24)] * 5
     resumed = batches(images, FULL, steps=range(3, 5))
-    for (views, _), (again, _) in zip(straight[3:], resumed, strict=True):
-        assert torch.equal(views, again)
+    for views, again in zip(straight[3:], resumed, strict=True):
+        assert torch.equal(views.pixels, again.pixels)
     assert not torch.equal(straight[0][0], straight[1][0])
     assert not torch.equal(straight[0][0], batches(images, FULL, seed=4)[0][0])
 
 
 def test_files_give_the_views_that_pixels_in_memory_give(both):
     resident, files = (batches(images, CROPS) for images in both)
-    for (ours, _), (pillows, skipped) in zip(resident, files, strict=True):
+    for step, (ours, pillows) in enumerate(zip(resident, files, strict=True)):
         # Pillow rounds to 8 bits after each direction.
-        torch.testing.assert_close(ours, pillows, rtol=0, atol=2.5 / 255)
-        assert skipped == []
+        torch.testing.assert_close(ours.pixels, pillows.pixels, rtol=0, atol=2.5 / 255)
+        assert pillows.unreadable == []
+        for views in (ours, pillows):
+            assert torch.equal(views.shown, batch_index(11, 4, step, seed=3))
+            assert not views.replaced.any()
 
 
 def test_views_of_files_are_the_same_with_any_number_of_workers(both):
     alone, helped = batches(both[1], FULL), batches(both[1], FULL, workers=2)
-    for (views, skipped), (again, skipped_again) in zip(alone, helped, strict=True):
-        assert torch.equal(views, again)
-        assert skipped == skipped_again == []
+    for views, again in zip(alone, helped, strict=True):
+        assert torch.equal(views.pixels, again.pixels)
+        assert views.unreadable == again.unreadable == []
 
 
 @pytest.mark.parametrize("kind", [0, 1], ids=["resident", "files"])
@@ -140,10 +145,10 @@ def test_the_ranks_views_together_are_those_of_one_process(both, kind, monkeypat
     for rank in range(2):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         ranks.append(batches(both[kind], FULL))
-    for step, (views, _) in enumerate(expected):
+    for step, views in enumerate(expected):
         parts = [ranks[rank][step][0].chunk(2) for rank in range(2)]
         together = torch.cat([torch.cat(twins) for twins in zip(*parts, strict=True)])
-        torch.testing.assert_close(together, views, rtol=0, atol=1e-6)
+        torch.testing.assert_close(together, views.pixels, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -153,8 +158,10 @@ def test_an_unreadable_file_is_replaced_by_the_next_and_reported(both, tmp_path,
         path = tmp_path / "images" / name
         path.write_bytes(path.read_bytes()[:500])
     made = batches(files, CROPS, batch_size=11, steps=range(1), workers=workers)
-    ((views, skipped),) = made
+    ((views, shown, replaced, skipped),) = made
     order = batch_index(11, 11, 0, seed=3).tolist()
+    assert shown.tolist() == [{4: 5, 10: 0}.get(i, i) for i in order]
+    assert replaced.tolist() == [i in (4, 10) for i in order]
     assert {type(entry) for entry in skipped} == {tuple}
     assert sorted(id for id, _ in skipped) == ["004.png", "010.png"]
     assert all(reason.startswith(id) and len(reason) > len(id) for id, reason in skipped)
@@ -162,8 +169,8 @@ def test_an_unreadable_file_is_replaced_by_the_next_and_reported(both, tmp_path,
     mended = pixels(11)
     mended[4], mended[10] = mended[5], mended[0]
     write_folder(tmp_path / "mended", mended)
-    ((expected, _),) = batches(opened(tmp_path / "mended", 0), CROPS, batch_size=11, steps=range(1))
-    assert torch.equal(views, expected)
+    (expected,) = batches(opened(tmp_path / "mended", 0), CROPS, batch_size=11, steps=range(1))
+    assert torch.equal(views, expected.pixels)
     assert {4, 10} <= set(order)
 
 

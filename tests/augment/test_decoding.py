@@ -159,7 +159,7 @@ def test_real_photographs(tmp_path):
     n = len(images)
     draws = sample_crop(2 * n, rng.generator(0), scale=(0.08, 1.0), ratio=RATIO)
     for size, most in ((224, 0.1), (64, 1.0)):
-        views, skipped = read_crops(images, torch.arange(n), draws, size, RATIO)
+        views, _, skipped = read_crops(images, torch.arange(n), draws, size, RATIO)
         assert skipped == []
         apart = []
         for i in range(2 * n):
@@ -175,7 +175,8 @@ def test_views_do_not_depend_on_parts_and_workers(tmp_path, monkeypatch, workers
     for i in range(13):
         scene(40 + i, 60, seed=i).save(tmp_path / f"{i:02}.jpg")
     (tmp_path / "05.jpg").write_bytes((tmp_path / "05.jpg").read_bytes()[:-300])
-    images = open_images(DataConfig(spec=str(tmp_path), cache=False)).train
+    data = DataConfig(spec=str(tmp_path), cache=False, max_bad_fraction=0.1)
+    images = open_images(data).train
     config = resolved_augment(size=16, strength=1.0, blur=0.5, mean=(0.5,) * 3, std=(0.2,) * 3)
 
     def made(part: int, workers: int) -> list:
@@ -185,7 +186,8 @@ def test_views_do_not_depend_on_parts_and_workers(tmp_path, monkeypatch, workers
 
     whole, parts = made(32, 0), made(4, workers)
     assert len(whole) == len(parts) == 3
-    assert {id for _, skipped in whole for id, _ in skipped} == {"05.jpg"}
-    for (views, skipped), (again, skipped_again) in zip(whole, parts, strict=True):
-        assert torch.equal(views, again)
-        assert skipped == skipped_again
+    assert {id for views in whole for id, _ in views.unreadable} == {"05.jpg"}
+    for views, again in zip(whole, parts, strict=True):
+        assert torch.equal(views.pixels, again.pixels)
+        assert torch.equal(views.shown, again.shown)
+        assert views.unreadable == again.unreadable

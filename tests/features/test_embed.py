@@ -162,9 +162,7 @@ def test_too_many_unreadable_images_are_an_error_that_keeps_the_parts(run, tmp_p
     root = write_images(tmp_path / "photos", [f"{i}.png" for i in range(8)], side=32)
     truncate(root / "6.png")
     out = tmp_path / "t.parquet"
-    with pytest.raises(
-        UserError, match=r"1 of 8 are already: 6.png \(.*truncated.*max_bad_fraction"
-    ):
+    with pytest.raises(UserError, match=r"1 of 8 are: 6.png \(.*truncated.*max_bad_fraction"):
         embed(run, str(root), out, **FAST, batch_size=2)
     assert not out.exists()
     data = DataConfig(spec=str(root), max_bad_fraction=0.2)

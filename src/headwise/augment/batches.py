@@ -4,14 +4,15 @@ batch of a step is a function of the step."""
 import functools
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from headwise import rng
 from headwise.augment.crop import apply_crop, crop_boxes
-from headwise.augment.decoding import Skipped, read_central_squares, read_crops
+from headwise.augment.decoding import read_central_squares, read_crops
 from headwise.augment.ops import normalise
 from headwise.augment.policies import (
     ResolvedAugment,
@@ -20,6 +21,7 @@ from headwise.augment.policies import (
     sample_views,
 )
 from headwise.data import Images, ResidentImages
+from headwise.data.unreadable import Unreadable
 from headwise.runtime import distributed
 from headwise.runtime.workers import in_workers
 
@@ -56,6 +58,20 @@ def local_batch(
     return batch_index(n, batch_size, step, seed)[local], parameters
 
 
+class Views(NamedTuple):
+    """This rank's views of one step."""
+
+    pixels: Float[Tensor, "m 3 s s"]
+    """Normalised; all first views, then their twins."""
+    shown: Int64[Tensor, " n"]
+    """The image in every row of the first views: that of `batch_index`, or the one that replaces
+    it because it cannot be read. Labels and ids are those of this image."""
+    replaced: Bool[Tensor, " n"]
+    """Which rows show another image than that of `batch_index`."""
+    unreadable: Unreadable
+    """What could not be read."""
+
+
 def view_batches(
     images: Images,
     config: ResolvedAugment,
@@ -66,10 +82,10 @@ def view_batches(
     device: str,
     workers: int,
     views: int = 2,
-) -> Iterator[tuple[Float[Tensor, "m 3 s s"], Skipped]]:
-    """Yield for every step this rank's normalised views (all first views, then their twins) and the
-    files that could not be read, which are replaced by the next readable file. With `views` of 1,
-    each image has only the first of its two views."""
+) -> Iterator[Views]:
+    """Yield the views of every step. A file that cannot be read is replaced by the next readable
+    one. With `views` of 1, each image has only the first of its two views. Raises `UserError` if
+    more files are unreadable than `images` tolerate."""
     draw = functools.partial(local_batch, config, len(images), batch_size, seed=seed, views=views)
     if isinstance(images, ResidentImages):
         for step in steps:
@@ -78,14 +94,15 @@ def view_batches(
             pixels = pixels.to(device, non_blocking=True)
             height, width = pixels.shape[-2:]
             boxes = crop_boxes(parameters.crop, height, width, config.crop_ratio)
-            yield make_views(config, pixels, boxes, parameters), []
+            none = torch.zeros(len(index), dtype=torch.bool)
+            yield Views(make_views(config, pixels, boxes, parameters), index, none, [])
     else:
         # A task is a part of a batch: the first batch comes soon, and the memory for prefetched
         # batches does not grow with the number of workers.
         size, ratio = config.size, config.crop_ratio
         parts = math.ceil(batch_size // distributed.world_size() / PART)
 
-        def read(key: int) -> tuple[UInt8[Tensor, "m 3 s s"], Skipped]:
+        def read(key: int) -> tuple[UInt8[Tensor, "m 3 s s"], Int64[Tensor, " n"], Unreadable]:
             index, parameters = draw(steps[key // parts])
             part = slice(key % parts * PART, (key % parts + 1) * PART)
             draws = parameters.crop.unflatten(0, (views, -1))[:, part].flatten(0, 1)
@@ -93,11 +110,21 @@ def view_batches(
 
         keys, ahead = range(len(steps) * parts), _ahead(2 * parts, workers)
         read_parts = in_workers(read, keys, workers, ahead=ahead, room=views * _room(PART, size))
+        found: dict[str, str] = {}
         for step, batch in zip(steps, zip(*[read_parts] * parts, strict=True), strict=True):
-            crops = torch.cat([crops.unflatten(0, (views, -1)) for crops, _ in batch], 1)
+            crops = torch.cat([crops.unflatten(0, (views, -1)) for crops, _, _ in batch], 1)
             pixels = crops.flatten(0, 1).to(device, non_blocking=True)
-            skipped = [file for _, files in batch for file in files]
-            yield make_views(config, pixels, None, draw(step)[1]), skipped
+            index, parameters = draw(step)
+            shown = torch.cat([part for _, part, _ in batch])
+            unreadable = [file for _, _, files in batch for file in files]
+            if unreadable:
+                if not found:
+                    images.say(dict(unreadable), "replaced")
+                found |= dict(unreadable)
+                images.check(found)
+            made = make_views(config, pixels, None, parameters)
+            yield Views(made, shown, shown != index, unreadable)
+        images.say(found, "replaced")
 
 
 def _ahead(tasks: int, workers: int) -> int:
@@ -114,7 +141,8 @@ def whole_batches(
     images: Images, config: ResolvedAugment, *, batch_size: int, device: str, workers: int
 ) -> Iterator[tuple[Int64[Tensor, " k"], Float[Tensor, "k 3 s s"]]]:
     """Yield all images in order, resized by the short side, cut to the central square and
-    normalised, together with their indices. Unreadable images are left out."""
+    normalised, together with their indices. Unreadable images are left out. Raises `UserError` if
+    they are more than `images` tolerate."""
     starts, size = range(0, len(images), batch_size), config.size
     if isinstance(images, ResidentImages):
         for start in starts:
@@ -123,14 +151,17 @@ def whole_batches(
             yield index, normalised(central_squares(pixels, size), config)
     else:
 
-        def read(start: int) -> tuple[Int64[Tensor, " k"], UInt8[Tensor, "k 3 s s"]]:
+        def read(start: int) -> tuple[Int64[Tensor, " k"], UInt8[Tensor, "k 3 s s"], Unreadable]:
             index = range(start, min(start + batch_size, len(images)))
             return read_central_squares(images, index, size)
 
-        room = _room(batch_size, size)
-        for index, pixels in in_workers(read, starts, workers, ahead=2, room=room):
+        room, found = _room(batch_size, size), {}
+        for index, pixels, unreadable in in_workers(read, starts, workers, ahead=2, room=room):
+            found |= dict(unreadable)
+            images.check(found)
             if len(index):
                 yield index, normalised(pixels.to(device).float() / 255, config)
+        images.say(found, "left out")
 
 
 def normalised(

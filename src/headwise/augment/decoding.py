@@ -12,10 +12,8 @@ from torch import Tensor
 
 from headwise.data import ImageFiles
 from headwise.data.decode import LazyImage
+from headwise.data.unreadable import Unreadable
 from headwise.errors import UserError
-
-Skipped = list[tuple[str, str]]
-"""Files that could not be read: (id, reason)."""
 
 Box = tuple[int, int, int, int]
 """Top, left, height, width in pixels of the upright picture."""
@@ -33,29 +31,30 @@ def read_crops(
     draws: Float[Tensor, "m tries 4"],
     size: int,
     ratio: tuple[float, float],
-) -> tuple[UInt8[Tensor, "m 3 size size"], Skipped]:
-    """Return random resized crops of files, as many views of each image as it has draws. An
-    unreadable file is replaced by the next readable one."""
+) -> tuple[UInt8[Tensor, "m 3 size size"], Int64[Tensor, " n"], Unreadable]:
+    """Return random resized crops of files, as many views of each image as it has draws, and the
+    images that they show. An unreadable file is replaced by the next readable one."""
     crops = torch.empty(len(draws), 3, size, size, dtype=torch.uint8)
-    skipped: Skipped = []
+    shown, unreadable = torch.empty_like(index), []
     tries = draws.tolist()
     for i, first in enumerate(index.tolist()):
         rows = slice(i, None, len(index))
-        crops[rows], unreadable = _views(images, first, tries[rows], size, ratio)
-        skipped += unreadable
-    return crops, skipped
+        crops[rows], shown[i], passed_over = _views(images, first, tries[rows], size, ratio)
+        unreadable += passed_over
+    return crops, shown, unreadable
 
 
 def read_central_squares(
     images: ImageFiles, index: Iterable[int], size: int
-) -> tuple[Int64[Tensor, " k"], UInt8[Tensor, "k 3 size size"]]:
-    """Return the central squares of the readable files, with their indices. Pillow decodes and
-    resizes them, as users of an exported encoder do."""
-    squares = {}
+) -> tuple[Int64[Tensor, " k"], UInt8[Tensor, "k 3 size size"], Unreadable]:
+    """Return the central squares of the readable files, with their indices, and the other files.
+    Pillow decodes and resizes them, as users of an exported encoder do."""
+    squares, unreadable = {}, []
     for i in index:
         try:
             image = images.read(i)
-        except OSError:
+        except OSError as error:
+            unreadable.append((images.ids[i], str(error)))
             continue
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -64,7 +63,7 @@ def read_central_squares(
         squares[i] = torch.from_numpy(square).permute(2, 0, 1)
     empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
     pixels = torch.stack(list(squares.values())) if squares else empty
-    return torch.tensor(list(squares), dtype=torch.int64), pixels
+    return torch.tensor(list(squares), dtype=torch.int64), pixels, unreadable
 
 
 def _views(
@@ -73,16 +72,17 @@ def _views(
     draws: list[Draws],
     size: int,
     ratio: tuple[float, float],
-) -> tuple[UInt8[Tensor, "views 3 size size"], Skipped]:
-    """Return crops of image `first` or of the next readable one, and the files skipped for it."""
-    skipped: Skipped = []
-    for i in range(first, first + len(images)):
+) -> tuple[UInt8[Tensor, "views 3 size size"], int, Unreadable]:
+    """Return crops of image `first` or of the next readable one, which of them it is, and the files
+    passed over for it."""
+    unreadable: Unreadable = []
+    for i in (place % len(images) for place in range(first, first + len(images))):
         try:
-            with images.open(i % len(images)) as image:
+            with images.open(i) as image:
                 boxes = [_box(tries, image.height, image.width, ratio) for tries in draws]
-                return _cut(image, boxes, size), skipped
+                return _cut(image, boxes, size), i, unreadable
         except OSError as error:
-            skipped.append((images.ids[i % len(images)], str(error)))
+            unreadable.append((images.ids[i], str(error)))
     raise UserError(f"at least one image must be readable; none of the {len(images)} images is")
 
 

@@ -33,9 +33,9 @@ def view_sheet(images: Images, config: ResolvedAugment, seed: int) -> UInt8[Tens
     batches = view_batches(
         images, config, batch_size=n, steps=steps, seed=seed, device="cpu", workers=0
     )
-    for step, (views, _) in zip(steps, batches, strict=True):
+    for step, batch in zip(steps, batches, strict=True):
         order = batch_index(n, n, step, seed).argsort()
-        columns += [view[order] for view in (views * 255).round().byte().split(n)]
+        columns += [view[order] for view in (batch.pixels * 255).round().byte().split(n)]
     tiles = torch.stack(columns, 1)
     enlarge = -(-_MIN_SIDE_PX // size)
     tiles = tiles.repeat_interleave(enlarge, -1).repeat_interleave(enlarge, -2)
@@ -50,7 +50,7 @@ def view_sheet(images: Images, config: ResolvedAugment, seed: int) -> UInt8[Tens
 def _originals(images: Images, size: int) -> UInt8[Tensor, "n 3 size size"]:
     if isinstance(images, ResidentImages):
         return (central_squares(images.pixels.cpu(), size) * 255).round().byte()
-    index, squares = read_central_squares(images, range(len(images)), size)
+    index, squares, _ = read_central_squares(images, range(len(images)), size)
     originals = torch.full((len(images), 3, size, size), 255, dtype=torch.uint8)
     originals[index] = squares
     return originals

@@ -19,6 +19,7 @@ from torch.utils.data import get_worker_info
 from headwise.data.decode import LazyImage, decode, open_image
 from headwise.data.names import Names, as_names
 from headwise.data.quiet import hushed, quiet
+from headwise.data.unreadable import Tolerance
 from headwise.files import csv_text, write_text
 
 
@@ -97,12 +98,24 @@ class ImageFiles:
     """Hex digest of the source's listing and the ids, but not of the files' bytes."""
     resize: int | None = None
     """If set, every image is read as a square of this many pixels."""
+    tolerance: Tolerance | None = None
+    """How many may turn out to be unreadable; None: any number."""
     split_rule: str = ""
     """This and `left_out` are as in `ResidentImages`."""
     left_out: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def check(self, found: dict[str, str]) -> None:
+        """Raise `UserError` if too many are unreadable, with what was found since opening."""
+        if self.tolerance is not None:
+            self.tolerance.check(dict(self.skipped) | found)
+
+    def say(self, found: dict[str, str], done: str) -> None:
+        """Warn of what was found since opening, and say what was `done` about it."""
+        if self.tolerance is not None:
+            self.tolerance.say(found, done)
 
     def read(self, i: int) -> PIL.Image.Image:
         """Return image `i` as upright RGB. Raises `OSError` with the id and the reason."""

@@ -16,7 +16,7 @@ from headwise.data.cache import Decoded
 from headwise.data.decode import check_header, decode
 from headwise.data.images import ImageFiles, Images, fingerprint, pixel_digest, resident_images
 from headwise.data.quiet import hushed, quiet
-from headwise.errors import UserError
+from headwise.data.unreadable import Tolerance
 
 CHUNK = 64  # images per task: few compared to a data set, many compared to a task's overhead
 
@@ -44,7 +44,10 @@ def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str)
     cached = cache.load(key) if settings.cache else None
     decoded = _decoded(images, settings, where) if cached is None else cached
     skipped = tuple((images.ids[i], reason) for i, reason in sorted(decoded.unreadable.items()))
-    _check_skipped(skipped, len(images), settings.max_bad_fraction, where)
+    tolerance = Tolerance(where, len(images), settings.max_bad_fraction)
+    tolerance.check(dict(skipped))
+    tolerance.say(dict(skipped), "skipped")
+    images = dataclasses.replace(images, tolerance=tolerance)
     if settings.cache and cached is None:
         cache.save(key, decoded)
     if skipped:
@@ -66,25 +69,6 @@ def _key(images: ImageFiles, settings: DecodeSettings) -> str:
         repr((cache.VERSION, PIL.__version__, images.resize, settings.resident_mib)).encode(),
         images.source.stamp.encode(),
         images.fingerprint.encode(),  # depends on which images of the source are selected
-    )
-
-
-def _check_skipped(
-    skipped: tuple[tuple[str, str], ...], n: int, max_bad_fraction: float, where: str
-) -> None:
-    if not skipped:
-        return
-    first = "; ".join(f"{id} ({reason})" for id, reason in skipped[:10])
-    more = "; …" if len(skipped) > 10 else ""
-    if len(skipped) == n:
-        raise UserError(f"{where} must hold a readable image; none of {n} is: {first}{more}")
-    if len(skipped) > max_bad_fraction * n:
-        raise UserError(
-            f"{where}: at most {max_bad_fraction:.3g} of the images may be unreadable; "
-            f"{len(skipped)} of {n} are: {first}{more}: remove them or raise max_bad_fraction"
-        )
-    logger.warning(
-        "%s: skipped %d unreadable of %d images: %s%s", where, len(skipped), n, first, more
     )
 
 

@@ -83,7 +83,7 @@ def embed(
     encoder = load_encoder(file).to(extraction.device)
     works = [_work(name, splits, folder, batch_size) for name in splits]
     for work in works:
-        _write_parts(encoder, work, extraction, config, quiet)
+        _write_parts(encoder, work, extraction, quiet)
     _write_skipped(works, out.with_name(f"{out.stem}.skipped.csv"))
     rows = _join([path for work in works for path in work.paths if path.exists()], out, about)
     shutil.rmtree(folder)
@@ -161,9 +161,7 @@ def _parts_folder(out: Path, origin: Json) -> Path:
     return folder
 
 
-def _write_parts(
-    encoder: nn.Module, work: _Work, extraction: ExtractConfig, config: DataConfig, quiet: bool
-) -> None:
+def _write_parts(encoder: nn.Module, work: _Work, extraction: ExtractConfig, quiet: bool) -> None:
     """Encode the images from the first part on that is not there yet."""
     import pyarrow.parquet as pq
 
@@ -177,7 +175,6 @@ def _write_parts(
         device=extraction.device,
         workers=extraction.workers,
     )
-    read = sum(pq.read_metadata(path).num_rows for path in paths[:done])
     with progress(f"embed {work.split}", len(images), done=start, quiet=quiet) as show:
         for part, group in itertools.groupby(batches, lambda b: done + int(b[0][0]) // size):
             rows: list[tuple[Tensor, Tensor]] = []
@@ -188,9 +185,8 @@ def _write_parts(
                 show(start + int(index[-1]) + 1, "images")
             table = _table(work, *(torch.cat(column) for column in zip(*rows, strict=True)))
             write_atomically(paths[part], functools.partial(pq.write_table, table))
-            read += len(table)
-            _check_unreadable(work, min((part + 1) * size, len(images)), read, config)
-    _check_unreadable(work, len(images), read, config)
+    if start and isinstance(images, ImageFiles):
+        images.check(dict(_unreadable(work)))  # also those of the parts that were there
 
 
 def _table(work: _Work, index: Int64[Tensor, " k"], h: Float[Tensor, "k p"]) -> "pa.Table":
@@ -212,29 +208,14 @@ def _text(id: str) -> str:
     return id.encode(errors="backslashreplace").decode()
 
 
-def _check_unreadable(work: _Work, end: int, read: int, config: DataConfig) -> None:
-    """Raise `UserError` where of the images before `end` too many are not among the `read` ones."""
-    known = len(work.images.skipped)  # since the images were opened
-    bad, n = end - read + known, len(work.images) + known
-    if bad <= config.max_bad_fraction * n:
-        return
-    named = itertools.chain(work.images.skipped, _unreadable(work, end))
-    first = "; ".join(f"{id} ({reason})" for id, reason in itertools.islice(named, 10))
-    raise UserError(
-        f"{config.spec} ({work.split}): at most {config.max_bad_fraction:.3g} of the images may be "
-        f"unreadable; {bad} of {n} are already: {first}: "
-        "remove them or raise max_bad_fraction"
-    )
-
-
-def _unreadable(work: _Work, end: int) -> Iterator[tuple[str, str]]:
-    """The images before `end` that no part holds, and why. Parts are in the images' order."""
+def _unreadable(work: _Work) -> Iterator[tuple[str, str]]:
+    """The images that no part holds, and why. Parts are in the images' order."""
     import pyarrow.parquet as pq
 
     tables = (pq.read_table(path, columns=["path"]) for path in work.paths if path.exists())
     written = (id for table in tables for id in table.column("path").to_pylist())
     awaited = next(written, None)
-    for i, id in enumerate(work.images.ids[:end]):
+    for i, id in enumerate(work.images.ids):
         if _text(id) == awaited:
             awaited = next(written, None)
         else:
@@ -252,7 +233,7 @@ def _reason(images: Images, i: int) -> str:
 
 def _write_skipped(works: list[_Work], path: Path) -> None:
     path.unlink(missing_ok=True)  # one from an earlier table
-    found = [(*work.images.skipped, *_unreadable(work, len(work.images))) for work in works]
+    found = [(*work.images.skipped, *_unreadable(work)) for work in works]
     write_skipped(
         [dataclasses.replace(w.images, skipped=s) for w, s in zip(works, found, strict=True)], path
     )

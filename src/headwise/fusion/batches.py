@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwise import rng
-from headwise.augment import batch_index, view_batches
+from headwise.augment import view_batches
 from headwise.data import Images, Splits
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import check_classes
@@ -84,8 +84,8 @@ def draw_batches(
     """Augment the images as in pretraining and encode them in evaluation mode. `h` is float32 on
     the device of `extraction`. A plan gives the same images and views for every encoder.
 
-    Raises `UserError` for an unreadable file, and for a batch without two classes and a pair of
-    images of one class.
+    Unreadable images are left out. Raises `UserError` if they are too many, and for a batch without
+    two classes and a pair of images of one class.
     """
     assert plan.images.labels is not None, "labels were checked"
     labels = plan.images.labels.to(extraction.device)
@@ -99,13 +99,12 @@ def draw_batches(
         workers=extraction.workers,
     )
     batches = []
-    for step, (views, skipped) in enumerate(view_steps):
-        for name, reason in skipped:  # the image that replaces it has another label
-            raise UserError(f"fusion needs images that can be read; {name}: {reason}; remove it")
-        index = batch_index(len(plan.images), plan.batch_size, step, plan.seed)
-        parts = views.split(extraction.batch_size)
+    for views in view_steps:
+        # An image that replaces another one is in the batch already, or in another one.
+        kept = ~views.replaced
+        parts = views.pixels[kept.repeat(2).to(views.pixels.device)].split(extraction.batch_size)
         h = torch.cat([_encode(encoder, part, extraction) for part in parts])
-        batches.append(EncodedBatch(h, _checked(labels[index.to(labels.device)])))
+        batches.append(EncodedBatch(h, _checked(labels[views.shown[kept].to(labels.device)])))
     return batches
 
 

@@ -53,6 +53,10 @@ class ClassTargets(NamedTuple):
     directions: Float[Tensor, "classes d"]
     weight: float
 
+    def at(self, shown: Int64[Tensor, " k"]) -> "ClassTargets":
+        """The targets of the images that the rows of a batch show."""
+        return self._replace(labels=self.labels[shown.cpu()])
+
 
 def class_targets(
     config: ClassDirectionsConfig, images: Images, d: int, seed: int
@@ -99,9 +103,7 @@ def contrastive(
             return NtXent(affinity_loss(z0, z1), accuracy)
 
 
-def class_direction_loss(
-    target: ClassTargets, z: Float[Tensor, "m d"], index: Int64[Tensor, " n"]
-) -> Float[Tensor, ""]:
-    """The class directions' part of the loss, for the two views of the images at `index`."""
-    labels = target.labels[index].repeat(2).to(z.device)
+def class_direction_loss(target: ClassTargets, z: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
+    """The class directions' part of the loss, for the two views of a batch with these targets."""
+    labels = target.labels.repeat(2).to(z.device)
     return target.weight * direction_regression(z, labels, target.directions.to(z))

@@ -125,7 +125,8 @@ def train_step(
     target: ClassTargets | None = None,
 ) -> tuple[Outputs, Float[Tensor, ""], Float[Tensor, ""]]:
     """One step of the optimizer on two views of a batch: the outputs, the loss and the contrastive
-    accuracy. Loss, gradient and weights are those of the whole batch over all ranks."""
+    accuracy. Loss, gradient and weights are those of the whole batch over all ranks. `target`: of
+    the whole batch's images."""
     with hardware.autocast(config.device, config.precision):
         h, z = state.model(views.contiguous(memory_format=torch.channels_last))
     z0, z1 = z.chunk(2)
@@ -138,8 +139,7 @@ def train_step(
         groups=heads.loss_groups(config.head),
     )
     if target is not None:
-        index = augment.batch_index(len(target.labels), config.batch_size, state.step, config.seed)
-        loss = loss + class_direction_loss(target, z, index)
+        loss = loss + class_direction_loss(target, z)
     state.optimizer.zero_grad()
     loss.backward()
     distributed.average_gradients(state.model.parameters())
@@ -190,17 +190,16 @@ def _loop(
         ) as stop,
         progress(run.path.name, total, done=state.step, quiet=quiet or not main) as show,
     ):
-        for views, unreadable in batches:
+        for views in batches:
             rate = rate_at(state.step)
-            outputs, loss, accuracy = train_step(config, state, views, rate, target)
+            known = target and target.at(distributed.gather(views.shown.to(config.device)))
+            outputs, loss, accuracy = train_step(config, state, views.pixels, rate, known)
             losses.append(loss)
             accuracies.append(accuracy)
             step, epoch = state.step, state.step / epoch_steps
             stopping = due(step, stop_every) and distributed.any_rank(stop.exit_code is not None)
 
-            if unreadable:
-                skipped |= dict(unreadable)
-                monitoring.check_skipped(skipped, images, config.data.max_bad_fraction)
+            skipped |= dict(views.unreadable)
             if due(step, config.log_every) or due(step, epoch_steps) or stopping:
                 monitoring.check_finite(losses, step, rate, config.temperature)
                 state.seconds = time.monotonic() - started

@@ -115,15 +115,6 @@ def check_finite(losses: list[Tensor], step: int, rate: float, temperature: floa
         )
 
 
-def check_skipped(skipped: dict[str, str], images: Images, most: float) -> None:
-    """Raise `UserError` if more than a fraction `most` of the images could not be read."""
-    if len(skipped) > most * len(images):
-        raise UserError(
-            f"at most {most:.1%} of the images may be unreadable; {len(skipped)} of {len(images)} "
-            f"are: {', '.join(list(skipped)[:10])}; mend them or raise --data.max-bad-fraction"
-        )
-
-
 def record_skipped(skipped: dict[str, str], images: Images, run: Run) -> None:
     """Write skipped.csv: what was unreadable when the images were opened, and since."""
     every = dataclasses.replace(images, skipped=tuple(skipped.items()))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 
@@ -41,7 +41,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def gather(rows: Float[Tensor, "n p"]) -> Float[Tensor, "m p"]:
+def gather(rows: Shaped[Tensor, "n *p"]) -> Shaped[Tensor, "m *p"]:
     """Return the rows of all ranks in rank order (`m = W·n`). Backward sums all ranks' gradients.
 
     Every rank must give the same number of rows.

@@ -12,8 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from headwise import rng
-from headwise.augment import ResolvedAugment, batch_index, view_batches
-from headwise.augment.decoding import Skipped
+from headwise.augment import ResolvedAugment, view_batches
 from headwise.config import check_fields
 from headwise.data import Images
 from headwise.errors import UserError, nearest
@@ -33,9 +32,6 @@ from headwise.model.optim import (
 )
 from headwise.runs.results import Settings, Value, key_of
 from headwise.runtime import hardware
-
-IGNORED = -100
-"""The label of a row that `cross_entropy` leaves out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +116,8 @@ def train_classifier(
     settings may meet one that diverges.
 
     `frozen` is the part of the model that stays as it is, BatchNorm's running statistics included,
-    and that no gradient goes through. Files that cannot be read are left out of the loss.
-    `sets`: of every label the classes that it stands for, where images have several.
+    and that no gradient goes through. A file that cannot be read is replaced by the next one, with
+    its label. `sets`: of every label the classes that it stands for, where images have several.
     """
     training_labels(images)
     images = images.to(extraction.device)
@@ -238,29 +234,18 @@ def _batches(
         workers=extraction.workers,
         views=1,
     )
-    for step, (views, skipped) in enumerate(batches):
-        index = batch_index(n, batch, step, place)
-        yield views, _targets(images, index, skipped).to(extraction.device)
-
-
-def _targets(images: Images, index: Tensor, skipped: Skipped) -> Tensor:
-    """The labels at `index`, but of unreadable images, in whose place stand others."""
     assert images.labels is not None, "labels were checked"
-    targets = images.labels[index.to(images.labels.device)]
-    if not skipped:
-        return targets
-    bad = {id for id, _ in skipped}
-    rows = torch.tensor([images.ids[i] in bad for i in index.tolist()])
-    return targets.masked_fill(rows.to(targets.device), IGNORED)
+    for views in batches:
+        targets = images.labels[views.shown.to(images.labels.device)]
+        yield views.pixels, targets.to(extraction.device)
 
 
 def _loss(logits: Tensor, labels: Tensor, sets: Tensor | None) -> Tensor:
     """Cross-entropy; with several classes an image, the sum of every class's own."""
     if sets is None:
-        return F.cross_entropy(logits, labels, ignore_index=IGNORED)
-    read = labels != IGNORED
-    targets = sets.to(labels.device)[labels[read]].float()
-    losses = F.binary_cross_entropy_with_logits(logits[read], targets, reduction="none")
+        return F.cross_entropy(logits, labels)
+    targets = sets.to(labels.device)[labels].float()
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return losses.sum(1).mean()
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from headwise import rng
-from headwise.augment import batch_index, view_batches
+from headwise.augment import view_batches
 from headwise.errors import UserError
 from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import check_classes
@@ -119,16 +119,17 @@ def between_twins(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
         device=extraction.device,
         workers=extraction.workers,
     )
+    seen: list[Tensor] = []
     distances: dict[str, list[Tensor]] = {tap: [] for tap in taps}
-    for views, _ in batches:
+    for views in batches:
         ones, twins = (
-            at_taps(model.encoder, model.head, v, taps, extraction) for v in views.chunk(2)
+            at_taps(model.encoder, model.head, v, taps, extraction) for v in views.pixels.chunk(2)
         )
+        seen.append(views.shown[~views.replaced])
         for tap in taps:
-            distances[tap].append(twin_distances(ones[tap], twins[tap]).cpu())
-    seen = torch.cat([batch_index(len(images), size, step, seed) for step in range(steps)])
+            distances[tap].append(twin_distances(ones[tap], twins[tap]).cpu()[~views.replaced])
     for tap in taps:
-        each = torch.cat(distances[tap])[seen.argsort()]
+        each = torch.cat(distances[tap])[torch.cat(seen).argsort()]
         yield mean_value("geometry", "alignment", tap, each, unit="distance")
 
 
