@@ -3,7 +3,7 @@ batch of a step is a function of the step."""
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from headwise.augment.policies import (
     make_views,
     sample_views,
 )
-from headwise.data import Images, ResidentImages
+from headwise.data import ImageFiles, Images, ResidentImages
 from headwise.data.unreadable import Unreadable
 from headwise.runtime import distributed
 from headwise.runtime.workers import in_workers
@@ -87,44 +87,59 @@ def view_batches(
     one. With `views` of 1, each image has only the first of its two views. Raises `UserError` if
     more files are unreadable than `images` tolerate."""
     draw = functools.partial(local_batch, config, len(images), batch_size, seed=seed, views=views)
-    if isinstance(images, ResidentImages):
-        for step in steps:
-            index, parameters = draw(step)
-            pixels = images.pixels[index.to(images.pixels.device, non_blocking=True)]
-            pixels = pixels.to(device, non_blocking=True)
-            height, width = pixels.shape[-2:]
-            boxes = crop_boxes(parameters.crop, height, width, config.crop_ratio)
-            none = torch.zeros(len(index), dtype=torch.bool)
-            yield Views(make_views(config, pixels, boxes, parameters), index, none, [])
-    else:
-        # A task is a part of a batch: the first batch comes soon, and the memory for prefetched
-        # batches does not grow with the number of workers.
-        size, ratio = config.size, config.crop_ratio
-        parts = math.ceil(batch_size // distributed.world_size() / PART)
+    if isinstance(images, ImageFiles):
+        yield from _views_of_files(images, config, draw, steps, device=device, workers=workers)
+        return
+    for step in steps:
+        index, parameters = draw(step)
+        pixels = images.pixels[index.to(images.pixels.device, non_blocking=True)]
+        pixels = pixels.to(device, non_blocking=True)
+        height, width = pixels.shape[-2:]
+        boxes = crop_boxes(parameters.crop, height, width, config.crop_ratio)
+        none = torch.zeros(len(index), dtype=torch.bool)
+        yield Views(make_views(config, pixels, boxes, parameters), index, none, [])
 
-        def read(key: int) -> tuple[UInt8[Tensor, "m 3 s s"], Int64[Tensor, " n"], Unreadable]:
-            index, parameters = draw(steps[key // parts])
-            part = slice(key % parts * PART, (key % parts + 1) * PART)
-            draws = parameters.crop.unflatten(0, (views, -1))[:, part].flatten(0, 1)
-            return read_crops(images, index[part], draws, size, ratio)
 
-        keys, ahead = range(len(steps) * parts), _ahead(2 * parts, workers)
-        read_parts = in_workers(read, keys, workers, ahead=ahead, room=views * _room(PART, size))
-        found: dict[str, str] = {}
-        for step, batch in zip(steps, zip(*[read_parts] * parts, strict=True), strict=True):
-            crops = torch.cat([crops.unflatten(0, (views, -1)) for crops, _, _ in batch], 1)
-            pixels = crops.flatten(0, 1).to(device, non_blocking=True)
-            index, parameters = draw(step)
-            shown = torch.cat([part for _, part, _ in batch])
-            unreadable = [file for _, _, files in batch for file in files]
-            if unreadable:
-                if not found:
-                    images.say(dict(unreadable), "replaced")
-                found |= dict(unreadable)
-                images.check(found)
-            made = make_views(config, pixels, None, parameters)
-            yield Views(made, shown, shown != index, unreadable)
-        images.say(found, "replaced")
+def _views_of_files(
+    images: ImageFiles,
+    config: ResolvedAugment,
+    draw: Callable[[int], tuple[Int64[Tensor, " n"], ViewParameters]],
+    steps: range,
+    *,
+    device: str,
+    workers: int,
+) -> Iterator[Views]:
+    if not steps:
+        return
+    # A task is a part of a batch: the first batch comes soon, and the memory for prefetched
+    # batches does not grow with the number of workers.
+    size, ratio = config.size, config.crop_ratio
+    index, parameters = draw(steps[0])
+    parts, views = math.ceil(len(index) / PART), len(parameters.crop) // len(index)
+
+    def read(key: int) -> tuple[UInt8[Tensor, "m 3 s s"], Int64[Tensor, " n"], Unreadable]:
+        index, parameters = draw(steps[key // parts])
+        part = slice(key % parts * PART, (key % parts + 1) * PART)
+        draws = parameters.crop.unflatten(0, (views, -1))[:, part].flatten(0, 1)
+        return read_crops(images, index[part], draws, size, ratio)
+
+    keys, ahead = range(len(steps) * parts), _ahead(2 * parts, workers)
+    read_parts = in_workers(read, keys, workers, ahead=ahead, room=views * _room(PART, size))
+    found: dict[str, str] = {}
+    for step, batch in zip(steps, zip(*[read_parts] * parts, strict=True), strict=True):
+        crops = torch.cat([crops.unflatten(0, (views, -1)) for crops, _, _ in batch], 1)
+        pixels = crops.flatten(0, 1).to(device, non_blocking=True)
+        index, parameters = draw(step)
+        shown = torch.cat([part for _, part, _ in batch])
+        unreadable = [file for _, _, files in batch for file in files]
+        if unreadable:
+            if not found:
+                images.say(dict(unreadable), "replaced")
+            found |= dict(unreadable)
+            images.check(found)
+        made = make_views(config, pixels, None, parameters)
+        yield Views(made, shown, shown != index, unreadable)
+    images.say(found, "replaced")
 
 
 def _ahead(tasks: int, workers: int) -> int:
