@@ -61,6 +61,9 @@ def read(command: str, words: list[str], *, whole: bool = True) -> Given[Any]:
     if given.values.get("resume") is not None:
         pretrain_line.refuse_beside_resume(given)
         return given
+    if "extend" in given.values:  # it starts from a run, which is not there
+        values = {path: value for path, value in given.values.items() if path != "extend"}
+        given = dataclasses.replace(given, values=values)
     config = given.command()
     match command:
         case _ if not whole:

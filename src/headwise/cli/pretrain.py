@@ -1,6 +1,6 @@
 """`headwise pretrain`: an encoder from images, or a stopped run continued."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +11,22 @@ from headwise.errors import UserError
 from headwise.model.config import PretrainConfig
 from headwise.model.config_file import read_config
 from headwise.pretraining.recipes import recipe
+from headwise.runs.directory import Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Pretrain an encoder on images, or continue a run that stopped."""
+    """Pretrain an encoder on images, continue a run that stopped, or extend a finished one."""
 
     out: Path | None = None
     """The run directory to create; required unless --resume is given."""
     resume: Path | None = None
     """A run directory to continue from its last checkpoint, with the settings that it has; no other
     flag but --threads and --quiet can be given with it."""
+    extend: Path | None = None
+    """A finished run to continue in a new one (--out): with its settings, weights, optimizer state
+    and images, to a larger number of --epochs, which counts those that it has done. The learning
+    rate starts again: warm-up from 0, then a cosine to 0 at the end."""
     recipe: str = "default"
     """The named settings to start from: default, small, demo, cifar10, speedrun-cifar10, imagenet,
     deepfusion, deepfusion-first, deepfusion-later or transfusion (docs/commands.md)."""
@@ -46,13 +51,21 @@ def run(given: Given[Pretrain]) -> None:
         out = given.need("out")
         command = given.command()
         refuse_idle(given, command.pretrain)
-        done = pretrain(command.pretrain, out, quiet=command.quiet)
+        done = pretrain(command.pretrain, out, extends=command.extend, quiet=command.quiet)
     say(f"{done.path} is finished; its encoder is {done.path / 'encoder.safetensors'}")
 
 
 def starting_config(given: Given[Any], default: str) -> PretrainConfig:
     """The config that the flags then change: a file's or a recipe's."""
     file, name = given.values.get("config"), given.values.get("recipe")
+    extended = given.values.get("extend")
+    if extended is not None:
+        if file is not None or name is not None:
+            raise UserError(
+                "--extend starts from the settings of its run; leave --config and --recipe out"
+            )
+        config = read_config(PretrainConfig, Run.open(extended).path / "config.json")
+        return replace(config, optim=replace(config.optim, warmup_epochs=None))
     if file is None:
         return recipe(name or default)
     if name is not None:

@@ -31,11 +31,16 @@ def read_config(kind: type[Config], path: Path) -> Config:
 
 
 def _left_open(values: Any) -> Any:
-    """A resolved file as settings to start from: what is the model's own is open again."""
+    """A resolved file as settings to start from: what is the model's own is open again, and the
+    schedule begins at the first epoch."""
     if not isinstance(values, dict) or not isinstance(values.get("encoder"), dict):
         return values
     encoder = {key: None if value == [] else value for key, value in values["encoder"].items()}
-    return {**values, "encoder": encoder}
+    values = {**values, "encoder": encoder}
+    if isinstance(values.get("optim"), dict):
+        kept = {key: value for key, value in values["optim"].items() if key != "begin_epoch"}
+        values["optim"] = kept
+    return values
 
 
 def lifted(values: Any, path: Path) -> Any:

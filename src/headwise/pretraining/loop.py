@@ -23,7 +23,7 @@ from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
 from headwise.model.optim import build_optimizer, schedule
 from headwise.model.trained import load_config, load_model
-from headwise.pretraining import kept, monitoring
+from headwise.pretraining import extension, kept, monitoring
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.lock import writing
 from headwise.runtime import distributed, hardware
@@ -38,22 +38,34 @@ _COLLAPSE_STEPS = 50
 
 
 def pretrain(
-    config: PretrainConfig, out: str | Path, images: Splits | None = None, *, quiet: bool = False
+    config: PretrainConfig,
+    out: str | Path,
+    images: Splits | None = None,
+    *,
+    extends: str | Path | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Pretrain an encoder under a projection head; `out` becomes the run directory.
 
-    `images` saves opening `config.data` again. Nothing is written before everything is checked.
+    `images` saves opening `config.data` again. `extends`: a finished run, whose weights, optimizer
+    and epochs this one begins with (`extension`). Nothing is written before everything is checked.
     Raises `UserError` for settings that cannot work and for a loss that is not finite,
     `Interrupted` after SIGTERM or Ctrl-C, when the state is saved.
     """
     out = Path(out)
     refuse_existing(out)
     with distributed.process_group(hardware.resolve_device(config.device)):
+        origin = None if extends is None else Run.open(Path(extends))
+        config = config if origin is None else extension.extended(config, origin)
         resolved, state, train, target = _prepare(config, images)
+        if origin is not None:
+            extension.take_over(origin, resolved, state, train)
         with writing(out):
             if distributed.rank() == 0:
                 Run.create(out, config_json(resolved), resolved.device)
                 kept.write_sheet(resolved, Run(out), train)
+                if origin is not None:
+                    extension.record(origin, Run(out), resolved, state)
             distributed.barrier()
             if distributed.rank() == 0 and not quiet:
                 log.info("%s", monitoring.describe(resolved, state, train))
