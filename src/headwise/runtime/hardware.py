@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -20,6 +20,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 ResolvedDevice = Literal["cpu", "cuda", "mps"]
 ResolvedPrecision = Literal["float32", "bfloat16"]
 
+T = TypeVar("T")
 
 # One core needs about a millisecond for this many multiplications.
 _OPERATIONS_A_THREAD = 50_000_000
@@ -106,18 +107,17 @@ def threads_for(operations: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def on_threads(function: Callable[[slice], None], slices: Sequence[slice]) -> None:
-    """Call the function for every slice, on as many threads as torch uses; within the function,
-    torch's operations use one thread. For a sequence of small operations this is faster than to
-    spread each over all threads, which then wait for each other at every operation."""
+def on_threads(function: Callable[[slice], T], slices: Sequence[slice]) -> list[T]:
+    """Call the function for every slice, on as many threads as torch uses, and return what it
+    returns, in their order; within the function, torch's operations use one thread. For a sequence
+    of small operations this is faster than to spread each over all threads, which then wait for
+    each other at every operation."""
     threads = torch.get_num_threads()
     if threads == 1 or len(slices) == 1:
-        for rows in slices:
-            function(rows)
-        return
+        return [function(rows) for rows in slices]
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(function, slices))
+            return list(pool.map(function, slices))
     finally:
         # `set_num_threads` in a pool thread also sets the default of threads started later.
         torch.set_num_threads(threads)

@@ -69,16 +69,11 @@ def scores(
 def _cross_entropy(parameters: np.ndarray, x: Tensor, y: Tensor) -> tuple[float, np.ndarray]:
     """Mean cross-entropy and its gradient by `parameters`, `[c, p + 1]`, the bias last."""
     theta = torch.from_numpy(parameters).to(x.device, x.dtype)
-    sums = {}
-
-    def add(rows: slice) -> None:
-        sums[rows.start] = _sums(theta, x[rows], y[rows])
-
     share = math.ceil(len(x) / (torch.get_num_threads() if x.device.type == "cpu" else 1))
-    hardware.on_threads(add, [slice(i, i + share) for i in range(0, len(x), share)])
+    slices = [slice(i, i + share) for i in range(0, len(x), share)]
     # In the order of the rows, whichever thread was first: the same sum every time.
-    parts = zip(*(sums[start] for start in sorted(sums)), strict=True)
-    loss, gradient = (torch.stack(part).sum(0) / len(x) for part in parts)
+    sums = hardware.on_threads(lambda rows: _sums(theta, x[rows], y[rows]), slices)
+    loss, gradient = (torch.stack(part).sum(0) / len(x) for part in zip(*sums, strict=True))
     return loss.item(), gradient.double().cpu().numpy()
 
 
