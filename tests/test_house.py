@@ -1,6 +1,7 @@
 """The rules of the house that a machine can check."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,10 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_one_place_writes_csv() -> None:
+    """There, cells that a spreadsheet would take for a formula are made text."""
+    writers = re.compile(r"csv\.(writer|DictWriter)|to_csv|savetxt")
+    found = [path.name for path in FILES if writers.search(path.read_text())]
+    assert found == ["files.py"]

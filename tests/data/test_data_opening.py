@@ -20,11 +20,14 @@ from headwise.data import (
     DataConfig,
     ImageFiles,
     ResidentImages,
+    Splits,
     open_images,
     opening,
     resident,
     write_skipped,
 )
+from headwise.data.account import copies
+from headwise.data.images import resident_images
 from headwise.errors import UserError
 
 SIZE = (5, 6)
@@ -546,3 +549,41 @@ def test_imagenet_stays_files(real_data):
     assert isinstance(train, ImageFiles)
     assert (len(train), len(train.classes), test) == (100, 100, None)
     assert train.read(3).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"), [(SPLIT, "has a test split of its own"), (FLAT, "has no labels")]
+)
+def test_settings_of_a_split_that_is_not_drawn_say_so(image_folder, caplog, files, said):
+    folder = str(image_folder(files))
+    for settings in ({"test_fraction": 0.3}, {"split_seed": 3}):
+        open_images(DataConfig(spec=folder, **settings))
+        assert f"{said}: no test images are drawn" in caplog.text
+        caplog.clear()
+    open_images(DataConfig(spec=folder, test_fraction=0.0))
+    assert "no test images are drawn" not in caplog.text
+
+
+def test_columns_without_an_effect_say_so(caplog):
+    open_images(DataConfig(spec="builtin:digits", limit=20, image_column="picture"))
+    assert "image_column picture is not used" in caplog.text
+
+
+def test_images_are_checked_before_any_is_decoded(image_folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(opening, "_decoded", lambda images, *_: seen.append("decoded") or images)
+    config = DataConfig(spec=str(image_folder(CLASSES)), limit=4)
+    open_images(config, check=lambda splits: seen.append([len(part) for part in splits]))
+    assert seen == [[4, 2], "decoded", "decoded"]
+
+
+def test_copies_of_training_images_are_counted():
+    train, test = (pixels_of(p) for p in open_images(DataConfig(spec="builtin:digits", limit=60)))
+    asked = torch.cat([train[[5, 9, 5]], test])
+    changed = asked.clone()
+    changed[0, 0, 0, 1] ^= 1  # a pixel that the quick look leaves out
+    for pixels, count in ((test, 0), (asked, 3), (changed, 2)):
+        splits = (
+            resident_images(p, None, (), list(map(str, range(len(p))))) for p in (train, pixels)
+        )
+        assert copies(Splits(*splits)) == count

@@ -177,7 +177,9 @@ def test_the_reading_is_one_line(tmp_path, caplog):
 def test_the_reading_of_a_drawn_split_and_of_none(tmp_path):
     root = write_folder(tmp_path / "photos", [f"{k}/{i}.png" for k in "ab" for i in range(5)])
     drawn = open_images(str(root))
-    expected = "p: 10 images: train 8 in 2 classes, test 2; split drawn, about 0.2 of every class"
+    expected = (
+        "p: 10 images: train 8 in 2 classes, test 2; split drawn, about 0.2 of every class, seed 0"
+    )
     assert reading(drawn, "p") == expected
     flat = open_images(str(root / "a"))
     assert reading(flat, "p") == "p: 5 images for training, without labels; no test images"

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from narrow import present
+from PIL import Image
 
 from headwise import EvaluateConfig, evaluate, pretrain
 from headwise.augment import AugmentConfig
-from headwise.data import DataConfig, Splits, open_images
+from headwise.data import DataConfig, Splits, open_images, opening
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation import config as protocols
@@ -22,13 +23,16 @@ from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.protocols.finetune import FinetuneConfig
 from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
 from headwise.evaluation.protocols.semi import SemiConfig
+from headwise.evaluation.protocols.targets import open_target
 from headwise.evaluation.protocols.transfer import TransferConfig
 from headwise.evaluation.protocols.transformations import TransformationsConfig
+from headwise.fusion.lab import measure_fusion
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
 from headwise.report import write_run_report
 from headwise.runs.directory import Run
-from headwise.runs.results import DataIdentity, to_json
+from headwise.runs.results import to_json
+from headwise.runs.sections import DataIdentity
 
 CONFIG = PretrainConfig(
     data=DataConfig(spec="builtin:shapes", limit=120),
@@ -89,6 +93,8 @@ def test_all_protocols_from_one_call(
     assert section.data == DataIdentity(
         spec="builtin:shapes",
         fingerprint=present(images.test).fingerprint,
+        train_fingerprint=images.train.fingerprint,
+        limit=120,
         classes=tuple(images.train.classes),
         train_images=len(images.train),
         test_images=len(present(images.test)),
@@ -156,6 +162,35 @@ def test_a_second_data_set_has_a_section_of_its_own(
     assert "difference/knn/h" not in other.results
 
 
+def test_what_differs_is_not_compared(
+    runs: tuple[Path, Path], images: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine, other = (shutil.copytree(run, tmp_path / run.name) for run in runs)
+    for run in (mine, other):
+        (run / "results.json").unlink(missing_ok=True)
+    config = dataclasses.replace(QUICK, protocols=("knn", "linear_sgd"), taps=("h",))
+    one, two = (
+        dataclasses.replace(config, linear_sgd=LinearSgdConfig(epochs=epochs)) for epochs in (1, 2)
+    )
+    evaluate(other, config=one, images=images)
+    same = evaluate(mine, config=dataclasses.replace(one, against=other), images=images)
+    assert same["difference/linear_sgd/h"].p_value is not None
+    assert same["linear_sgd/h"].settings["config"]["epochs"] == 1
+    # Another setting: the pair is named with it, and the earlier difference is gone.
+    results = evaluate(mine, config=dataclasses.replace(two, against=other), images=images)
+    assert "difference/knn/h" in results
+    assert "difference/linear_sgd/h" not in results
+    assert "difference/linear_sgd/h" not in Run(mine).sections[0].results
+    assert "linear_sgd_per_class/h (epochs: 2 here, 1 there)" in caplog.text
+    # Other training images: another section, and nothing to compare.
+    few = Splits(images.train.select(torch.arange(60)), images.test)
+    caplog.clear()
+    results = evaluate(mine, config=dataclasses.replace(QUICK, against=other), images=few)
+    assert not [result for result in results.values() if result.against]
+    assert "60 training images" in caplog.text
+    assert [s.data.train_images for s in Run(mine).sections] == [len(images.train), 60]
+
+
 def test_images_without_labels_have_a_geometry(
     runs: tuple[Path, Path], images: Splits, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -172,6 +207,22 @@ def test_images_without_labels_have_a_geometry(
     assert any("labels" in record.message for record in caplog.records)
     with pytest.raises(UserError, match="labels"):
         evaluate(runs[1], config=QUICK, images=Splits(bare, None))
+
+
+def test_what_the_listing_shows_is_checked_before_images_are_decoded(
+    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        Image.new("RGB", (9, 9), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    monkeypatch.setattr(opening, "_decoded", lambda *_: pytest.fail("decoded"))
+    unlabelled, one = str(tmp_path), DataConfig(spec="builtin:digits", limit=1)
+    for wrong, message in ((unlabelled, "the probes need labels"), (one, "at least 2 classes")):
+        with pytest.raises(UserError, match=message):
+            evaluate(runs[1], wrong, QUICK)
+    with pytest.raises(UserError, match="fusion needs labels"):
+        measure_fusion(runs[1], unlabelled)
+    with pytest.raises(UserError, match="it must have labelled training and test images"):
+        open_target(f"x={unlabelled}")
 
 
 def test_a_protocol_that_changes_the_model_is_stopped(

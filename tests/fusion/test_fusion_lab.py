@@ -296,7 +296,9 @@ def test_a_run(run: Path, images: Splits):
     assert again == results
 
 
-def test_uniform_attention_planted_into_a_run(run: Path, images: Splits, tmp_path: Path):
+def test_uniform_attention_planted_into_a_run(
+    run: Path, images: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     """From the files on: the same run with its queries set to 0."""
     path = tmp_path / "even"
     shutil.copytree(run, path)
@@ -307,18 +309,22 @@ def test_uniform_attention_planted_into_a_run(run: Path, images: Splits, tmp_pat
         save_file(weights, file)
         file.with_name("manifest.json").unlink()  # it names the bytes of before
     measure_fusion(path, config=QUICK, images=images)
+    assert "--permutations is raised from 20 to 40" in caplog.text
     arrays = Run.open(path).fusion_arrays
     close(arrays, gain=1, twin_mass=1 / 40, self_mass=1 / 40)
     np.testing.assert_allclose(arrays["nn1"], arrays["nn1_uniform"])
     assert words(arrays)[0].startswith("Fusion is not shown")
 
 
-def test_a_head_that_does_not_attend(images: Splits, tmp_path: Path):
+def test_a_head_that_does_not_attend(
+    images: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     head = HeadConfig(name="mlp", output_size=8)
     config = dataclasses.replace(CONFIG, epochs=1, head=head)
     pretrain(config, tmp_path / "mlp", images, quiet=True)
     over = dataclasses.replace(QUICK, over_training=True)
     results = measure_fusion(tmp_path / "mlp", config=over, images=images)
+    assert "--over-training has no effect" in caplog.text
     assert set(results) == {"fusion_nn1/h", "fusion_nn1/g1", "fusion_nn1/z"}
     arrays = Run.open(tmp_path / "mlp").fusion_arrays
     assert arrays["block_taps"].tolist() == []

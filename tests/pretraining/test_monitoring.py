@@ -92,3 +92,10 @@ def test_batch_norm_over_ranks_on_cpus_is_said(tiny, monkeypatch, caplog):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monitoring.check_ahead(resolved, model, images)
     assert "each of the 2 ranks has its own statistics" in caplog.text
+
+
+def test_workers_that_have_nothing_to_decode_are_said(
+    tiny: PretrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolve(dataclasses.replace(tiny, workers=2), open_images(tiny.data).train)
+    assert "--workers 2 has no effect" in caplog.text

@@ -1,5 +1,6 @@
 """The report of one run, against made-up results whose every number is known."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,13 +17,14 @@ from test_report import Page, contents, missing, page_of
 from headwise.errors import UserError
 from headwise.evaluation.protocols.transformations import PAPER
 from headwise.files import write_json
-from headwise.report import rebuild, run_text, write_run_report
+from headwise.report import evaluation_text, rebuild, write_run_report
 from headwise.report.plots.grids import most_confused
 from headwise.report.prose.evaluation import plain_evaluation
 from headwise.report.reading.evaluation import Evaluation, read_run
 from headwise.report.tables.numbers import label, number_text, p_text
 from headwise.runs.directory import Run
 from headwise.runs.results import Result, bootstrap_mean
+from headwise.runs.sections import Section
 from headwise.runs.version_one import lift_results
 
 TAPS = ("f1", "f2", "f3", "f4", "h", "g1", "g2", "z")
@@ -423,9 +425,51 @@ def test_two_data_sets_never_meet(tmp_path: Path) -> None:
     first, second = read_run(path).evaluations
     assert "pixels" in " ".join(plain_evaluation(first))
     assert "pixels" not in " ".join(plain_evaluation(second))
-    assert run_text(path).startswith("On cifar10: A linear probe on h reaches 80.0 %")
-    assert "\nOn builtin:digits: A linear probe on h reaches 68.9 %" in run_text(path)
     assert not missing(["cifar10", "builtin:digits", "10 classes", "2 classes"], page.text)
+
+
+def test_a_command_speaks_of_what_it_was_asked(tmp_path: Path) -> None:
+    """Not of an earlier probe, and not of other images."""
+    path = make_run(tmp_path / "run", *measured("linear", {"linear/h": 0.8, "linear/z": 0.5}))
+    others, arrays = measured("knn", {"knn/h": 0.7})
+    add(Run(path), others, arrays)
+    run = Run(path)
+    asked = {key: r for key, r in run.sections[0].results.items() if r.protocol == "knn"}
+    text = evaluation_text(path, Section(data=run.sections[0].data, results=asked))
+    assert text.startswith("On cifar10: A nearest-neighbour probe on h reaches 70.0 %")
+    assert "80.0" not in text
+    assert "linear" not in text
+
+
+def test_one_large_class_and_a_z_that_depends_on_its_batch_are_said(tmp_path: Path) -> None:
+    values = {"linear/h": 0.96, "linear/z": 0.5, "linear_per_class/h": 0.6}
+    path = make_run(tmp_path / "run", *measured("linear", values, chance=0.95))
+    evaluation = read_run(path).evaluations[0]
+    words = " ".join(plain_evaluation(evaluation))
+    assert "Most test images are of one class: the mean over classes is 60.0 %." in words
+    assert "batch" not in words
+    aware = dataclasses.replace(evaluation, batch_aware=True)
+    words = " ".join(plain_evaluation(aware))
+    assert "on z, which also depends on the images in its batch, reaches 50.0 %" in words
+
+
+def test_other_settings_stand_apart(tmp_path: Path) -> None:
+    """h over five evaluation seeds and z over one are in no row, sentence or test together."""
+    values = {"linear/h": 0.8, "linear/z": 0.5, "linear/pixels": 0.4, "linear/g1": 0.9}
+    results, arrays = measured("linear", values, chance=0.1)
+    for name in ("linear/h", "linear/pixels"):
+        results[name] |= {"seeds": [0, 1, 2, 3, 4], "std": 0.01}
+    path = make_run(tmp_path / "run", results, arrays)
+    write_run_report(path)
+    cells = Tables((path / "report.html").read_text(encoding="utf-8")).cells
+    assert cells["taps", "linear probe", "h"].startswith("80.0 ")
+    assert ("taps", "linear probe", "z") not in cells
+    assert cells["apart", "linear probe, z", "value"].startswith("50.0 ")
+    assert cells["apart", "linear probe, z", "seeds"] == "1"
+    words = " ".join(plain_evaluation(read_run(path).evaluations[0]))
+    assert "raw pixels" in words
+    assert "50.0" not in words
+    assert "90.0" not in words
 
 
 def test_a_run_of_version_one_makes_a_page(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from headwise.report.plots.attention import MASKED, head_grid
 from headwise.report.plots.drawing import csv_text, style
 from headwise.report.reading.fusion import FusionArrays, batch_interval, read_fusion
 from headwise.runs.directory import Run
-from headwise.runs.results import DataIdentity
+from headwise.runs.sections import DataIdentity
 
 DATA = DataIdentity(spec="cifar10", fingerprint="abc123")
 MAPS = [f"fusion-{what}-{how}" for what in ("heads", "blocks") for how in ("masked", "unmasked")]

@@ -21,7 +21,8 @@ from headwise.report.prose.comparison import learned, plain_result
 from headwise.report.reading.summary import summary_of
 from headwise.report.tables.comparison import text_table
 from headwise.runs.directory import Run
-from headwise.runs.results import DataIdentity, Result
+from headwise.runs.results import Result
+from headwise.runs.sections import DataIdentity
 
 HEADS = ("identity", "linear", "mlp", "ffn", "transformer")
 CLASSES = ["circle", "square", "triangle", "star", "ring", "cross", "moon", "heart", "arrow", "hex"]

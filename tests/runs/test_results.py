@@ -12,7 +12,8 @@ from narrow import present
 from headwise.errors import UserError
 from headwise.files import write_json
 from headwise.runs.directory import Run, save_arrays
-from headwise.runs.results import DataIdentity, Result, mean_value, summarise, to_json
+from headwise.runs.results import Result, mean_value, summarise, to_json, unlike
+from headwise.runs.sections import DataIdentity
 
 SHAPES = DataIdentity(spec="builtin:shapes", fingerprint="5a" * 32, classes=("circle", "square"))
 DIGITS = DataIdentity(spec="builtin:digits", fingerprint="d1" * 32, classes=("0", "1"))
@@ -80,8 +81,45 @@ def test_a_result_of_the_same_key_is_replaced_in_its_own_section(run: Run) -> No
     shapes, digits = run.sections
     assert list(shapes.results.values()) == [better, TOP5]
     assert shapes.data == dataclasses.replace(SHAPES, test_images=9), "what was known stays"
-    assert run.section(DIGITS.fingerprint) == digits
-    assert run.section("other") is None
+    assert run.section(DIGITS) == digits
+    assert run.section(dataclasses.replace(DIGITS, fingerprint="other")) is None
+
+
+def test_other_training_images_make_another_section(run: Run) -> None:
+    """The same test images, but probes learned from 300 images in place of all."""
+    few = dataclasses.replace(SHAPES, train_fingerprint="fe" * 32, train_images=300, limit=300)
+    for data, value in ((SHAPES, 0.3), (few, 0.2)):
+        run.add_results(data, {KNN.key: dataclasses.replace(KNN, value=value)})
+        run.add_arrays(data, {"each/knn/h": np.full(2, value)})
+    assert [s.results["knn/h"].value for s in run.sections] == [0.3, 0.2]
+    assert run.section(few) == run.sections[1]
+    assert run.arrays(few)["each/knn/h"].tolist() == [0.2, 0.2]
+    assert run.arrays(SHAPES)["each/knn/h"].tolist() == [0.3, 0.3]
+    assert few.words == "builtin:shapes (300 training images, --limit 300)"
+
+
+def test_what_was_made_of_a_value_goes_with_it(run: Run) -> None:
+    run.add_results(SHAPES, {r.key: r for r in (KNN, TOP5, DIFFERENCE)})
+    run.add_arrays(SHAPES, {"each/knn/h": np.ones(2), "each/semi_1_top5/h": np.ones(2)})
+    run.add_results(SHAPES, {KNN.key: dataclasses.replace(KNN, value=0.7)})
+    run.add_arrays(SHAPES, {"truth/knn/h": np.ones(2)})
+    assert run.sections[0].results.keys() == {"knn/h", "semi_1_top5/h"}
+    assert run.arrays(SHAPES).keys() == {"truth/knn/h", "each/semi_1_top5/h"}
+
+
+def test_results_of_other_settings_cannot_be_compared() -> None:
+    def changed(**settings: object) -> Result:
+        return dataclasses.replace(KNN, settings={"k": 10, **settings})
+
+    assert unlike(KNN, changed(k=5, validation=[0.1])) is None, "it was found, not asked for"
+    assert unlike(KNN, dataclasses.replace(KNN, seeds=(0,))) == ("evaluation seeds", (0, 1), (0,))
+    assert unlike(KNN, dataclasses.replace(KNN, version=2)) == ("version", 1, 2)
+    one, other = (changed(config={"lr": 0.1, "epochs": n}, steps=n) for n in (90, 1))
+    assert unlike(one, other) == ("epochs", 90, 1)
+    assert unlike(one, KNN) == ("config", {"lr": 0.1, "epochs": 90}, None)
+    targets = [changed(target_fingerprint=name) for name in "ab"]
+    assert unlike(*targets) == ("target_fingerprint", "a", "b")
+    assert unlike(targets[0], dataclasses.replace(targets[1], where="z")) is None
 
 
 def test_arrays_of_two_data_sets_stay_apart(run: Run) -> None:

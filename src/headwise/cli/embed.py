@@ -60,7 +60,7 @@ def run(given: Given[Embed]) -> None:
         workers=command.workers,
         quiet=command.quiet,
     )
-    say(f"{command.out}: {rows} rows")
+    say(f"{command.out}: h of {rows} images of {command.images}")
 
 
 LINE = CommandLine(

@@ -10,7 +10,7 @@ from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
 from headwise.errors import UserError
-from headwise.evaluation.config import PROTOCOLS, EvaluateConfig
+from headwise.evaluation.config import PROTOCOLS, EvaluateConfig, protocol
 from headwise.runs.results import Result
 
 
@@ -28,25 +28,38 @@ class Evaluate:
 
 
 def run(given: Given[Evaluate]) -> None:
-    from headwise.evaluation.evaluate import evaluate
-    from headwise.report import run_text, write_run_report
+    from headwise.evaluation.evaluate import measure
+    from headwise.report import evaluation_text, write_run_report
 
     command = given.command({"data": own_images(given, given.need("run"))})
     refuse_idle(given, command.evaluate)
-    results = evaluate(command.run, command.data, command.evaluate)
-    say(*(_line(name, result) for name, result in results.items()))
+    measured = measure(command.run, command.data, command.evaluate)
+    say(*(_line(name, result) for name, result in measured.results.items()))
     page = write_run_report(command.run)
-    say(run_text(command.run), f"Report: {page}")
+    say(evaluation_text(command.run, measured), f"Report: {page}")
 
 
 def refuse_idle(given: Given[Evaluate], config: EvaluateConfig) -> None:
     """Raise `UserError` where a flag was given for a protocol that is not asked for."""
-    for protocol in PROTOCOLS:
-        flags = given.under(protocol)
-        if flags and not {protocol, "all"} & set(config.protocols):
+    for name in PROTOCOLS:
+        flags = given.under(name)
+        if flags and not {name, "all"} & set(config.protocols):
             raise UserError(
-                f"{flags[0]} has an effect only with the protocol {protocol}; "
+                f"{flags[0]} has an effect only with the protocol {name}; "
                 f"got --protocols {' '.join(config.protocols)}; add it, or leave {flags[0]} out"
+            )
+    asked = [protocol(name, config) for name in PROTOCOLS if {name, "all"} & set(config.protocols)]
+    reads_taps = any(one.on_features for one in asked)
+    idle = {
+        "taps": (not reads_taps, "that reads taps, such as linear"),
+        "baselines": (not reads_taps, "that reads taps, such as linear"),
+        "seeds": (not any(one.description.draws for one in asked), "that draws, such as linear"),
+    }
+    for path, (unused, which) in idle.items():
+        if unused and path in given.values:
+            raise UserError(
+                f"--{path} has an effect only with a protocol {which}; "
+                f"got --protocols {' '.join(config.protocols)}; leave it out"
             )
 
 

@@ -53,6 +53,7 @@ def run(given: Given[Fusion]) -> None:
     measure_fusion(path, command.data, command.fusion, quiet=command.quiet)
     opened = Run.open(path)
     arrays = opened.fusion_arrays
+    say(f"On {arrays['spec']}, {arrays['split']} images:")
     say(*conclusion(arrays, load_config(opened).head))
     say(f"\n{text_table(arrays)}\n")
     page = write_run_report(path)

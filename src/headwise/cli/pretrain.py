@@ -104,6 +104,23 @@ def refuse_idle(given: Given[Any], config: PretrainConfig) -> None:
         unused, needs = idle.get(flag.path, (False, ""))
         if unused and flag.path in given.values:
             raise UserError(f"{flag.name} has an effect only with {needs}; leave it out")
+    _refuse_anothers_rate(given, optimizer)
+
+
+def _refuse_anothers_rate(given: Given[Any], optimizer: str) -> None:
+    """Raise `UserError` where another optimizer was named beside the learning rate of a recipe."""
+    start = given.line.bases(given)["pretrain"]
+    assert isinstance(start, PretrainConfig), "what the flags change"
+    rates = {"optim.lr": start.optim.lr, "optim.lr_scaling": start.optim.lr_scaling}
+    if rates["optim.lr_scaling"] == "none":
+        del rates["optim.lr_scaling"]
+    left = {path: value for path, value in rates.items() if path not in given.values}
+    if left and optimizer != start.optim.name:
+        names = " and ".join(f.name for f in given.line.flags if f.path in left)
+        raise UserError(
+            f"--optim.name {optimizer} needs {names}: {', '.join(map(str, left.values()))} is for "
+            f"{start.optim.name}, with which the settings start"
+        )
 
 
 LINE = CommandLine(

@@ -1,6 +1,7 @@
 """Comparing heads: the same encoder, images, steps and draws under each, then the same probes."""
 
 import dataclasses
+import logging
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,13 +11,13 @@ from typing import Any
 import torch
 
 from headwise import augment, heads
-from headwise.comparison.summary import ANALYSIS_FILE, PROTOCOLS, TAPS, analyse
+from headwise.comparison.summary import PROTOCOLS, TAPS, Measured, analyse, measured_here
 from headwise.config import check_fields
 from headwise.data import Splits, open_images
 from headwise.data.split import labelled_splits
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig, protocol
-from headwise.evaluation.extracted import baseline_tables, test_images
+from headwise.evaluation.extracted import baseline_tables
 from headwise.evaluation.probes.labels import chance, labelled
 from headwise.evaluation.protocols.description import TapFeatures
 from headwise.evaluation.statistics.tests import paired_permutation_test
@@ -26,7 +27,7 @@ from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, resolve
 from headwise.model.config_file import config_json, read_config
 from headwise.model.extraction import extract_config
-from headwise.model.trained import load_config
+from headwise.model.trained import identify, load_config
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.monitoring import check_ahead
 from headwise.report import write_report
@@ -34,7 +35,9 @@ from headwise.report.prose.comparison import learned
 from headwise.report.reading.summary import summary_of
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.lock import writing
-from headwise.runs.results import Section
+from headwise.runs.sections import DataIdentity
+
+log = logging.getLogger("headwise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,7 @@ def resume_comparison(out: str | Path, *, quiet: bool = False) -> Json:
 
 def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
     by_seed, evaluated = [], labelled_splits(images)
+    identity = identify(evaluated, config.pretrain.data)
     for seed in range(config.pretrain.seed, config.pretrain.seed + config.seeds):
         runs = {}
         for name in config.heads:
@@ -102,17 +106,22 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
                 run = resume(path, images, quiet=quiet)
             else:
                 run = pretrain(_run_config(config, name, seed), path, images, quiet=quiet)
-            if not (path / ANALYSIS_FILE).exists():
+            if not measured_here(run, identity, seed):
+                if run.section(identity) is not None:
+                    log.info("%s is measured again, with the comparison's seed", path)
                 analyse(run, evaluated, with_map=seed == config.pretrain.seed)
             runs[name] = run
-        measured = {name: _section(run, evaluated) for name, run in runs.items()}
+        measured = {name: measured_here(run, identity, seed) for name, run in runs.items()}
         rows = {name: _row(run, measured[name]) for name, run in runs.items()}
-        factors = {name: _factors(section) for name, section in measured.items()}
+        factors = {name: _factors(results) for name, results in measured.items()}
         baselines = _baselines(runs[config.heads[0]], evaluated, out / f"baselines-seed{seed}.json")
         by_seed.append({"heads": rows, "baselines": baselines, "factors": factors})
-    summary = _summary(config, evaluated, by_seed) | {"images": len(images.train)}
+    summary = _summary(config, evaluated, by_seed) | {
+        "images": len(images.train),
+        "section": identity.key,
+    }
     if config.seeds == 1:
-        summary["p_values"] = _p_values(runs, measured)
+        summary["p_values"] = _p_values(runs, identity)
     write_json(out / "summary.json", summary)
     write_report(out)
     return summary
@@ -124,29 +133,22 @@ def _complete(path: Path, config: PretrainConfig, images: Splits) -> None:
         write_json(path / "config.json", config_json(resolve(config, images.train)))
 
 
-def _section(run: Run, images: Splits) -> Section:
-    """What `analyse` measured on these images."""
-    section = run.section(test_images(images).fingerprint)
-    assert section is not None, "every run of a comparison is analysed"
-    return section
-
-
-def _row(run: Run, section: Section) -> dict[str, float]:
+def _row(run: Run, measured: Measured) -> dict[str, float]:
     """A run's line of the table."""
     head = build_model(load_config(run)).head
     return {
-        **{key: result.value for key, result in section.results.items()},
+        **{key: result.value for key, result in measured.items()},
         "parameters": sum(p.numel() for p in head.parameters() if p.requires_grad),
         "seconds": run.metrics()[-1]["seconds"],
     }
 
 
 def _p_values(
-    runs: dict[HeadName, Run], measured: dict[HeadName, Section]
+    runs: dict[HeadName, Run], identity: DataIdentity
 ) -> dict[str, dict[str, dict[str, float]]]:
     """The p-value of a paired test on the test images, for the accuracies at `h` of every two
     heads: by result, head and other head."""
-    arrays = {head: run.arrays(measured[head].data) for head, run in runs.items()}
+    arrays = {head: run.arrays(identity) for head, run in runs.items()}
     keys = [f"each/{protocol}/h" for protocol in PROTOCOLS]
     return {
         key.removeprefix("each/"): {
@@ -164,9 +166,9 @@ def _p_values(
     }
 
 
-def _factors(section: Section) -> dict[str, dict[str, float]]:
+def _factors(measured: Measured) -> dict[str, dict[str, float]]:
     """The score of each nuisance factor at each tap; empty where none are known."""
-    means = {tap: section.results.get(f"factors/{tap}") for tap in TAPS}
+    means = {tap: measured.get(f"factors/{tap}") for tap in TAPS}
     return {tap: result.settings["scores"] for tap, result in means.items() if result}
 
 

@@ -10,17 +10,22 @@ from headwise import rng
 from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.evaluation.config import EvaluateConfig, ProtocolName
-from headwise.evaluation.evaluate import extract_run, identity, measure_protocol
+from headwise.evaluation.evaluate import extract_run, measure_protocol
 from headwise.evaluation.probes.labels import labelled
 from headwise.features.extract import Features
 from headwise.files import write_atomically
 from headwise.model.extraction import ExtractConfig
 from headwise.model.trained import load_config, open_trained
 from headwise.runs.directory import Run, save_arrays
+from headwise.runs.results import Result
+from headwise.runs.sections import DataIdentity
 
 TAPS = ("h", "z")
 PROTOCOLS: tuple[ProtocolName, ...] = ("knn", "knn_weighted", "linear")
 ANALYSIS_FILE = "analysis.npz"
+
+Measured = dict[str, Result]
+"""What `analyse` measured, by key."""
 
 # How many images are points of the map, and how large they are drawn.
 _MAP_POINTS, _LEAST_MAP_POINTS, _THUMBNAIL_PX = 500, 4, 32
@@ -48,12 +53,29 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     extracted, protocols = extract_run(trained, asked)
     for name in protocols:
         results, arrays = measure_protocol(name, extracted, asked)
-        run.add_arrays(identity(extracted), arrays)
-        run.add_results(identity(extracted), results)
+        run.add_arrays(trained.data, arrays)
+        run.add_results(trained.data, results)
     test_images = extracted.test_images
     with_map = with_map and len(extracted.tables["h"].test.vectors) >= _LEAST_MAP_POINTS
     kept = _map(extracted.tables["h"].test, test_images, extracted.extraction) if with_map else {}
     write_atomically(run.path / ANALYSIS_FILE, lambda path: save_arrays(path, kept))
+
+
+def measured_here(run: Run, data: DataIdentity, seed: int) -> Measured:
+    """What `analyse` measured on these images; empty where it has not, and where `headwise
+    evaluate` has since put values of other seeds in their place."""
+    section = run.section(data)
+    if section is None or not (run.path / ANALYSIS_FILE).exists():
+        return {}
+    own = {
+        key: result
+        for key, result in section.results.items()
+        if result.protocol in (*PROTOCOLS, "geometry", "factors")
+        and set(result.where.split("-")) <= set(TAPS)
+        and result.against is None
+        and result.measure != "cka_runs"
+    }
+    return own if all(result.seeds == (seed,) for result in own.values()) else {}
 
 
 def _map(h: Features, images: Images, extraction: ExtractConfig) -> dict[str, np.ndarray]:

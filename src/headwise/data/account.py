@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from headwise.data.images import Images, Splits
+from headwise.data.images import Images, ResidentImages, Splits
 
 SHARES_DIFFER = 0.1
 """Training and test images differ much if more than this fraction of the test images would have to
@@ -64,6 +65,26 @@ def unequal_shares(splits: Splits) -> str:
         f"{train.classes[i]} has {shares[i]:.0%} of the test images and {expected[i]:.0%} of the "
         "training images"
     )
+
+
+def copies(splits: Splits) -> int:
+    """Return how many test images equal a training image in every pixel: of images in memory."""
+    train, test = splits
+    if not isinstance(train, ResidentImages) or not isinstance(test, ResidentImages):
+        return 0
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        return 0
+    # A few pixels of each tell almost all images apart; the others are compared in full.
+    tables = [images.pixels.flatten(1).cpu().numpy() for images in splits if images is not None]
+    step = max(1, tables[0].shape[1] // 64)
+    few = [np.ascontiguousarray(table[:, ::step]) for table in tables]
+    keys = [table.view(f"S{table.shape[1]}")[:, 0] for table in few]
+    known, asked = (
+        [hash(table[i].tobytes()) for i in np.isin(own, other).nonzero()[0]]
+        for table, own, other in zip(tables, keys, reversed(keys), strict=True)
+    )
+    found = set(known)
+    return sum(image in found for image in asked)
 
 
 def _shares(images: Images, classes: int) -> Tensor:

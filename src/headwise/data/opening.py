@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,30 +42,40 @@ FORMS = (
 )
 
 
-def open_images(config: DataConfig | str, workers: int | None = None) -> Splits:
+Check = Callable[[Splits], object]
+"""Raises `UserError` if these images will not do."""
+
+
+def open_images(
+    config: DataConfig | str, workers: int | None = None, *, check: Check | None = None
+) -> Splits:
     """Return the images of `config` (or of a spec), split and limited before any is decoded.
 
-    `workers` threads decode; the default is one per core that this process may use. With several
-    ranks, the first rank of each host decodes, and the others read its cache. Raises `UserError`.
+    `check` gets them before any is decoded. `workers` threads decode; the default is one per core
+    that this process may use. With several ranks, the first rank of each host decodes, and the
+    others read its cache. Raises `UserError`.
     """
     config = DataConfig(spec=config) if isinstance(config, str) else config
     workers = workers or hardware.usable_cores()
     if distributed.world_size() == 1 or not config.cache:
-        return _open(config, workers)
+        return _open(config, workers, check)
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     if not first:
         distributed.barrier()
-        return _open(config, workers)
+        return _open(config, workers, check)
     try:
-        return _open(config, workers)
+        return _open(config, workers, check)
     finally:
         distributed.barrier()
 
 
-def _open(config: DataConfig, workers: int) -> Splits:
+def _open(config: DataConfig, workers: int, check: Check | None) -> Splits:
     train, test = _source(config)
     if test is None and len(train) and train.labels is not None and config.test_fraction > 0:
         train, test = _drawn(train, train.labels, config)
+    elif config.test_fraction > 0:
+        why = "has no labels" if test is None else "has a test split of its own"
+        _say_undrawn(config, why)
     for line in (reading(Splits(train, test), config.spec), left_out(Splits(train, test))):
         if line and distributed.rank() == 0:
             logger.info("%s", line)
@@ -75,9 +86,13 @@ def _open(config: DataConfig, workers: int) -> Splits:
         cache=config.cache,
         workers=workers,
     )
-    train = _decoded(limited(train, config.limit), settings, f"{config.spec} (train)")
+    train = limited(train, config.limit)
+    test = None if test is None else limited(test, config.limit)
+    if check is not None:
+        check(Splits(train, test))
+    train = _decoded(train, settings, f"{config.spec} (train)")
     if test is not None:
-        test = _decoded(limited(test, config.limit), settings, f"{config.spec} (test)")
+        test = _decoded(test, settings, f"{config.spec} (test)")
     splits = Splits(train, test)
     if line := unequal_shares(splits):
         logger.warning("%s: %s", config.spec, line)
@@ -94,7 +109,9 @@ def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> S
         index, test_index = split_by_name(labels, images.ids, fraction, seed)
     if not len(test_index):
         return Splits(images, None)
-    images = dataclasses.replace(images, split_rule=f"drawn, about {fraction:g} of every class")
+    images = dataclasses.replace(
+        images, split_rule=f"drawn, about {fraction:g} of every class, seed {seed}"
+    )
     test = dataclasses.replace(images.select(test_index), left_out=())
     return Splits(images.select(index), test)
 
@@ -124,8 +141,10 @@ def _source(config: DataConfig) -> Splits:
     kind, _, name = config.spec.partition(":")
     match kind:
         case "builtin":
+            _say_unused(config, True)
             return open_builtin(name, config.limit)
         case "torchvision":
+            _say_unused(config, True)
             return open_torchvision(name)
     try:
         return _from_disk(Path(config.spec).expanduser(), config)
@@ -173,6 +192,19 @@ def _from_folder(path: Path, config: DataConfig) -> Splits:
     if not tables:
         raise UserError(f"{path} holds no images; files must end in {', '.join(EXTENSIONS)}")
     return list_parquet(sorted(tables), path, config.image_column, config.label_column)
+
+
+def _say_undrawn(config: DataConfig, why: str) -> None:
+    """Warn if it was said how test images are drawn, and none are."""
+    plain = DataConfig()
+    drawn = config.test_fraction, config.split_seed
+    if drawn != (plain.test_fraction, plain.split_seed):
+        logger.warning(
+            "%s %s: no test images are drawn, and test_fraction %g and split_seed %d are not used",
+            config.spec,
+            why,
+            *drawn,
+        )
 
 
 def _say_unused(config: DataConfig, unused: bool) -> None:

@@ -97,6 +97,11 @@ def labelled_splits(splits: Splits) -> Splits:
     return Splits(only_labelled(train), None if test is None else only_labelled(test))
 
 
+def test_images(splits: Splits) -> Images:
+    """Return the test images; where there are none, the training images."""
+    return splits.train if splits.test is None or not len(splits.test) else splits.test
+
+
 def balanced_limit(labels: Int64[Tensor, " n"], limit: int) -> Int64[Tensor, " m"]:
     """Return ascending indices of at most `limit` images: the first of every class, then the second
     of every class, and so on. A smaller limit is a subset of a larger one."""

@@ -5,16 +5,30 @@ import logging
 from headwise.data import Splits
 from headwise.errors import UserError
 from headwise.evaluation.config import PROTOCOLS, EvaluateConfig, ProtocolName, protocol
-from headwise.evaluation.probes.labels import labelled
+from headwise.evaluation.probes.labels import check_classes, check_seen, labelled
 
 log = logging.getLogger("headwise")
 
 
 def chosen_protocols(config: EvaluateConfig, images: Splits, spec: str) -> tuple[ProtocolName, ...]:
-    """The protocols in their order, with `all` spelled out.
+    """The protocols in their order, with `all` spelled out; what it leaves out is logged.
 
-    Raises `UserError` for one that is unknown or that these images cannot serve; what `all` leaves
-    out is logged.
+    Raises `UserError` as `check_protocols`.
+    """
+    obstacles = check_protocols(config, images, spec)
+    everything = "all" in config.protocols
+    for obstacle in filter(None, obstacles.values()):
+        if everything:
+            log.warning("left out: %s", obstacle)
+    return tuple(n for n in PROTOCOLS if n in config.protocols or (everything and not obstacles[n]))
+
+
+def check_protocols(
+    config: EvaluateConfig, images: Splits, spec: str
+) -> dict[ProtocolName, str | None]:
+    """Why each protocol cannot run on these images, which need not be decoded; None where it can.
+
+    Raises `UserError` for one that was asked for by name, and for an unknown one.
     """
     for name in config.protocols:
         if name != "all":
@@ -23,10 +37,7 @@ def chosen_protocols(config: EvaluateConfig, images: Splits, spec: str) -> tuple
     for name, obstacle in obstacles.items():
         if obstacle and name in config.protocols:
             raise UserError(obstacle)
-        if obstacle and "all" in config.protocols:
-            log.warning("left out: %s", obstacle)
-    everything = "all" in config.protocols
-    return tuple(n for n in PROTOCOLS if n in config.protocols or (everything and not obstacles[n]))
+    return obstacles
 
 
 def _obstacle(name: ProtocolName, config: EvaluateConfig, images: Splits, spec: str) -> str | None:
@@ -46,9 +57,9 @@ def _obstacle(name: ProtocolName, config: EvaluateConfig, images: Splits, spec: 
 
 
 def missing_labels(images: Splits, spec: str) -> str | None:
-    """Why the probes cannot run: labels or test images that are missing."""
+    """Why the probes cannot run: labels, classes or test images that are missing."""
     if labelled(images):
-        return None
+        return _missing_classes(images, spec)
     if images.train.labels is None:
         return (
             f"the probes need labels; {spec} has none; "
@@ -63,3 +74,17 @@ def missing_labels(images: Splits, spec: str) -> str | None:
         f"the probes need labelled test images; {spec} has none; "
         "add a test split or raise --data.test-fraction"
     )
+
+
+def _missing_classes(images: Splits, spec: str) -> str | None:
+    """Why the probes cannot run on labelled images."""
+    train, test = images
+    assert train.labels is not None, "the images are labelled"
+    assert test is not None, "there are test images"
+    assert test.labels is not None, "they are labelled"
+    try:
+        check_classes("a probe", train.labels)
+        check_seen("a probe", train.labels, test.labels, train.classes)
+    except UserError as error:
+        return f"{spec}: {error}"
+    return None

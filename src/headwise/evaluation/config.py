@@ -1,11 +1,12 @@
 """The protocols by name, and the settings of `headwise evaluate`."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from headwise.config import check_fields
+from headwise.config import check_fields, to_dict
 from headwise.errors import UserError, nearest
 from headwise.evaluation.protocols.cluster import CLUSTER, cluster
 from headwise.evaluation.protocols.description import Description, Protocol
@@ -31,6 +32,7 @@ from headwise.evaluation.protocols.transformations import (
     TransformationsConfig,
     transformations,
 )
+from headwise.runs.results import Value
 from headwise.runtime.hardware import Device
 
 ProtocolName = Literal[
@@ -106,18 +108,17 @@ def protocol(name: str, config: EvaluateConfig) -> Protocol:
         case "linear_10":
             return Protocol(LINEAR_10, lambda t: linear(*t.features, seed=t.seed, fraction=0.1))
         case "linear_sgd":
-            return Protocol(LINEAR_SGD, on_model=partial(linear_sgd, config=config.linear_sgd))
+            return _on_model(LINEAR_SGD, linear_sgd, config.linear_sgd)
         case "cluster":
             return Protocol(CLUSTER, lambda t: cluster(*t.features, seed=t.seed))
-        case "semi":
-            return Protocol(SEMI, on_model=partial(semi, config=config.semi))
+        case "semi":  # `steps` tells its epochs apart
+            return _on_model(SEMI, semi, config.semi, "fractions", "epochs")
         case "finetune":
-            return Protocol(FINETUNE, on_model=partial(finetune, config=config.finetune))
+            return _on_model(FINETUNE, finetune, config.finetune, "taps")
         case "transfer":
-            return Protocol(TRANSFER, on_model=partial(transfer, config=config.transfer))
+            return _on_model(TRANSFER, transfer, config.transfer, "targets", "finetune")
         case "transformations":
-            settings = config.transformations
-            return Protocol(TRANSFORMATIONS, on_model=partial(transformations, config=settings))
+            return _on_model(TRANSFORMATIONS, transformations, config.transformations, "untrained")
         case "factors":
             return Protocol(
                 FACTORS, lambda t: factors(t.tap, t.images, t.train, t.test, seed=t.seed)
@@ -127,8 +128,16 @@ def protocol(name: str, config: EvaluateConfig) -> Protocol:
         case "leakage":
             return Protocol(LEAKAGE, on_model=leakage)
         case "robustness":
-            return Protocol(ROBUSTNESS, on_model=partial(robustness, config=config.robustness))
+            return _on_model(ROBUSTNESS, robustness, config.robustness, "strengths")
     raise UserError(f"--protocols must be known; got {name!r}; {nearest(name, PROTOCOLS)}")
+
+
+def _on_model(
+    description: Description, measure: Callable[..., Iterator[Value]], config: Any, *which: str
+) -> Protocol:
+    """A protocol with a config, in which the fields `which` only say what is measured."""
+    asked = {name: value for name, value in to_dict(config).items() if name not in which}
+    return Protocol(description, on_model=partial(measure, config=config), asked=asked)
 
 
 def describe(name: str) -> Description:

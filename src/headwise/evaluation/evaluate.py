@@ -1,13 +1,15 @@
 """Evaluating a run: features once for all taps, then every protocol."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from headwise.data import DataConfig, Splits
-from headwise.evaluation.choice import chosen_protocols
+from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
@@ -16,7 +18,8 @@ from headwise.features.extract import all_taps, check_taps, weights_hash
 from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
 from headwise.runs.lock import writing
-from headwise.runs.results import DataIdentity, Result, Value, summarise
+from headwise.runs.results import Result, Value, summarise
+from headwise.runs.sections import Section
 
 VERSION = 1
 """Of the protocols: rises when the same model, images and seed give another value."""
@@ -30,45 +33,49 @@ def evaluate(
     images: Splits | None = None,
 ) -> dict[str, Result]:
     """Measure a finished run, add the results to its results.json and evaluation.npz, and return
-    them.
+    them (`measure`, with the images that they belong to).
 
     Keys are `measure/where` (docs/metrics.md). `data` None: that of pretraining. Every data set has
     a section of its own in results.json, which is written after every protocol. Raises `UserError`
     for an unknown protocol or tap, an unfinished run, or images that a protocol cannot use.
     """
-    config = config or EvaluateConfig()
+    return measure(run, data, config or EvaluateConfig(), images=images).results
+
+
+def measure(
+    run: str | Path,
+    data: DataConfig | str | None,
+    config: EvaluateConfig,
+    *,
+    images: Splits | None = None,
+) -> Section:
+    """As `evaluate`: what was measured, and on which images."""
     opened = Run.open(Path(run))
     other = None if config.against is None else Run.open(config.against)
     if other is not None:
         check_other(other)
     with writing(opened.path):
-        trained = open_trained(opened, data, images, device=config.device, seed=config.seed)
+        trained = open_trained(
+            opened,
+            data,
+            images,
+            device=config.device,
+            seed=config.seed,
+            check=partial(check_protocols, config),
+        )
         extracted, protocols = extract_run(trained, config)
-        data_identity = identity(extracted)
         results: dict[str, Result] = {}
         for name in protocols:
             measured, arrays = measure_protocol(name, extracted, config)
-            opened.add_arrays(data_identity, arrays)
-            opened.add_results(data_identity, measured)
+            opened.add_arrays(trained.data, arrays)
+            opened.add_results(trained.data, measured)
             results |= measured
         if other is not None:
-            compared = differences(opened, other, data_identity, results, seed=config.seed)
+            compared = differences(opened, other, trained.data, results, seed=config.seed)
             compared |= {r.key: r for r in same_geometry(extracted, other, version=VERSION)}
-            opened.add_results(data_identity, compared)
+            opened.add_results(trained.data, compared)
             results |= compared
-    return results
-
-
-def identity(extracted: ExtractedRun) -> DataIdentity:
-    """Which images the results of this run belong to."""
-    train, test = extracted.images
-    return DataIdentity(
-        spec=extracted.spec,
-        fingerprint=extracted.test_images.fingerprint,
-        classes=tuple(train.classes),
-        train_images=len(train),
-        test_images=None if test is None else len(test),
-    )
+    return Section(data=trained.data, results=results)
 
 
 def extract_run(
@@ -79,7 +86,7 @@ def extract_run(
     Raises `UserError` before anything is extracted if a protocol cannot use the images.
     """
     model, images, extraction = trained.model, trained.images, trained.extraction
-    protocols = chosen_protocols(config, images, trained.spec)
+    protocols = chosen_protocols(config, images, trained.data.spec)
     targets = open_targets(config.transfer) if "transfer" in protocols else ()
     taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
     check_taps(taps, model.encoder, model.head)
@@ -92,7 +99,7 @@ def extract_run(
         config=trained.config,
         model=model,
         images=images,
-        spec=trained.spec,
+        data=trained.data,
         extraction=extraction,
         tables=features,
         folder=trained.run.path,
@@ -119,7 +126,9 @@ def measure_protocol(
     assert weights_hash(extracted.model) == before, f"{name} has changed the model"
     results, arrays = {}, {}
     for key, values in by_key.items():
-        results[key] = summarise(values, seeds, version=VERSION)
+        result = summarise(values, seeds, version=VERSION)
+        asked = {"config": chosen.asked} if chosen.asked else {}
+        results[key] = replace(result, settings={**result.settings, **asked})
         arrays |= {f"{kind}/{key}": array for kind, array in values[0].arrays.items()}
         each = [value.each for value in values if value.each is not None]
         if each:

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
+from headwise.data.split import test_images
 from headwise.encoders.build import build_encoder
 from headwise.evaluation.protocols.targets import Target
 from headwise.features.extract import Features, collected, extract
 from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
+from headwise.runs.sections import DataIdentity
 
 # Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
 _PIXELS_PX = 32
@@ -35,8 +37,8 @@ class ExtractedRun:
     model: ContrastiveModel
     """On the device of `extraction`, in evaluation mode."""
     images: Splits
-    spec: str
-    """Where the images come from, as for `--data`."""
+    data: DataIdentity
+    """Which images those are."""
     extraction: ExtractConfig
     tables: dict[str, SplitFeatures]
     """By tap; with baselines also `pixels` and `untrained`."""
@@ -49,10 +51,6 @@ class ExtractedRun:
     def test_images(self) -> Images:
         """The test images; where there are none, the training images."""
         return test_images(self.images)
-
-
-def test_images(images: Splits) -> Images:
-    return images.train if images.test is None or not len(images.test) else images.test
 
 
 def tables(

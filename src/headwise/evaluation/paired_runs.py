@@ -14,7 +14,8 @@ from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_
 from headwise.features.extract import extract
 from headwise.model.trained import open_trained
 from headwise.runs.directory import Run
-from headwise.runs.results import DataIdentity, Result
+from headwise.runs.results import Result, unlike
+from headwise.runs.sections import DataIdentity
 
 log = logging.getLogger("headwise")
 
@@ -34,17 +35,33 @@ def differences(
     """`difference/KEY` for each of `results` that the other run has on the same images: `value` is
     this run's minus the other's, with a paired test image by image. Each test stands alone: of
     twenty equal values one is called different on average."""
-    section = other.section(data.fingerprint)
-    theirs = {} if section is None else section.results
+    section = other.section(data)
+    if section is None:
+        theirs = "; ".join(section.data.words for section in other.sections)
+        log.warning(
+            "nothing to compare with %s: its test and training images are not those of this run; "
+            "it was evaluated on %s, this run on %s; evaluate both on the same images",
+            other.path,
+            theirs,
+            data.words,
+        )
+        return {}
     arrays = run.arrays(data), other.arrays(data)
     compared: dict[str, Result] = {}
-    for key, result in results.items():
-        test = _test(result, theirs.get(key), arrays, seed)
-        if test is not None:
-            difference = _difference(result, test, other)
+    apart: dict[str, list[str]] = {}
+    for key in [key for key in results if key in section.results]:
+        mine, theirs = results[key], section.results[key]
+        if found := unlike(mine, theirs):
+            setting, *values = found
+            here, there = ("not known" if value is None else value for value in values)
+            apart.setdefault(f"{setting}: {here} here, {there} there", []).append(key)
+        elif test := _test(mine, arrays, seed):
+            difference = _difference(mine, test, other)
             compared[difference.key] = difference
+    for words, keys in apart.items():
+        log.warning("not compared with %s: %s (%s)", other.path, ", ".join(keys), words)
     if not compared:
-        log.warning("nothing to compare with %s: no value on the same test images", other.path)
+        log.warning("nothing to compare with %s: no value with the same settings", other.path)
     return compared
 
 
@@ -89,16 +106,8 @@ def _difference(result: Result, test: PairedTest, other: Run) -> Result:
     )
 
 
-def _test(
-    mine: Result,
-    theirs: Result | None,
-    arrays: Sequence[Mapping[str, np.ndarray]],
-    seed: int,
-) -> PairedTest | None:
-    """None where the two cannot be compared: they differ in version or in the target's images, or
-    nothing is known image by image."""
-    if theirs is None or _comparable(mine) != _comparable(theirs):
-        return None
+def _test(mine: Result, arrays: Sequence[Mapping[str, np.ndarray]], seed: int) -> PairedTest | None:
+    """None where nothing is known image by image."""
     each = f"each/{mine.key}"
     if all(each in of_run for of_run in arrays):
         pair = (torch.from_numpy(of_run[each]).double() for of_run in arrays)
@@ -111,8 +120,3 @@ def _test(
     if not all(answers):
         return None
     return compare_values(mine.settings["metric"], *answers, seed=seed)
-
-
-def _comparable(result: Result) -> tuple[int, object]:
-    """What must agree besides the data set."""
-    return result.version, result.settings.get("target_fingerprint")

@@ -44,15 +44,7 @@ def plan_batches(config: FusionConfig, images: Splits, spec: str, batch_size: in
     Raises `UserError` if the images have no labels, fewer than two classes, or do not fill two
     batches.
     """
-    split, selected = "test", images.test
-    if selected is None or not len(selected) or selected.labels is None:
-        split, selected = "train", images.train
-    if selected.labels is None:
-        raise UserError(
-            f"fusion needs labels; {spec} has none; "
-            "give labelled images: a folder for each class, or --data.label-column"
-        )
-    check_classes("fusion", selected.labels)
+    split, selected = labelled_images(images, spec)
     if split == "train":
         log.warning("%s has no labelled test images: fusion is measured on training images", spec)
     largest = len(selected) // 2
@@ -76,6 +68,22 @@ def plan_batches(config: FusionConfig, images: Splits, spec: str, batch_size: in
         )
     # With a seed of their own, training images get other views than they had in pretraining.
     return BatchPlan(selected, split, size, count, rng.seed_at(config.seed, "fusion"))
+
+
+def labelled_images(images: Splits, spec: str) -> tuple[str, Images]:
+    """`test` or `train`, and its images, which need not be decoded: the test images, or the
+    training images if there are no labelled test images. Raises `UserError` if the images have no
+    labels or fewer than two classes."""
+    split, selected = "test", images.test
+    if selected is None or not len(selected) or selected.labels is None:
+        split, selected = "train", images.train
+    if selected.labels is None:
+        raise UserError(
+            f"fusion needs labels; {spec} has none; "
+            "give labelled images: a folder for each class, or --data.label-column"
+        )
+    check_classes("fusion", selected.labels)
+    return split, selected
 
 
 def draw_batches(

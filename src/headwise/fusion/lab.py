@@ -1,5 +1,6 @@
 """The lab: whether the attention of a run's head brings a class together, against its controls."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from headwise.data import DataConfig, Splits
 from headwise.features.extract import weights_hash
-from headwise.fusion.batches import BatchPlan, draw_batches, plan_batches
+from headwise.fusion.batches import BatchPlan, draw_batches, labelled_images, plan_batches
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure_batches
@@ -17,7 +18,9 @@ from headwise.fusion.verdict import BlockVerdict, Estimate, estimate, judge
 from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
 from headwise.runs.lock import writing
-from headwise.runs.results import DataIdentity, Result, Settings, Unit
+from headwise.runs.results import Result, Settings, Unit
+
+log = logging.getLogger("headwise")
 
 VERSION = 1
 """Of the measures: rises when the same run, images and seed give another value."""
@@ -44,17 +47,32 @@ def measure_fusion(
     config = config or FusionConfig()
     opened = Run.open(Path(run))
     with writing(opened.path):
-        trained = open_trained(opened, data, images, device=config.device, seed=config.seed)
+        trained = open_trained(
+            opened,
+            data,
+            images,
+            device=config.device,
+            seed=config.seed,
+            check=labelled_images,
+        )
         return _measure(trained, config, quiet=quiet)
 
 
 def _measure(trained: Trained, config: FusionConfig, *, quiet: bool) -> dict[str, Result]:
     pretraining, model = trained.config, trained.model
-    plan = plan_batches(config, trained.images, trained.spec, pretraining.batch_size)
+    plan = plan_batches(config, trained.images, trained.data.spec, pretraining.batch_size)
     before = weights_hash(model)
     batches = draw_batches(model.encoder, plan, trained.extraction)
     heads = with_controls(model.head, pretraining.head, batches, seed=pretraining.seed + 1)
     permutations = max(config.permutations, _PERMUTATIONS_A_BLOCK * len(model.head.block_taps))
+    if permutations > config.permutations:
+        log.warning(
+            "--permutations is raised from %d to %d, so that p can reach the level of the verdict",
+            config.permutations,
+            permutations,
+        )
+    if config.over_training and not model.head.block_taps:
+        log.warning("--over-training has no effect: the head has no attention over the batch")
     arrays = measure_batches(
         heads, batches, permutations=permutations, seed=config.seed, quiet=quiet
     )
@@ -62,21 +80,20 @@ def _measure(trained: Trained, config: FusionConfig, *, quiet: bool) -> dict[str
         arrays |= measure_training(trained, plan, quiet=quiet)
         arrays["training_gain_untrained"] = arrays["layer_gain_untrained"]
     assert weights_hash(model) == before, "fusion has changed the model"
-    return _write(trained.run, arrays, plan, trained.spec, seed=config.seed)
+    return _write(trained, arrays, plan, seed=config.seed)
 
 
-def _write(run: Run, arrays: Arrays, plan: BatchPlan, spec: str, *, seed: int) -> dict[str, Result]:
+def _write(trained: Trained, arrays: Arrays, plan: BatchPlan, *, seed: int) -> dict[str, Result]:
     """Write fusion.npz and the results, and return those."""
-    data = DataIdentity(
-        spec=spec, fingerprint=plan.images.fingerprint, classes=tuple(plan.images.classes)
-    )
-    about = {"split": plan.split, "spec": spec, "fingerprint": data.fingerprint}
+    data = replace(trained.data, fingerprint=plan.images.fingerprint)
+    about = {"split": plan.split, "spec": data.spec, "fingerprint": data.fingerprint}
+    about["train_fingerprint"] = data.train_fingerprint
     arrays |= {name: np.array(text) for name, text in about.items()}
     arrays["classes"] = np.array(plan.images.classes)
-    run.write_fusion_arrays(arrays)
+    trained.run.write_fusion_arrays(arrays)
     settings = {"split": plan.split, "batch_size": plan.batch_size}
     results = main_results(arrays, seed=seed, settings=settings)
-    run.add_results(data, results)
+    trained.run.add_results(data, results)
     return results
 
 

@@ -137,6 +137,8 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
     workers = config.workers
     if workers is None:
         workers = hardware.usable_cores() if isinstance(images, ImageFiles) else 0
+    elif workers and not isinstance(images, ImageFiles):
+        log.warning("--workers %d has no effect: the images are in memory, decoded", workers)
     decided = {
         "augment": views,
         "encoder": encoder,

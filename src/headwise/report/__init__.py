@@ -11,24 +11,22 @@ from headwise.report.pages.rebuild import rebuild
 from headwise.report.pages.run import write_run_report
 from headwise.report.prose.comparison import plain_result
 from headwise.report.prose.evaluation import plain_evaluation
-from headwise.report.reading.evaluation import read_run
+from headwise.report.reading.evaluation import evaluation_of
 from headwise.report.reading.summary import read_summary
 from headwise.report.tables.comparison import text_table
+from headwise.runs.directory import Run
+from headwise.runs.sections import Section
 
-__all__ = ["comparison_text", "rebuild", "run_text", "write_report", "write_run_report"]
+__all__ = ["comparison_text", "evaluation_text", "rebuild", "write_report", "write_run_report"]
 
 
 def comparison_text(out: str | Path) -> str:
     """A finished comparison for the terminal: its tables, then its result in words."""
     summary = read_summary(Path(out) / "summary.json")
-    return f"{text_table(summary)}\n{' '.join(plain_result(summary))}"
+    return f"On {summary.data}:\n\n{text_table(summary)}\n{' '.join(plain_result(summary))}"
 
 
-def run_text(run: str | Path) -> str:
-    """An evaluated run in words for the terminal: a paragraph for each data set."""
-    evaluations = read_run(Path(run)).evaluations
-    paragraphs = [" ".join(plain_evaluation(evaluation)) for evaluation in evaluations]
-    if len(paragraphs) == 1:
-        return paragraphs[0]
-    named = zip(evaluations, paragraphs, strict=True)
-    return "\n".join(f"On {evaluation.data.spec}: {words}" for evaluation, words in named)
+def evaluation_text(run: str | Path, measured: Section) -> str:
+    """What was just measured of a run, in words for the terminal."""
+    words = " ".join(plain_evaluation(evaluation_of(Run(Path(run)), measured)))
+    return f"On {measured.data.words}: {words}"

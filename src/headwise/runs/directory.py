@@ -23,13 +23,14 @@ from headwise.files import (
     write_json,
     write_text,
 )
-from headwise.runs.results import DataIdentity, Result, Section
+from headwise.runs.results import Result
 from headwise.runs.results_file import (
     array_prefix,
     lifted_arrays,
     read_sections,
     write_sections,
 )
+from headwise.runs.sections import DataIdentity, Section
 
 FUSION_FILE = "fusion.npz"
 
@@ -151,16 +152,16 @@ class Run:
         path = self.path / "results.json"
         return read_sections(path) if path.exists() else ()
 
-    def section(self, fingerprint: str) -> Section | None:
-        """The results on the images of this fingerprint; None where there are none."""
-        return next((s for s in self.sections if s.data.fingerprint == fingerprint), None)
+    def section(self, data: DataIdentity) -> Section | None:
+        """The results on these images; None where there are none."""
+        return next((s for s in self.sections if s.data.key == data.key), None)
 
     def add_results(self, data: DataIdentity, results: Mapping[str, Result]) -> None:
         """Merge into this data set's section of results.json: a result of the same key is
         replaced, and the sections of other data sets stay as they are."""
-        sections = {section.data.fingerprint: section for section in self.sections}
-        kept = sections.get(data.fingerprint, Section(data=data, results={}))
-        sections[data.fingerprint] = kept.updated(data, results)
+        sections = {section.data.key: section for section in self.sections}
+        kept = sections.get(data.key, Section(data=data, results={}))
+        sections[data.key] = kept.updated(data, results)
         write_sections(self.path / "results.json", sections.values())
 
     def arrays(self, data: DataIdentity) -> dict[str, np.ndarray]:
@@ -170,9 +171,15 @@ class Run:
         return {name.removeprefix(prefix): array for name, array in own}
 
     def add_arrays(self, data: DataIdentity, arrays: Mapping[str, np.ndarray]) -> None:
-        """Merge into evaluation.npz; an array of the same name and data set is replaced."""
+        """Merge into evaluation.npz; all arrays of the same result and data set are replaced."""
         prefix = array_prefix(data)
-        merged = self._arrays() | {prefix + name: array for name, array in arrays.items()}
+        measured = {prefix + name.partition("/")[2] for name in arrays}
+        kept = {
+            name: array
+            for name, array in self._arrays().items()
+            if not name.startswith(prefix) or prefix + name.split("/", 2)[2] not in measured
+        }
+        merged = kept | {prefix + name: array for name, array in arrays.items()}
         write_atomically(self.path / "evaluation.npz", lambda path: save_arrays(path, merged))
 
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """A number of an evaluation: what it measures, on which images, and how sure it is."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -122,39 +122,27 @@ def to_json(result: Result) -> Settings:
     return {name: v for name, v in to_dict(result).items() if v not in (None, "", [], {})}
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataIdentity:
-    """Which images numbers belong to. Two with one fingerprint are the same test images."""
-
-    spec: str
-    """What `--data` said."""
-    fingerprint: str
-    """Of the test images; of the training images where there are no others."""
-    classes: tuple[str, ...] = ()
-    """Their names, in the order of the labels."""
-    train_images: int | None = None
-    test_images: int | None = None
-    """Counts; None where it is not known."""
+_AGREED = ("config", "labels", "steps", "metric", "train_images", "target_fingerprint")
+"""The settings that two results of one measure share if they can be compared. `config` is what the
+protocol was asked for; the others are of one place, such as a transfer's target."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Section:
-    """All results on one data set."""
-
-    data: DataIdentity
-    results: dict[str, Result]
-    """By `Result.key`, in the order in which they were first measured."""
-
-    def updated(self, data: DataIdentity, results: Mapping[str, Result]) -> "Section":
-        """With newer results of the same images; what `data` leaves open stays."""
-        merged = DataIdentity(
-            spec=data.spec,
-            fingerprint=data.fingerprint,
-            classes=data.classes or self.data.classes,
-            train_images=data.train_images or self.data.train_images,
-            test_images=data.test_images or self.data.test_images,
-        )
-        return Section(data=merged, results={**self.results, **results})
+def unlike(a: Result, b: Result) -> tuple[str, object, object] | None:
+    """The first setting in which two results of one measure differ, so that they cannot be
+    compared: its name, and the value of each. None if they agree."""
+    pairs = {
+        "version": (a.version, b.version),
+        "evaluation seeds": (a.seeds, b.seeds),
+        **{name: (a.settings.get(name), b.settings.get(name)) for name in _AGREED},
+    }
+    for name, (x, y) in pairs.items():
+        if x == y or (a.where != b.where and name not in ("version", "evaluation seeds", "config")):
+            continue
+        if isinstance(x, dict) and isinstance(y, dict):
+            name = next(key for key in {**x, **y} if x.get(key) != y.get(key))
+            x, y = x.get(name), y.get(name)
+        return name, x, y
+    return None
 
 
 def mean_value(

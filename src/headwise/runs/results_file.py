@@ -8,7 +8,8 @@ import numpy as np
 from headwise.config import from_dict, to_dict
 from headwise.errors import UserError
 from headwise.files import read_object, write_json
-from headwise.runs.results import DataIdentity, Result, Section, to_json
+from headwise.runs.results import Result, to_json
+from headwise.runs.sections import DataIdentity, Section
 from headwise.runs.version_one import lift_results
 
 SCHEMA = 2
@@ -46,7 +47,7 @@ def write_sections(path: Path, sections: Iterable[Section]) -> None:
 
 def array_prefix(data: DataIdentity) -> str:
     """What the names of this data set's arrays begin with in evaluation.npz."""
-    return f"{_PREFIX}{data.fingerprint[:12]}/"
+    return f"{_PREFIX}{data.key}/"
 
 
 def lifted_arrays(

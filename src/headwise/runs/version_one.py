@@ -6,7 +6,8 @@ A result's name was `MEASURE/WHERE`, and its settings lay beside its value. The 
 
 from collections.abc import Mapping, Sequence
 
-from headwise.runs.results import DataIdentity, Result, Section, Settings, Unit
+from headwise.runs.results import Result, Settings, Unit
+from headwise.runs.sections import DataIdentity, Section
 
 _METRICS = ("top5", "per_class", "nmi", "ari")
 # Measures of which there were several, named after what varied.

@@ -11,7 +11,7 @@ import numpy as np
 
 from headwise.data import DataConfig, Splits
 from headwise.errors import UserError
-from headwise.fusion.batches import BatchPlan, draw_batches, plan_batches
+from headwise.fusion.batches import BatchPlan, draw_batches, labelled_images, plan_batches
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
@@ -79,10 +79,10 @@ def set_up(
     """The run opened, with its batches. `data` None: that of pretraining. Raises
     `UserError` for an unfinished run, for a head that the theory is not of, and for images that
     cannot serve."""
-    trained = open_trained(run, data, images, device=device)
+    trained = open_trained(run, data, images, device=device, check=labelled_images)
     check_head(trained.model.head, f"the head of run {run}")
     config = FusionConfig(batches=batches)
-    plan = plan_batches(config, trained.images, trained.spec, trained.config.batch_size)
+    plan = plan_batches(config, trained.images, trained.data.spec, trained.config.batch_size)
     return Setup(trained.model, trained.extraction, plan)
 
 

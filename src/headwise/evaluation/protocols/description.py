@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from headwise.data import Splits
 from headwise.evaluation.extracted import ExtractedRun
 from headwise.features.extract import Features
-from headwise.runs.results import Result, Value
+from headwise.runs.results import Result, Settings, Value
 
 PageSection = Literal[
     "taps",
@@ -91,6 +91,9 @@ class Protocol:
     """Called for every tap and baseline."""
     on_model: Callable[..., Iterator[Value]] | None = None
     """Called once, as `on_model(trained, seed=seed)`."""
+    asked: Settings = field(default_factory=dict)
+    """The settings that it was asked for, without those that only say what is measured. Results
+    keep them as `config`: two with others are not compared."""
 
     def at_tap(self, features: TapFeatures) -> Iterator[Value]:
         """The values of one tap, of a protocol on features."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from headwise import rng
 from headwise.data import Splits
+from headwise.data.split import test_images
 from headwise.errors import UserError
-from headwise.evaluation.extracted import test_images
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.linear import linear_probe
 from headwise.features.extract import Features, check_tables

@@ -52,17 +52,20 @@ def open_target(text: str, *, limit: int | None = None) -> Target:
     name, spec, metric = _parsed(text, where)
     try:
         config = DataConfig(spec=spec or _place(name), limit=limit)
-        images = open_images(config)
+        images = open_images(config, check=_check_labelled)
         if metric != "map11":  # there an image may be of no class at all
             images = labelled_splits(images)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+    return Target(name, spec or PRESETS[name].spec, images, metric)
+
+
+def _check_labelled(images: Splits) -> None:
     if not labelled(images):
         raise UserError(
-            f"{where} must have labelled training and test images; {spec} has not: "
+            "it must have labelled training and test images; it has not: "
             "give a folder for each class"
         )
-    return Target(name, spec or PRESETS[name].spec, images, metric)
 
 
 def _parsed(text: str, where: str) -> tuple[str, str, Metric]:

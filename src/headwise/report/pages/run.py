@@ -17,7 +17,7 @@ from headwise.report.plots.drawing import Drawing, style
 from headwise.report.prose.evaluation import plain_evaluation
 from headwise.report.reading.evaluation import EvaluatedRun, Evaluation, read_run
 from headwise.report.words import counted
-from headwise.runs.results import DataIdentity
+from headwise.runs.sections import DataIdentity
 
 _NOT_EVALUATED = "The features of this run were not evaluated; run `headwise evaluate` to do so."
 
@@ -87,7 +87,7 @@ def _numbered(part: PagePart, number: int) -> PagePart:
 
 def _facts(evaluation: Evaluation) -> list[str]:
     data: DataIdentity = evaluation.data
-    results = [*evaluation.results.values(), *evaluation.differences]
+    results = [*evaluation.results.values(), *evaluation.differences, *evaluation.apart]
     seeds = max((len(result.seeds) for result in results), default=0)
     counts = {
         "training image": data.train_images,
@@ -96,7 +96,11 @@ def _facts(evaluation: Evaluation) -> list[str]:
         "evaluation seed": seeds,
     }
     facts = [counted(count, noun) for noun, count in counts.items() if count]
-    return [*facts[:2], *([f"{len(data.classes)} classes"] if data.classes else []), *facts[2:]]
+    about = [f"{len(data.classes)} classes"] if data.classes else []
+    about += [f"{counted(data.copies, 'test image')} copied from training"] if data.copies else []
+    about += [f"--limit {data.limit}"] if data.limit else []
+    about += [f"split {data.split}"] if data.split else []
+    return [*facts[:2], *about, *facts[2:]]
 
 
 def _values(run: EvaluatedRun, parts: list[DataPart]) -> dict[str, object]:
@@ -120,7 +124,7 @@ def _run(run: EvaluatedRun) -> dict[str, str]:
     for evaluation in run.evaluations:
         data, results = evaluation.data, evaluation.results.values()
         protocols = dict.fromkeys(f"{r.protocol} (version {r.version})" for r in results)
-        facts[f"protocols on {data.spec}"] = ", ".join(protocols)
-        facts[f"fingerprint of {data.spec}"] = data.fingerprint
+        facts[f"protocols on {data.words}"] = ", ".join(protocols)
+        facts[f"fingerprint of {data.words}"] = data.fingerprint
     environment = {f"pretraining {key}": words for key, words in run.environment.items()}
     return {key: words for key, words in (facts | environment).items() if words}

@@ -16,6 +16,7 @@ from headwise.report.plots.grids import (
 from headwise.report.prose.evaluation import leakage_sentence
 from headwise.report.reading.evaluation import Evaluation
 from headwise.report.tables.evaluation import (
+    apart_table,
     differences_table,
     robustness_table,
     table_by_measure,
@@ -80,6 +81,13 @@ _DIFFERENCES = (
 )
 
 
+_APART = (
+    "Measured with other settings",
+    "These values have other settings or evaluation seeds than the same measures above, so they "
+    "are not compared with them. Measure both again with one command to compare them.",
+)
+
+
 def evaluation_parts(evaluation: Evaluation) -> list[PagePart]:
     """The sections that have results, apart from those of the fusion lab. Call within `style()`."""
     by_section: dict[PageSection, list[Result]] = {}
@@ -93,6 +101,10 @@ def evaluation_parts(evaluation: Evaluation) -> list[PagePart]:
         title, note = _DIFFERENCES
         table = differences_table(evaluation.differences)
         parts.append(PagePart(anchor="differences", title=title, note=note, table=table))
+    if evaluation.apart:
+        title, note = _APART
+        table = apart_table(evaluation.apart)
+        parts.append(PagePart(anchor="apart", title=title, note=note, table=table))
     return parts
 
 

@@ -28,7 +28,8 @@ def plain_evaluation(evaluation: Evaluation) -> list[str]:
     if h is None:
         sentences = _without_probe(evaluation)
     else:
-        sentences = [_accuracy(h), *_against_baselines(evaluation, h), *_against_z(evaluation, h)]
+        sentences = [_accuracy(h) + _one_class(evaluation, h)]
+        sentences += [*_against_baselines(evaluation, h), *_against_z(evaluation, h)]
     sentences += _leakage(evaluation) + _against_run(evaluation)
     if h is not None:
         sentences += _best_tap(evaluation, h)
@@ -49,6 +50,16 @@ def _accuracy(h: Result) -> str:
         f"A {_PROBES[h.measure]} on h reaches {percent(h.value)} % accuracy "
         f"(95 % interval {percent(low)} to {percent(high)}) on {h.n:,} test images{chance}."
     )
+
+
+def _one_class(evaluation: Evaluation, h: Result) -> str:
+    """What to read where most test images are of one class; empty where they are not."""
+    classes = len(evaluation.data.classes)
+    if h.chance is None or not classes or h.chance < max(0.5, 1.5 / classes):
+        return ""
+    mean = evaluation.results.get(f"{h.measure}_per_class/h")
+    read = f"the mean over classes is {percent(mean.value)} %" if mean else "compare with chance"
+    return f" Most test images are of one class: {read}."
 
 
 def _against_baselines(evaluation: Evaluation, h: Result) -> list[str]:
@@ -75,7 +86,8 @@ def _against_z(evaluation: Evaluation, h: Result) -> list[str]:
         return []
     low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in test.interval)
     gap = f"(h − z: {100 * test.difference:+.1f} points, {low} to {high})".replace("-", "−")
-    reached = f"The same probe on z reaches {percent(z.value)} %"
+    aware = ", which also depends on the images in its batch," if evaluation.batch_aware else ""
+    reached = f"The same probe on z{aware} reaches {percent(z.value)} %"
     if verdict(test, ALPHA) == NOT_SHOWN:
         return [f"{reached}; no difference between h and z is shown {gap}."]
     return [f"{reached}, which is {'lower' if z.value < h.value else 'higher'} {gap}."]

@@ -13,7 +13,7 @@ from headwise.report.reading.files import read_object
 from headwise.report.reading.summary import Summary, read_summary
 from headwise.report.words import settings_in_words, word
 from headwise.runs.directory import Run, load_arrays
-from headwise.runs.results import Section
+from headwise.runs.sections import Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def read_comparison(out: Path) -> Comparison:
     summary = read_summary(out / "summary.json")
     config = json.dumps(read_object(out / "config.json"), indent=2, ensure_ascii=False)
     names = [(head, seed) for head in summary.heads for seed in _seeds(out, head)]
-    runs = [_run(out, head, seed, summary.data) for head, seed in names]
+    runs = [_run(out, head, seed, summary) for head, seed in names]
     return Comparison(out=out, summary=summary, config=config, runs=runs)
 
 
@@ -81,9 +81,9 @@ def _seeds(out: Path, head: str) -> list[int]:
     return sorted(int(number) for number in numbers if number.isdecimal())
 
 
-def _run(out: Path, head: str, seed: int, spec: str) -> ComparedRun:
+def _run(out: Path, head: str, seed: int, summary: Summary) -> ComparedRun:
     run = Run(out / f"{head}-seed{seed}")
-    section = _section(run.sections, spec)
+    section = _section(run.sections, summary)
     results = section.results if section else {}
     return ComparedRun(
         head=head,
@@ -96,10 +96,11 @@ def _run(out: Path, head: str, seed: int, spec: str) -> ComparedRun:
     )
 
 
-def _section(sections: Sequence[Section], spec: str) -> Section | None:
+def _section(sections: Sequence[Section], summary: Summary) -> Section | None:
     """The results on the comparison's images: a run may have been evaluated on others since."""
-    own = [section for section in sections if section.data.spec == spec]
-    return next(iter(own or sections), None)
+    same = [section for section in sections if section.data.key == summary.section]
+    own = [section for section in sections if section.data.spec == summary.data]
+    return next(iter(same or own or sections), None)
 
 
 def words_of(path: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_
 from headwise.report.reading.comparison import words_of
 from headwise.report.reading.fusion import FusionArrays, read_fusion
 from headwise.runs.directory import Run
-from headwise.runs.results import DataIdentity, Result, key_of
+from headwise.runs.results import Result, key_of, unlike
+from headwise.runs.sections import DataIdentity, Section
 
 _BASELINE = (4, 0)
 """The first place that is no tap."""
@@ -28,8 +29,13 @@ class Evaluation:
     """By key, in the order of results.json; without differences to another run."""
     differences: list[Result]
     """The differences to another run's values on the same images."""
+    apart: list[Result] = field(default_factory=list)
+    """What was measured with other settings than the same measure at h. It stands alone: it is
+    in no row, figure, sentence or test with `results`."""
     arrays: dict[str, np.ndarray]
     """By `kind/key`."""
+    batch_aware: bool = False
+    """Whether the head attends over the batch, so that z depends on the images in the batch."""
     fusion: FusionArrays | None = None
     """What `headwise fusion` measured on these images."""
 
@@ -67,16 +73,7 @@ def read_run(path: Path) -> EvaluatedRun:
     """Read the run directory `path`. Raises `UserError` if there is no finished run, or if nothing
     was measured."""
     run = Run.open(path)
-    evaluations = [
-        Evaluation(
-            data=section.data,
-            results={k: r for k, r in section.results.items() if r.against is None},
-            differences=[r for r in section.results.values() if r.against is not None],
-            arrays=run.arrays(section.data),
-        )
-        for section in run.sections
-        if section.results
-    ]
+    evaluations = [evaluation_of(run, section) for section in run.sections if section.results]
     evaluations = _with_fusion(evaluations, read_fusion(path))
     if not evaluations:
         raise UserError(
@@ -87,6 +84,27 @@ def read_run(path: Path) -> EvaluatedRun:
         evaluations=evaluations,
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
         environment=words_of(path / "environment.json"),
+    )
+
+
+def evaluation_of(run: Run, section: Section) -> Evaluation:
+    """The results of a section, which may be a part of those that the run has."""
+    own = {key: result for key, result in section.results.items() if result.against is None}
+    reference: dict[str, Result] = {}
+    for result in sorted(own.values(), key=lambda result: result.where != "h"):
+        reference.setdefault(key_of(result.measure, result.variant, result.metric), result)
+    unlike_h = {
+        key
+        for key, result in own.items()
+        if unlike(result, reference[key_of(result.measure, result.variant, result.metric)])
+    }
+    return Evaluation(
+        data=section.data,
+        results={key: result for key, result in own.items() if key not in unlike_h},
+        differences=[r for r in section.results.values() if r.against is not None],
+        apart=[result for key, result in own.items() if key in unlike_h],
+        arrays=run.arrays(section.data),
+        batch_aware=run.config.get("head", {}).get("context") not in (None, "self"),
     )
 
 
@@ -104,12 +122,11 @@ def _with_fusion(evaluations: list[Evaluation], fusion: FusionArrays | None) -> 
     """The arrays of the lab beside the results on the same images."""
     if fusion is None:
         return evaluations
-    own = [e for e in evaluations if e.data.fingerprint == fusion.fingerprint]
-    if not fusion.fingerprint:  # version 0.1 did not write it
+    own = [e for e in evaluations if e.data.key == fusion.data.key]
+    if not fusion.data.fingerprint:  # version 0.1 did not write it
         own = [e for e in evaluations if any(r.protocol == "fusion" for r in e.results.values())]
     if not own:
-        data = DataIdentity(spec=fusion.spec, fingerprint=fusion.fingerprint)
-        alone = Evaluation(data=data, results={}, differences=[], arrays={}, fusion=fusion)
+        alone = Evaluation(data=fusion.data, results={}, differences=[], arrays={}, fusion=fusion)
         return [*evaluations, alone]
     last = own[-1]
     return [replace(e, fusion=fusion) if e is last else e for e in evaluations]

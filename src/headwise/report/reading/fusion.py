@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from headwise.fusion.verdict import estimate
 from headwise.runs.directory import Run
+from headwise.runs.sections import DataIdentity
 
 
 class Interval(NamedTuple):
@@ -26,14 +27,10 @@ class FusionArrays:
     arrays: dict[str, np.ndarray]
 
     @property
-    def fingerprint(self) -> str:
-        """Of the images; empty in files of version 0.1."""
-        return str(self.arrays.get("fingerprint", ""))
-
-    @property
-    def spec(self) -> str:
-        """What `--data` said; empty in files of version 0.1."""
-        return str(self.arrays.get("spec", ""))
+    def data(self) -> DataIdentity:
+        """Which images; with an empty fingerprint in files of version 0.1."""
+        names = ("spec", "fingerprint", "train_fingerprint")
+        return DataIdentity(**{name: str(self.arrays.get(name, "")) for name in names})
 
     @property
     def taps(self) -> list[str]:

@@ -32,6 +32,8 @@ class Summary:
     learned: dict[str, str] = field(default_factory=dict)
     """A sentence for each head."""
     data: str = "unnamed images"
+    section: str = ""
+    """Which section of every run's results.json the numbers are from; empty in older files."""
     images: int | None = None
     """Training images."""
     epochs: int | None = None
@@ -94,6 +96,7 @@ def summary_of(found: Mapping[str, Any], path: Path | str = "summary.json") -> S
         factors={head: _scores(v) for head, v in _object(found.get("factors")).items()},
         learned={name: str(words) for name, words in _object(found.get("learned")).items()},
         data=str(found.get("data") or "unnamed images"),
+        section=str(found.get("section") or ""),
         images=None if images is None else int(images),
         epochs=None if epochs is None else int(epochs),
         classes=tuple(map(str, found.get("classes") or ())),

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from headwise.report.reading.evaluation import places
 from headwise.report.tables.numbers import cell, count_text, label, number_text, p_text
 from headwise.report.tables.table import Cell, Column, Table, TableRow
+from headwise.report.words import settings_in_words
 from headwise.runs.results import Result
 
 _TARGET_METRICS = {"per_class": "mean per class", "map11": "11-point mAP"}
@@ -54,6 +55,17 @@ def differences_table(results: Sequence[Result]) -> Table:
         cells = [cell(result), *(Cell(text=text) for text in words)]
         rows.append(TableRow(label=f"{label(result)}, {result.where}", cells=cells))
     return _plain("measure", ["difference", "p", "verdict", "n"], rows)
+
+
+def apart_table(results: Sequence[Result]) -> Table:
+    """A row for each value that stands alone, with the settings that it has."""
+    rows = []
+    for result in results:
+        config = result.settings.get("config", {})
+        words = (count_text(result.n), str(len(result.seeds)), settings_in_words(config))
+        cells = [cell(result), *(Cell(text=text) for text in words)]
+        rows.append(TableRow(label=f"{label(result)}, {result.where}", cells=cells))
+    return _plain("measure", ["value", "n", "seeds", "settings"], rows)
 
 
 def fusion_table(results: Sequence[Result]) -> Table:
