@@ -45,9 +45,15 @@ def write_atomically(path: Path, write: Callable[[Path], None], *, size: int | N
         raise
 
 
+def plain_text(name: str) -> str:
+    """A name in which bytes that are not UTF-8, as a file's name may have, are written as
+    `\\udcff`: tables, pages and figures cannot hold them."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 text atomically (`plain_text`)."""
+    write_bytes(path, plain_text(text).encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:

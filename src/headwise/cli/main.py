@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from headwise.cli.stopping import what_is_kept
-from headwise.cli.terminal import complain, first_rank, open_closed_streams
+from headwise.cli.terminal import complain, degrade_signs, first_rank, open_closed_streams
 from headwise.errors import UserError, nearest
 from headwise.runtime.interrupts import Interrupted, Terminated, ends_on_signals
 
@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run a command and exit: 0 done, 2 bad input, 75 stopped by SIGTERM (its state is saved),
     130 by Ctrl-C. `doctor` exits with 1 where something essential is wrong."""
     open_closed_streams()
+    degrade_signs()
     words = sys.argv[1:] if argv is None else argv
     if words[:1] in ([], ["-h"], ["--help"], ["help"]):
         print(HELP, end="")

@@ -1,8 +1,17 @@
 """What a command says: the first of several processes speaks for all."""
 
+import codecs
 import contextlib
+import io
 import os
 import sys
+import unicodedata
+
+_TABLE = """
+−|- –|- —|- ·|. ×|x ÷|/ ’|' √|sqrt ∞|inf ≈|~ ≥|>= ≤|<= ←|<- →|-> ±|+/- ‖|||
+α|a β|b δ|d ε|e λ|lambda μ|mu π|pi ρ|rho σ|sigma τ|tau Σ|S
+"""
+_SIGNS = dict(pair.split("|", 1) for pair in _TABLE.split())
 
 
 def first_rank() -> bool:
@@ -32,3 +41,21 @@ def open_closed_streams() -> None:
     os.close(null)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def degrade_signs() -> None:
+    """Let standard output and error write what their encoding lacks as the nearest letters."""
+    codecs.register_error("headwise", _nearest_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="headwise")
+
+
+def _nearest_letters(error: UnicodeError) -> tuple[str, int]:
+    """`±` as `+/-`, `é` as `e`, and as its number what has no letters."""
+    assert isinstance(error, UnicodeEncodeError)
+    letters = []
+    for sign in error.object[error.start : error.end]:
+        plain = unicodedata.normalize("NFKD", _SIGNS.get(sign, sign)).encode("ascii", "ignore")
+        letters.append(plain.decode() or sign.encode("ascii", "backslashreplace").decode())
+    return "".join(letters), error.end

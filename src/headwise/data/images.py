@@ -205,9 +205,7 @@ def write_skipped(images: Iterable[Images], path: Path) -> None:
     (file, reason), if there are any."""
     rows = [row for split in images for row in (*split.skipped, *split.left_out)]
     if rows:
-        # File names may hold bytes that are not UTF-8.
-        table = csv_text(("file", "reason"), rows).encode(errors="backslashreplace").decode()
-        write_text(path, table)
+        write_text(path, csv_text(("file", "reason"), rows))
 
 
 def _selected(images: Images, index: Int64[Tensor, " m"]) -> dict[str, object]:

@@ -12,6 +12,7 @@ from headwise.data.images import ImageFiles, Images, Source, Splits, image_files
 from headwise.data.split import own_split
 from headwise.data.split_names import UNLABELLED, folder_splits, split_of, words
 from headwise.errors import UserError
+from headwise.files import plain_text
 
 EXTENSIONS = ("jpg", "jpeg", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
 IGNORED_FOLDER = "__MACOSX"
@@ -100,13 +101,14 @@ def arrange(
 
 
 def _class_folders(paths: list[str], starts: list[int], known: tuple[str, ...]) -> list[str]:
-    """Return the folder of every path that names its class, or "". A folder around everything is
+    """Return the class of every path, the name of a folder, or "". A folder around everything is
     passed over. Of test images, only if the classes `known` of the training images follow."""
     first = folders = [_folder(path, start) for path, start in zip(paths, starts, strict=True)]
-    while folders[0] not in ("", *known) and len({*folders}) == 1:
+    while plain_text(folders[0]) not in ("", *known) and len({*folders}) == 1:
         starts = [start + len(folders[0]) + 1 for start in starts]
         folders = [_folder(path, start) for path, start in zip(paths, starts, strict=True)]
-    return folders if not known or {*folders} & {*known} else first
+    names, own = (list(map(plain_text, found)) for found in (folders, first))
+    return names if not known or {*names} & {*known} else own
 
 
 def _labelled(source: Source, paths: list[str], folders: list[str], where: str) -> ImageFiles:

@@ -27,7 +27,7 @@ from headwise.augment import whole_batches, whole_images
 from headwise.data import DataConfig, ImageFiles, Images, open_images, write_skipped
 from headwise.data.images import fingerprint
 from headwise.errors import UserError
-from headwise.files import Json, read_object, write_atomically, write_json
+from headwise.files import Json, plain_text, read_object, write_atomically, write_json
 from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
 from headwise.model.extraction import ExtractConfig, decide_extraction
 from headwise.runtime import hardware
@@ -193,7 +193,7 @@ def _table(work: _Work, index: Int64[Tensor, " k"], h: Float[Tensor, "k p"]) -> 
     import pyarrow as pa
 
     images = work.images
-    columns = {"path": pa.array([_text(images.ids[i]) for i in index.tolist()], pa.string())}
+    columns = {"path": pa.array([plain_text(images.ids[i]) for i in index.tolist()], pa.string())}
     if work.labelled:
         labels = [None] * len(index) if images.labels is None else images.labels[index].tolist()
         names = [None if i is None or i < 0 else images.classes[i] for i in labels]
@@ -201,11 +201,6 @@ def _table(work: _Work, index: Int64[Tensor, " k"], h: Float[Tensor, "k p"]) -> 
     columns["split"] = pa.array([work.split] * len(index), pa.string())
     columns["h"] = pa.FixedSizeListArray.from_arrays(pa.array(h.flatten().numpy()), h.shape[1])
     return pa.table(columns)
-
-
-def _text(id: str) -> str:
-    """File names may hold bytes that are not UTF-8, which a table cannot."""
-    return id.encode(errors="backslashreplace").decode()
 
 
 def _unreadable(work: _Work) -> Iterator[tuple[str, str]]:
@@ -216,7 +211,7 @@ def _unreadable(work: _Work) -> Iterator[tuple[str, str]]:
     written = (id for table in tables for id in table.column("path").to_pylist())
     awaited = next(written, None)
     for i, id in enumerate(work.images.ids):
-        if _text(id) == awaited:
+        if plain_text(id) == awaited:
             awaited = next(written, None)
         else:
             yield id, _reason(work.images, i)

@@ -141,4 +141,4 @@ def _say(message: str) -> None:
     with contextlib.suppress(OSError):
         if os.environ.get("RANK", "0") == "0":
             cursor = "\x1b[?25h\n" if os.isatty(2) else ""  # a progress bar hides it
-            os.write(2, f"{cursor}headwise: {message}\n".encode())
+            os.write(2, f"{cursor}headwise: {message}\n".encode(errors="replace"))

@@ -30,7 +30,7 @@ from headwise.evaluation.probes.supervised import (
     training_labels,
 )
 from headwise.evaluation.protocols.description import Description
-from headwise.files import csv_text, plain_cell, write_text
+from headwise.files import csv_text, plain_cell, plain_text, write_text
 from headwise.runs.results import Value
 
 SEMI = Description(
@@ -125,13 +125,13 @@ def labelled_subset(images: Images, fraction: float, seed: int, path: Path) -> I
         if line == first:
             return _read(images, rows, path)
     index = balanced_fraction(labels, fraction, seed)
-    rows = [(_text(images.ids[i]), images.classes[labels[i]]) for i in index.tolist()]
+    rows = [(plain_text(images.ids[i]), images.classes[labels[i]]) for i in index.tolist()]
     write_text(path, f"{first}\n{csv_text(('id', 'class'), rows)}")
     return index
 
 
 def _read(images: Images, rows: str, path: Path) -> Int64[Tensor, " m"]:
-    places = {plain_cell(_text(id)): i for i, id in enumerate(images.ids)}
+    places = {plain_cell(plain_text(id)): i for i, id in enumerate(images.ids)}
     listed = [row["id"] for row in csv.DictReader(io.StringIO(rows))]
     unknown = next((id for id in listed if id not in places), None)
     if unknown is not None or not listed:
@@ -140,8 +140,3 @@ def _read(images: Images, rows: str, path: Path) -> Int64[Tensor, " m"]:
             "delete it to have the images drawn again"
         )
     return torch.tensor(sorted({places[id] for id in listed}))
-
-
-def _text(id: str) -> str:
-    """File names may hold bytes that are not UTF-8."""
-    return id.encode(errors="backslashreplace").decode()
