@@ -21,8 +21,8 @@ class Compare:
     """The directory to create for the runs, summary.json and report.html; required unless --resume
     is given."""
     resume: Path | None = None
-    """A comparison to continue, with the settings that it has; no other flag but --threads and
-    --quiet can be given with it."""
+    """A comparison to continue, with the settings that it has; no other flags can be given with it
+    but --threads, --quiet and, if its images are elsewhere now, --data."""
     recipe: str = "small"
     """The named settings to start from: default, small, demo, cifar10, speedrun-cifar10, imagenet,
     deepfusion, deepfusion-first, deepfusion-later or transfusion (docs/commands.md)."""
@@ -48,7 +48,7 @@ def run(given: Given[Compare]) -> None:
     if given.values.get("resume") is not None:
         refuse_beside_resume(given)
         out, quiet = given.need("resume"), given.command({}).quiet
-        resume_comparison(out, quiet=quiet)
+        resume_comparison(out, data=given.values.get("data.spec"), quiet=quiet)
     else:
         out = given.need("out")
         command = given.command()

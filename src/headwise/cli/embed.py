@@ -40,6 +40,8 @@ class Embed:
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
     or else one for each usable core."""
+    accept_changed_data: bool = False
+    """Go on if the images are those of pretraining and have changed since."""
     quiet: bool = False
     """Show no progress."""
 
@@ -58,6 +60,7 @@ def run(given: Given[Embed]) -> None:
         device=command.device,
         precision=command.precision,
         workers=command.workers,
+        accept_changed_data=command.accept_changed_data,
         quiet=command.quiet,
     )
     say(f"{command.out}: h of {rows} images of {command.images}")

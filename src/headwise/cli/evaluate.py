@@ -21,6 +21,8 @@ class Evaluate:
     run: Annotated[Path, Role.POSITIONAL]
     """The run directory."""
     data: DataConfig | None = None
+    accept_changed_data: bool = False
+    """Go on if the images of pretraining have changed since."""
     evaluate: Annotated[EvaluateConfig, Role.UNPREFIXED] = field(default_factory=EvaluateConfig)
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
@@ -33,7 +35,8 @@ def run(given: Given[Evaluate]) -> None:
 
     command = given.command({"data": own_images(given, given.need("run"))})
     refuse_idle(given, command.evaluate)
-    measured = measure(command.run, command.data, command.evaluate)
+    accept = command.accept_changed_data
+    measured = measure(command.run, command.data, command.evaluate, accept_changed_data=accept)
     say(*(_line(name, result) for name, result in measured.results.items()))
     page = write_run_report(command.run)
     say(evaluation_text(command.run, measured), f"Report: {page}")

@@ -33,6 +33,8 @@ class Fusion:
     run: Annotated[Path | None, Role.POSITIONAL] = None
     """The run directory. --noise-audit can do without."""
     data: DataConfig | None = None
+    accept_changed_data: bool = False
+    """Go on if the images of pretraining have changed since."""
     fusion: Annotated[FusionConfig, Role.UNPREFIXED] = field(default_factory=FusionConfig)
     noise_audit: bool = False
     """Instead train heads on independent noise, to see whether what a row attends to reveals its
@@ -50,7 +52,13 @@ def run(given: Given[Fusion]) -> None:
         return
     path = given.need("run")
     command = given.command({"data": own_images(given, path)})
-    measure_fusion(path, command.data, command.fusion, quiet=command.quiet)
+    measure_fusion(
+        path,
+        command.data,
+        command.fusion,
+        accept_changed_data=command.accept_changed_data,
+        quiet=command.quiet,
+    )
     opened = Run.open(path)
     arrays = opened.fusion_arrays
     say(f"On {arrays['spec']}, {arrays['split']} images:")

@@ -22,7 +22,8 @@ class Pretrain:
     """The run directory to create; required unless --resume is given."""
     resume: Path | None = None
     """A run directory to continue from its last checkpoint, with the settings that it has; no other
-    flag but --threads and --quiet can be given with it."""
+    flags can be given with it but --threads, --quiet and, if its images are elsewhere now,
+    --data."""
     extend: Path | None = None
     """A finished run to continue in a new one (--out): with its settings, weights, optimizer state
     and images, to a larger number of --epochs, which counts those that it has done. The learning
@@ -46,7 +47,8 @@ def run(given: Given[Pretrain]) -> None:
     if given.values.get("resume") is not None:
         refuse_beside_resume(given)
         command = given.command({})
-        done = resume(given.need("resume"), quiet=command.quiet)
+        data = given.values.get("data.spec")
+        done = resume(given.need("resume"), data=data, quiet=command.quiet)
     else:
         out = given.need("out")
         command = given.command()
@@ -77,7 +79,8 @@ def starting_config(given: Given[Any], default: str) -> PretrainConfig:
 
 def refuse_beside_resume(given: Given[Any]) -> None:
     """Raise `UserError` where a flag was given that a stopped run cannot take."""
-    others = [path for path in given.values if path not in ("resume", "threads", "quiet")]
+    taken = ("resume", "threads", "quiet", "data.spec")
+    others = [path for path in given.values if path not in taken]
     if others:
         name = next(flag.name for flag in given.line.flags if flag.path == others[0])
         raise UserError(

@@ -51,6 +51,8 @@ class Theory:
     runs: tuple[Path, ...] = ()
     """Finished runs with a Transformer head, on images with labels."""
     data: DataConfig | None = None
+    accept_changed_data: bool = False
+    """Go on if the images of pretraining have changed since."""
     studies: bool = False
     """Also study the heads of --runs at other batch sizes and augmentation strengths."""
     seed: int = 0
@@ -76,13 +78,17 @@ def run(given: Given[Theory]) -> None:
     command = given.command()
     idle = ["--studies"] * command.studies + given.under("data")
     idle += ["--device"] * ("device" in given.values)
+    idle += ["--accept-changed-data"] * command.accept_changed_data
     if idle and not command.runs:
         raise UserError(f"{idle[0]} needs --runs, the heads to study; got none")
     refuse_existing(command.out, resumable=False)
     hardware.keep_freed_memory()
     setups = {
         run.name: set_up(
-            run, given.command({"data": own_images(given, run)}).data, device=command.device
+            run,
+            given.command({"data": own_images(given, run)}).data,
+            accept_changed_data=command.accept_changed_data,
+            device=command.device,
         )
         for run in command.runs
     }

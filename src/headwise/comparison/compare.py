@@ -14,6 +14,7 @@ from headwise import augment, heads
 from headwise.comparison.summary import PROTOCOLS, TAPS, Measured, analyse, measured_here
 from headwise.config import check_fields
 from headwise.data import Splits, open_images
+from headwise.data.record import described, located, write_record
 from headwise.data.split import labelled_splits
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig, protocol
@@ -28,6 +29,7 @@ from headwise.model.config import PretrainConfig, resolve
 from headwise.model.config_file import config_json, read_config
 from headwise.model.extraction import extract_config
 from headwise.model.trained import identify, load_config
+from headwise.pretraining import kept
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.monitoring import check_ahead
 from headwise.report import write_report
@@ -69,6 +71,8 @@ def compare(
     out = Path(out)
     refuse_existing(out)
     images = images or open_images(config.pretrain.data)
+    data = described(images, config.pretrain.data)
+    config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, data=data))
     for name in config.heads:
         resolved = resolve(_run_config(config, name, config.pretrain.seed), images.train)
         check_ahead(resolved, build_model(resolved), images.train)
@@ -78,20 +82,28 @@ def compare(
 
 
 def _begin(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> dict[str, Any]:
+    write_record(out, images)
     write_json(out / "config.json", config_json(config))
     views = augment.resolve(config.pretrain.augment, images.train)
     augment.write_sheet(images.train, views, out / "views.png", config.pretrain.seed)
     return _compare(config, out, images, quiet)
 
 
-def resume_comparison(out: str | Path, *, quiet: bool = False) -> Json:
-    """Go on with a comparison that stopped: finished runs are kept."""
-    path = Path(out) / "config.json"
+def resume_comparison(
+    out: str | Path, images: Splits | None = None, *, data: str | None = None, quiet: bool = False
+) -> Json:
+    """Go on with a comparison that stopped: finished runs are kept. The images must be those that
+    it began with, as in `resume`."""
+    out = Path(out)
+    path = out / "config.json"
     if not path.is_file():
         raise UserError(f"--resume must be a comparison's directory; {out} has no config.json")
     config = read_config(CompareConfig, path)
-    with writing(Path(out)):
-        return _compare(config, Path(out), open_images(config.pretrain.data), quiet)
+    with writing(out):
+        images = images or open_images(located(out, config.pretrain.data, data))
+        kept.refuse_other_images(out, images)
+        kept.keep_record(out, images, data, begun=True)
+        return _compare(config, out, images, quiet)
 
 
 def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt64
 from torch import Tensor
 
-from headwise.data.images import pixel_digest
+from headwise.data.images import fingerprint, pixel_digest
 from headwise.files import read_json, write_atomically
 
-VERSION = 2
+VERSION = 3
 """Part of every key. Raise it when decoding changes."""
 
 logger = logging.getLogger("headwise")
@@ -31,6 +31,8 @@ class Decoded(NamedTuple):
     """`pixel_digest` of the pixels."""
     unreadable: dict[int, str]
     """The reasons by position."""
+    marks: UInt64[np.ndarray, " n"]
+    """Of all images, also of those that are unreadable."""
 
 
 def folder() -> Path:
@@ -48,12 +50,12 @@ def load(key: str) -> Decoded | None:
     try:
         metadata = read_json(entry / "entry.json")
         unreadable = {int(position): reason for position, reason in metadata["bad"].items()}
-        if metadata["digest"] is None:
-            return Decoded(None, None, unreadable)
-        pixels = torch.from_numpy(np.load(entry / "pixels.npy"))
-        digest = pixel_digest(pixels)
-        if digest == metadata["digest"]:
-            return Decoded(pixels, digest, unreadable)
+        marks, pixels, digest = np.load(entry / "marks.npy"), None, None
+        if metadata["digest"] is not None:
+            pixels = torch.from_numpy(np.load(entry / "pixels.npy"))
+            digest = pixel_digest(pixels)
+        if (digest, fingerprint(marks)) == (metadata["digest"], metadata["marks"]):
+            return Decoded(pixels, digest, unreadable, marks)
         reason = "the checksum differs"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = str(error)
@@ -70,7 +72,13 @@ def save(key: str, decoded: Decoded) -> None:
         temporary.mkdir()
         if decoded.pixels is not None:
             np.save(temporary / "pixels.npy", decoded.pixels.numpy())
-        metadata = {"version": VERSION, "digest": decoded.digest, "bad": decoded.unreadable}
+        np.save(temporary / "marks.npy", decoded.marks)
+        metadata = {
+            "version": VERSION,
+            "digest": decoded.digest,
+            "bad": decoded.unreadable,
+            "marks": fingerprint(decoded.marks),
+        }
         (temporary / "entry.json").write_text(json.dumps(metadata), encoding="utf-8")
 
     try:

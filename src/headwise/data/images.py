@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import PIL.Image
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, UInt8, UInt64
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from headwise.data.config import DataConfig
 from headwise.data.decode import LazyImage, decode, open_image
 from headwise.data.names import Names, as_names
 from headwise.data.quiet import hushed, quiet
@@ -64,6 +66,10 @@ class ResidentImages:
     left_out: tuple[tuple[str, str], ...] = ()
     """Every file of the source that is not read as an image, and the reason; with the training
     images only."""
+    marks: UInt64[np.ndarray, " n"] | None = None
+    """64 bits of each image's content (`marks_of`). None where they are not taken yet."""
+    opened: DataConfig | None = None
+    """How the images were opened. None if they were made or selected in Python."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,8 +107,10 @@ class ImageFiles:
     tolerance: Tolerance | None = None
     """How many may turn out to be unreadable; None: any number."""
     split_rule: str = ""
-    """This and `left_out` are as in `ResidentImages`."""
+    """This and the following fields are as in `ResidentImages`."""
     left_out: tuple[tuple[str, str], ...] = ()
+    marks: UInt64[np.ndarray, " n"] | None = None
+    opened: DataConfig | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -216,4 +224,6 @@ def _selected(images: Images, index: Int64[Tensor, " m"]) -> dict[str, object]:
         "ids": images.ids.select(index.numpy()),
         "factors": {name: v[index.to(v.device)] for name, v in images.factors.items()},
         "fingerprint": fingerprint(images.fingerprint.encode(), index.contiguous().numpy()),
+        "marks": None if images.marks is None else images.marks[index.numpy()],
+        "opened": None,
     }

@@ -1,7 +1,7 @@
 """The names of many images in one array of bytes."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -39,11 +39,13 @@ class Names(Sequence[str]):
 
     def digests(self, key: str = "") -> UInt64[np.ndarray, " n"]:
         """Return 64 bits for each name, which depend on nothing else but `key`."""
-        text, spans = (
-            self.text.tobytes(),
-            zip(self.starts.tolist(), self.ends.tolist(), strict=True),
-        )
-        return digests((text[start:end] for start, end in spans), key)
+        return digests(self.encoded(), key)
+
+    def encoded(self) -> Iterator[bytes]:
+        """Yield the bytes of each name."""
+        text = self.text.tobytes()
+        for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True):
+            yield text[start:end]
 
 
 def digests(parts: Iterable[bytes], key: str = "") -> UInt64[np.ndarray, " n"]:

@@ -22,6 +22,7 @@ from headwise.data.decode import square
 from headwise.data.images import ImageFiles, Images, ResidentImages, Splits, resident_images
 from headwise.data.layout import EXTENSIONS
 from headwise.data.listing import kept_listing, list_folder
+from headwise.data.marks import marks_of
 from headwise.data.parquet import list_parquet
 from headwise.data.resident import DecodeSettings, decode_into_memory
 from headwise.data.split import limited, split_by_name, stratified_split
@@ -96,7 +97,8 @@ def _open(config: DataConfig, workers: int, check: Check | None) -> Splits:
     splits = Splits(train, test)
     if line := unequal_shares(splits):
         logger.warning("%s: %s", config.spec, line)
-    return splits
+    train, test = (part and dataclasses.replace(part, opened=config) for part in splits)
+    return Splits(train, test)
 
 
 def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> Splits:
@@ -127,13 +129,14 @@ def _resized(images: ResidentImages, size: int) -> ResidentImages:
         return images
     pictures = (PIL.Image.fromarray(p.permute(1, 2, 0).numpy()) for p in images.pixels)
     pixels = np.stack([np.asarray(square(picture, size)) for picture in pictures])
-    return resident_images(
+    resized = resident_images(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         images.labels,
         images.classes,
         images.ids,
         factors=images.factors,
     )
+    return dataclasses.replace(resized, marks=marks_of(images))
 
 
 def _source(config: DataConfig) -> Splits:

@@ -15,6 +15,7 @@ from headwise.data import cache
 from headwise.data.cache import Decoded
 from headwise.data.decode import check_header, decode
 from headwise.data.images import ImageFiles, Images, fingerprint, pixel_digest, resident_images
+from headwise.data.marks import file_mark
 from headwise.data.quiet import hushed, quiet
 from headwise.data.unreadable import Tolerance
 
@@ -50,6 +51,7 @@ def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str)
     images = dataclasses.replace(images, tolerance=tolerance)
     if settings.cache and cached is None:
         cache.save(key, decoded)
+    images = dataclasses.replace(images, marks=decoded.marks)
     if skipped:
         readable = torch.ones(len(images), dtype=torch.bool)
         readable[list(decoded.unreadable)] = False
@@ -59,9 +61,8 @@ def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str)
     resident = resident_images(
         decoded.pixels, images.labels, images.classes, images.ids, digest=decoded.digest
     )
-    return dataclasses.replace(
-        resident, skipped=skipped, split_rule=images.split_rule, left_out=images.left_out
-    )
+    kept = {"split_rule": images.split_rule, "left_out": images.left_out, "marks": images.marks}
+    return dataclasses.replace(resident, skipped=skipped, **kept)
 
 
 def _key(images: ImageFiles, settings: DecodeSettings) -> str:
@@ -84,8 +85,9 @@ def _decode_all(images: ImageFiles, settings: DecodeSettings) -> Decoded | None:
     at first, all are assumed to have the size of the first one."""
     unreadable: dict[int, str] = {}
     shape = _first_shape(images, unreadable)
+    marks = np.zeros(len(images), np.uint64)
     if shape is None:
-        return Decoded(None, None, unreadable)
+        return Decoded(None, None, unreadable, marks)
     if len(images) * 3 * shape[0] * shape[1] > settings.resident_mib * 2**20:
         return None
     pixels = np.empty((len(images), 3, *shape), np.uint8)
@@ -96,6 +98,7 @@ def _decode_all(images: ImageFiles, settings: DecodeSettings) -> Decoded | None:
             return
         try:
             with images.source.open(images.ids[i]) as file:
+                marks[i] = file_mark(file)
                 picture = np.asarray(decode(file, images.resize))
         except OSError as error:
             unreadable[i] = str(error)
@@ -111,7 +114,7 @@ def _decode_all(images: ImageFiles, settings: DecodeSettings) -> Decoded | None:
     if unreadable:
         pixels = np.delete(pixels, sorted(unreadable), axis=0)
     tensor = torch.from_numpy(pixels)
-    return Decoded(tensor, pixel_digest(tensor), unreadable)
+    return Decoded(tensor, pixel_digest(tensor), unreadable, marks)
 
 
 def _first_shape(images: ImageFiles, unreadable: dict[int, str]) -> tuple[int, int] | None:
@@ -128,16 +131,18 @@ def _first_shape(images: ImageFiles, unreadable: dict[int, str]) -> tuple[int, i
 
 def _check_headers(images: ImageFiles, workers: int) -> Decoded:
     unreadable: dict[int, str] = {}
+    marks = np.zeros(len(images), np.uint64)
 
     def check_image(i: int) -> None:
         try:
             with images.source.open(images.ids[i]) as file:
+                marks[i] = file_mark(file)
                 check_header(file)
         except OSError as error:
             unreadable[i] = str(error)
 
     _in_threads(check_image, len(images), workers)
-    return Decoded(None, None, unreadable)
+    return Decoded(None, None, unreadable, marks)
 
 
 def _in_threads(function: Callable[[int], None], n: int, workers: int) -> None:

@@ -88,7 +88,8 @@ def only_labelled(images: Images) -> Images:
     """Return the images that have a label, or all if none has."""
     if images.labels is None or not (images.labels < 0).any():
         return images
-    return images.select((images.labels >= 0).nonzero().flatten().cpu())
+    labelled = images.select((images.labels >= 0).nonzero().flatten().cpu())
+    return dataclasses.replace(labelled, opened=images.opened)
 
 
 def labelled_splits(splits: Splits) -> Splits:

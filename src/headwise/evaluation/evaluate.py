@@ -31,15 +31,18 @@ def evaluate(
     config: EvaluateConfig | None = None,
     *,
     images: Splits | None = None,
+    accept_changed_data: bool = False,
 ) -> dict[str, Result]:
     """Measure a finished run, add the results to its results.json and evaluation.npz, and return
     them (`measure`, with the images that they belong to).
 
     Keys are `measure/where` (docs/metrics.md). `data` None: that of pretraining. Every data set has
     a section of its own in results.json, which is written after every protocol. Raises `UserError`
-    for an unknown protocol or tap, an unfinished run, or images that a protocol cannot use.
+    for an unknown protocol or tap, an unfinished run, images that a protocol cannot use, or images
+    of pretraining that have changed since (unless `accept_changed_data`).
     """
-    return measure(run, data, config or EvaluateConfig(), images=images).results
+    config, accept = config or EvaluateConfig(), accept_changed_data
+    return measure(run, data, config, images=images, accept_changed_data=accept).results
 
 
 def measure(
@@ -48,6 +51,7 @@ def measure(
     config: EvaluateConfig,
     *,
     images: Splits | None = None,
+    accept_changed_data: bool = False,
 ) -> Section:
     """As `evaluate`: what was measured, and on which images."""
     opened = Run.open(Path(run))
@@ -59,6 +63,7 @@ def measure(
             opened,
             data,
             images,
+            accept_changed_data=accept_changed_data,
             device=config.device,
             seed=config.seed,
             check=partial(check_protocols, config),

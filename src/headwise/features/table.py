@@ -24,12 +24,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwise.augment import whole_batches, whole_images
-from headwise.data import DataConfig, ImageFiles, Images, open_images, write_skipped
+from headwise.data import DataConfig, ImageFiles, Images, Splits, open_images, write_skipped
 from headwise.data.images import fingerprint
+from headwise.data.record import changes, read_record, same_reading
 from headwise.errors import UserError
 from headwise.files import Json, plain_text, read_object, write_atomically, write_json
 from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
 from headwise.model.extraction import ExtractConfig, decide_extraction
+from headwise.model.trained import refuse_changes
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device, Precision
 from headwise.runtime.progress import progress
@@ -50,6 +52,7 @@ def embed(
     device: Device = "auto",
     precision: Precision = "auto",
     workers: int | None = None,
+    accept_changed_data: bool = False,
     quiet: bool = False,
 ) -> int:
     """Write `h` of every image, in the images' order, to the parquet file `out`; return its rows.
@@ -58,17 +61,15 @@ def embed(
     `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core.
 
     Raises `UserError` where `out` exists, `run` has no encoder, no image is readable, or more than
-    `max_bad_fraction` of them are not.
+    `max_bad_fraction` of them are not, and where they are those of the run's pretraining and have
+    changed since (unless `accept_changed_data`).
     """
     out = Path(out)
     _check(out, batch_size, workers)
     file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
     about = describe_encoder(file)
     image = about["image"]
-    config = DataConfig(spec=data) if isinstance(data, str) else data
-    # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
-    config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0)
-    opened = open_images(config)
+    config, opened = _open(Path(run), data, accept=accept_changed_data)
     splits = {name: part for name, part in opened._asdict().items() if part is not None}
     extraction = decide_extraction(
         whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"])),
@@ -99,6 +100,20 @@ def _check(out: Path, batch_size: int, workers: int | None) -> None:
         )
     if out.exists():
         raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
+
+
+def _open(run: Path, data: str | DataConfig, *, accept: bool) -> tuple[DataConfig, Splits]:
+    """The images, and the settings they are opened with. Those of the run's pretraining must not
+    have changed since, unless `accept`."""
+    config = DataConfig(spec=data) if isinstance(data, str) else data
+    # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
+    config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0)
+    images, record = open_images(config), read_record(run)
+    if record is not None:
+        own = {"test_fraction": record.data.test_fraction, "split_seed": record.data.split_seed}
+        if same_reading(record, dataclasses.replace(config, **own)):
+            refuse_changes(run, changes(run, images, some=True), accept=accept)
+    return config, images
 
 
 class _Work(NamedTuple):

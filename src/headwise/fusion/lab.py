@@ -35,6 +35,7 @@ def measure_fusion(
     config: FusionConfig | None = None,
     *,
     images: Splits | None = None,
+    accept_changed_data: bool = False,
     quiet: bool = True,
 ) -> dict[str, Result]:
     """Measure attention and geometry of a finished run's head: write fusion.npz into the run
@@ -51,6 +52,7 @@ def measure_fusion(
             opened,
             data,
             images,
+            accept_changed_data=accept_changed_data,
             device=config.device,
             seed=config.seed,
             check=labelled_images,

@@ -1,11 +1,22 @@
 """Opening a trained run: the only way to its model, its images and how they are encoded."""
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headwise.data import DataConfig, Splits, open_images
+from headwise.data import DataConfig, Images, Splits, open_images
 from headwise.data.account import copies
+from headwise.data.record import (
+    changes,
+    described,
+    drawn_otherwise,
+    located,
+    read_record,
+    same_reading,
+    same_source,
+    seen,
+)
 from headwise.data.split import labelled_splits, test_images
 from headwise.errors import UserError
 from headwise.model import checkpoint
@@ -21,6 +32,8 @@ from headwise.runtime.hardware import Device
 
 Check = Callable[[Splits, str], object]
 """Raises `UserError` if these images, opened by a spec, will not do."""
+
+log = logging.getLogger("headwise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +56,7 @@ def open_trained(
     data: DataConfig | str | None = None,
     images: Splits | None = None,
     *,
+    accept_changed_data: bool = False,
     device: Device = "auto",
     seed: int | None = None,
     workers: int | None = None,
@@ -50,7 +64,8 @@ def open_trained(
 ) -> Trained:
     """A finished run's model on this machine, the images, and how they are encoded.
 
-    `data` None: the images of pretraining; `images` saves opening them again. The precision is
+    `data` None: the images of pretraining; `images` saves opening images. If those of pretraining
+    have changed since, that is an error, unless `accept_changed_data`. The precision is
     that of training on the device of training, and the fast one on another device. `seed` None:
     that of training. `workers` None: one a core if the images are files. `check` gets the images
     and their spec before any image is decoded. Raises `UserError` for an unfinished run and for
@@ -60,8 +75,12 @@ def open_trained(
     config, model = load_model(run)
     if config.keep_freed_memory:
         hardware.keep_freed_memory()
-    data = DataConfig(spec=data) if isinstance(data, str) else data or config.data
-    images = _open(data, images, check)
+    if images is None:
+        data = data if isinstance(data, DataConfig) else data_of(run, data)
+        images = _open(run, data, check, accept=accept_changed_data)
+    else:
+        data = described(images, config.data)
+        images = _checked(images, data, check)
     here = hardware.resolve_device(device)
     settings = decide_extraction(
         config.augment,
@@ -77,22 +96,9 @@ def open_trained(
         config=config,
         model=model,
         images=images,
-        data=identify(images, data),
+        data=replace(identify(images, data), seen_images=_seen(run, images.test)),
         extraction=settings,
     )
-
-
-def _open(data: DataConfig, images: Splits | None, check: Check | None) -> Splits:
-    """What probes may use of these images, checked before any is decoded."""
-
-    def checked(listed: Splits) -> None:
-        if check is not None:
-            check(labelled_splits(listed), data.spec)
-
-    if images is None:
-        return labelled_splits(open_images(data, check=checked))
-    checked(images)
-    return labelled_splits(images)
 
 
 def identify(images: Splits, data: DataConfig) -> DataIdentity:
@@ -109,6 +115,73 @@ def identify(images: Splits, data: DataConfig) -> DataIdentity:
         limit=data.limit,
         split=train.split_rule,
     )
+
+
+def data_of(run: Run, spec: str | None = None) -> DataConfig:
+    """The settings that open the images of `spec` for a run. None: those of pretraining. If it
+    names their source, the split and the columns are those of pretraining."""
+    own, record = load_config(run).data, read_record(run.path)
+    if spec is None:
+        return located(run.path, own)
+    if not (spec == own.spec if record is None else same_source(record, spec)):
+        return DataConfig(spec=spec)
+    return DataConfig(
+        spec=spec,
+        test_fraction=own.test_fraction,
+        split_seed=own.split_seed,
+        image_column=own.image_column,
+        label_column=own.label_column,
+    )
+
+
+def _checked(images: Splits, data: DataConfig, check: Check | None) -> Splits:
+    """What probes may use of these images."""
+    labelled = labelled_splits(images)
+    if check is not None:
+        check(labelled, data.spec)
+    return labelled
+
+
+def _open(run: Run, data: DataConfig, check: Check | None, *, accept: bool) -> Splits:
+    """What probes may use of the images for a run, checked before any is decoded. Those of
+    pretraining must not have changed, unless `accept`."""
+    images = open_images(data, check=lambda listed: _checked(listed, data, check))
+    record = read_record(run.path)
+    if record is not None and same_reading(record, data):
+        some = data.limit != record.data.limit
+        refuse_changes(run.path, changes(run.path, images, some=some), accept=accept)
+    elif data.spec == load_config(run).data.spec and drawn_otherwise(run.path, images):
+        log.warning(
+            "%s is of version 0.1, which drew other test images: most of today's were among the "
+            "images of its pretraining",
+            run.path,
+        )
+    return labelled_splits(images)
+
+
+def _seen(run: Run, test: Images | None) -> int | None:
+    """How many of the test images pretraining saw, which is said if there are any."""
+    count = None if test is None else seen(run.path, test)
+    if test is not None and count:
+        log.warning("%s", seen_words(count, len(test)))
+    return count
+
+
+def refuse_changes(folder: Path, found: str, *, accept: bool) -> None:
+    """Raise `UserError` for the changes that were found; or say them, if they are accepted."""
+    if found and accept:
+        log.warning("the images of %s have changed since pretraining: %s", folder, found)
+    elif found:
+        raise UserError(
+            f"the images of {folder} must be those of pretraining; they have changed: {found}; "
+            "put them back, name others with --data, or take them as they are: "
+            "--accept-changed-data"
+        )
+
+
+def seen_words(count: int, n: int) -> str:
+    """In words: how many of the test images pretraining saw."""
+    return f"{count:,} of {n:,} test images were among the images of pretraining"
 
 
 def load_config(run: Run) -> ResolvedConfig:

@@ -7,7 +7,8 @@ so the added epochs have a schedule of their own: warm-up from 0, then half a co
 
 from dataclasses import replace
 
-from headwise.data import Images
+from headwise.data import DataConfig, Splits
+from headwise.data.record import located
 from headwise.errors import UserError
 from headwise.files import write_bytes, write_json
 from headwise.model import checkpoint, optim
@@ -38,7 +39,14 @@ def extended(config: PretrainConfig, origin: Run) -> PretrainConfig:
     return replace(config, optim=replace(added, begin_epoch=done))
 
 
-def take_over(origin: Run, config: ResolvedConfig, state: TrainState, images: Images) -> None:
+def located_data(config: PretrainConfig, origin: Run | None) -> DataConfig:
+    """How to open the images: if they are those of `origin`, where those are."""
+    if origin is None or config.data.spec != load_config(origin).data.spec:
+        return config.data
+    return located(origin.path, config.data)
+
+
+def take_over(origin: Run, config: ResolvedConfig, state: TrainState, images: Splits) -> None:
     """Put the last checkpoint of `origin` into `state`. Raises `UserError` if it does not fit."""
     theirs = load_config(origin)
     changed = [name for name in _KEPT if vars(config)[name] != vars(theirs)[name]]
@@ -54,10 +62,11 @@ def take_over(origin: Run, config: ResolvedConfig, state: TrainState, images: Im
             f"{damaged[0]} is damaged, the last checkpoint of {origin.path}; make it again with: "
             f"{origin.continued_with}"
         )
-    if state.step != theirs.epochs * (len(images) // config.batch_size):
+    kept.refuse_other_images(origin.path, images)
+    if state.step != theirs.epochs * (len(images.train) // config.batch_size):
         raise UserError(
-            f"a run that extends {origin.path} must have its images; got {len(images)}, which are "
-            "more or fewer"
+            f"a run that extends {origin.path} must have its images; got {len(images.train)}, "
+            "which are more or fewer"
         )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from headwise import augment, rng
-from headwise.data import Images
+from headwise.data import Images, Splits
+from headwise.data.record import changes, drawn_otherwise, moved, read_record, write_record
+from headwise.errors import UserError
 from headwise.model import checkpoint, export
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
@@ -68,6 +70,29 @@ def mend(config: ResolvedConfig, run: Run, images: Images, damaged: list[Path]) 
         run.write_environment(config.device, owner)
     if not (run.path / "views.png").exists():
         write_sheet(config, run, images)
+
+
+def refuse_other_images(folder: Path, images: Splits) -> None:
+    """Raise `UserError` if a run or a comparison cannot go on with these images to the end that it
+    would have had."""
+    if found := changes(folder, images):
+        raise UserError(
+            f"{folder} must go on with the images that it began with; they have changed: {found}; "
+            "put them back, say with --data where they are now, or begin anew with another --out"
+        )
+    if drawn_otherwise(folder, images):
+        raise UserError(
+            f"{folder} was begun by version 0.1, which drew other training images; "
+            "begin anew with another --out"
+        )
+
+
+def keep_record(folder: Path, images: Splits, moved_to: str | None, *, begun: bool) -> None:
+    """Write images.json where a run that has not `begun` lacks it, and the images' new place."""
+    if moved_to is not None:
+        moved(folder, moved_to)
+    if not begun and read_record(folder) is None:
+        write_record(folder, images)
 
 
 def write_sheet(config: ResolvedConfig, run: Run, images: Images) -> None:

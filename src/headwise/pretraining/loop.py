@@ -1,6 +1,7 @@
 """Pretraining: a step, and the loop around it."""
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Generator
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from headwise import augment, heads
 from headwise.data import Images, Splits, open_images
+from headwise.data.record import described, located, write_record
 from headwise.encoders import build as encoders
 from headwise.errors import UserError
 from headwise.model import checkpoint
@@ -47,8 +49,9 @@ def pretrain(
 ) -> Run:
     """Pretrain an encoder under a projection head; `out` becomes the run directory.
 
-    `images` saves opening `config.data` again. `extends`: a finished run, whose weights, optimizer
-    and epochs this one begins with (`extension`). Nothing is written before everything is checked.
+    `images` saves opening `config.data` again; where they are others, the run says so in its
+    config.json and images.json. `extends`: a finished run, whose weights, optimizer and epochs this
+    one begins with (`extension`). Nothing is written before everything is checked.
     Raises `UserError` for settings that cannot work and for a loss that is not finite,
     `Interrupted` after SIGTERM or Ctrl-C, when the state is saved.
     """
@@ -56,13 +59,17 @@ def pretrain(
     refuse_existing(out)
     with distributed.process_group(hardware.resolve_device(config.device)):
         origin = None if extends is None else Run.open(Path(extends))
-        config = config if origin is None else extension.extended(config, origin)
-        resolved, state, train, target = _prepare(config, images)
         if origin is not None:
-            extension.take_over(origin, resolved, state, train)
+            config = extension.extended(config, origin)
+        images = images or open_images(extension.located_data(config, origin))
+        config = dataclasses.replace(config, data=described(images, config.data))
+        resolved, state, train, target = _prepare(config, images.train)
+        if origin is not None:
+            extension.take_over(origin, resolved, state, images)
         with writing(out):
             if distributed.rank() == 0:
                 Run.create(out, config_json(resolved), resolved.device)
+                write_record(out, images)
                 kept.write_sheet(resolved, Run(out), train)
                 if origin is not None:
                     extension.record(origin, Run(out), resolved, state)
@@ -74,25 +81,34 @@ def pretrain(
             return kept.finish(resolved, state.model, Run(out))
 
 
-def resume(out: str | Path, images: Splits | None = None, *, quiet: bool = False) -> Run:
-    """Go on with a run that stopped, from its last checkpoint, to the same end as if it had not."""
+def resume(
+    out: str | Path, images: Splits | None = None, *, data: str | None = None, quiet: bool = False
+) -> Run:
+    """Go on with a run that stopped, from its last checkpoint, to the same end as if it had not.
+
+    The images must be those that it began with: `images`, those at `data`, or those where they
+    were. Raises `UserError` if they have changed.
+    """
     run = Run.open(Path(out), finished=False)
     if run.done and kept.is_whole(run):
         return run
     with writing(run.path):
         if run.done and kept.is_sound(run):
             return kept.finish(*load_model(run), run)
-        return _continue(run, images, quiet=quiet)
+        return _continue(run, images, data, quiet=quiet)
 
 
-def _continue(run: Run, images: Splits | None, *, quiet: bool) -> Run:
+def _continue(run: Run, images: Splits | None, data: str | None, *, quiet: bool) -> Run:
     config = load_config(run)
     with distributed.process_group(config.device):
-        config, state, train, target = _prepare(config, images)
+        images = images or open_images(located(run.path, config.data, data))
+        kept.refuse_other_images(run.path, images)
+        config, state, train, target = _prepare(config, images.train)
         damaged = checkpoint.load_newest(state, run)
         distributed.barrier()  # every rank has read
         if distributed.rank() == 0:
             kept.mend(config, run, train, damaged)
+            kept.keep_record(run.path, images, data, begun=state.step > 0)
             run.rewind(state.step)
         distributed.barrier()
         with _saved_if_a_worker_dies(config, run, state):
@@ -101,11 +117,10 @@ def _continue(run: Run, images: Splits | None, *, quiet: bool) -> Run:
 
 
 def _prepare(
-    given: PretrainConfig, images: Splits | None
+    given: PretrainConfig, train: Images
 ) -> tuple[ResolvedConfig, TrainState, Images, ClassTargets | None]:
     if given.keep_freed_memory:
         hardware.keep_freed_memory()
-    train = (images or open_images(given.data)).train
     config = resolve(given, train)
     world = distributed.world_size()
     if config.batch_size % world:

@@ -25,6 +25,9 @@ class DataIdentity:
     copies: int = 0
     """Test images that are also among the training images, pixel by pixel; only counted for images
     in memory."""
+    seen_images: int | None = None
+    """Test images that were among the training images of pretraining; None where it is not known.
+    """
     limit: int | None = None
     """`--limit`; None for all images."""
     split: str = ""

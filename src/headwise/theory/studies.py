@@ -73,13 +73,21 @@ def set_up(
     data: DataConfig | None = None,
     *,
     images: Splits | None = None,
+    accept_changed_data: bool = False,
     batches: int = _BATCHES,
     device: Device = "auto",
 ) -> Setup:
     """The run opened, with its batches. `data` None: that of pretraining. Raises
     `UserError` for an unfinished run, for a head that the theory is not of, and for images that
     cannot serve."""
-    trained = open_trained(run, data, images, device=device, check=labelled_images)
+    trained = open_trained(
+        run,
+        data,
+        images,
+        accept_changed_data=accept_changed_data,
+        device=device,
+        check=labelled_images,
+    )
     check_head(trained.model.head, f"the head of run {run}")
     config = FusionConfig(batches=batches)
     plan = plan_batches(config, trained.images, trained.data.spec, trained.config.batch_size)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from headwise.evaluation.statistics.tests import verdict
+from headwise.model.trained import seen_words
 from headwise.report.reading.evaluation import Evaluation, taps
 from headwise.report.tables.numbers import interval_of, value_text
 from headwise.report.words import counted, listed, percent
@@ -22,7 +23,7 @@ _MOST = 6
 def plain_evaluation(evaluation: Evaluation) -> list[str]:
     """At most six sentences, plain text that is not escaped: the accuracy of a probe on h, against
     baselines, against z and other taps; leakage; another run; few labels; and what the intervals
-    cover."""
+    cover. Before them, if pretraining saw test images, how many."""
     probe = next((name for name in _PROBES if evaluation.get(name, "h")), None)
     h = evaluation.get(probe, "h") if probe else None
     if h is None:
@@ -34,7 +35,15 @@ def plain_evaluation(evaluation: Evaluation) -> list[str]:
     if h is not None:
         sentences += _best_tap(evaluation, h)
     sentences += _few_labels(evaluation)
-    return [*sentences[: _MOST - 1], _noise(evaluation)]
+    return [*seen_sentence(evaluation), *sentences[: _MOST - 1], _noise(evaluation)]
+
+
+def seen_sentence(evaluation: Evaluation) -> list[str]:
+    """Where pretraining saw test images: how many."""
+    data = evaluation.data
+    if not data.seen_images:
+        return []
+    return [f"{seen_words(data.seen_images, data.test_images or 0)}."]
 
 
 def leakage_sentence(evaluation: Evaluation) -> str:
