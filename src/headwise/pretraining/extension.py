@@ -8,7 +8,7 @@ so the added epochs have a schedule of their own: warm-up from 0, then half a co
 from dataclasses import replace
 
 from headwise.data import DataConfig, Splits
-from headwise.data.record import located
+from headwise.data.record import changes, located
 from headwise.errors import UserError
 from headwise.files import write_bytes, write_json
 from headwise.model import checkpoint, optim
@@ -62,11 +62,11 @@ def take_over(origin: Run, config: ResolvedConfig, state: TrainState, images: Sp
             f"{damaged[0]} is damaged, the last checkpoint of {origin.path}; make it again with: "
             f"{origin.continued_with}"
         )
-    kept.refuse_other_images(origin.path, images)
-    if state.step != theirs.epochs * (len(images.train) // config.batch_size):
+    found = changes(origin.path, images)
+    if found or state.step != theirs.epochs * (len(images.train) // config.batch_size):
         raise UserError(
-            f"a run that extends {origin.path} must have its images; got {len(images.train)}, "
-            "which are more or fewer"
+            f"a run that extends {origin.path} must have its images; they have changed: "
+            f"{found or f'{len(images.train)} are more or fewer'}"
         )
 
 
