@@ -31,11 +31,12 @@ from headwise.data.record import (
 )
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
+from headwise.evaluation.evaluate import measure
 from headwise.files import read_json, write_json
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
 from headwise.model.trained import data_of, open_trained
-from headwise.report import run_text, write_run_report
+from headwise.report import evaluation_text, write_run_report
 from headwise.runs.directory import Run
 
 CONFIG = PretrainConfig(
@@ -101,7 +102,7 @@ def test_a_run_keeps_what_it_saw(original: Path) -> None:
     assert record is not None
     assert (record.path, record.data.split_seed) == (str(original / "photos"), 5)
     assert (record.split_rule, record.classes) == (
-        "drawn, about 0.2 of every class",
+        "drawn, about 0.2 of every class, seed 5",
         ("cat", "dog"),
     )
     train, test = open_images(record.data)
@@ -235,12 +236,12 @@ def test_test_images_that_pretraining_saw_are_counted(
     expected = len({*test.ids} & {*trained_on.train.ids})
     assert 0 < expected < len(test)
     words = f"{expected} of {len(test)} test images were among the images of pretraining"
-    evaluate(run.path, other, QUICK)
+    measured = measure(run.path, other, QUICK)
     assert words in caplog.text
     (section,) = run.sections
     assert section.data.seen_images == expected
     assert read_json(run.path / "results.json")["sections"][0]["data"]["seen_images"] == expected
-    assert words in run_text(run.path)
+    assert words in evaluation_text(run.path, measured)
     assert words in write_run_report(run.path).read_text()
 
 
@@ -330,7 +331,7 @@ def test_a_run_without_a_record_opens_without_a_check(
     save(folder / "photos" / "cat" / "99.png", 999)
     assert seen(run, open_images(str(folder / "photos")).train) is None
     resume(run, quiet=True)
-    assert open_trained(run, device="cpu").seen_images is None
+    assert open_trained(run, device="cpu").data.seen_images is None
     assert "0.1" not in caplog.text
     # Version 0.1 drew other images.
     config = read_json(run / "config.json")
