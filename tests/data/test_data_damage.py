@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from damage import mutated
 from PIL import Image
 from sources import png, write_folder
 
@@ -43,22 +44,6 @@ def table() -> bytes:
     rows = pa.table(columns).replace_schema_metadata({"huggingface": hub})
     pq.write_table(rows, file, row_group_size=3)
     return file.getvalue()
-
-
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    array = bytearray(data)
-    # Where the headers and the directory are, damage does most.
-    place = int(rng.choice([rng.integers(len(array)), len(array) - 1 - rng.integers(300)]))
-    match rng.integers(4):
-        case 0:
-            array[place] ^= 1 << int(rng.integers(8))
-        case 1:
-            array[place : place + 8] = rng.bytes(8)
-        case 2:
-            del array[place : place + int(rng.integers(1, 40))]
-        case 3:
-            array[place : place + 8] = b"\xff" * 7 + b"\x7f"
-    return bytes(array)
 
 
 @pytest.mark.parametrize(("ending", "make"), [("npz", npz), ("zip", zipped), ("parquet", table)])

@@ -1,54 +1,15 @@
 """Files of a run that a disk, a copy or a person has damaged: one clear line, or a right result."""
 
 import dataclasses
-import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+from damage import COMMANDS, FILES, MEASURED, go_on, measure, mutations, outcome, represent
 
-from headwise import EvaluateConfig, embed, evaluate, pretrain, resume
+from headwise import evaluate, pretrain, resume
 from headwise.errors import UserError
-from headwise.report import rebuild
-
-FILES = (
-    "config.json",
-    "environment.json",
-    "metrics.jsonl",
-    "DONE",
-    "encoder.safetensors",
-    "results.json",
-    "evaluation.npz",
-    "checkpoints/step-00000006/model.safetensors",
-    "checkpoints/step-00000006/optimizer.safetensors",
-    "checkpoints/step-00000006/state.json",
-    "checkpoints/step-00000006/manifest.json",
-)
-MEASURED = EvaluateConfig(protocols=("knn",), taps=("h",), baselines=False)
-
-
-def mutations(content: bytes, other: bytes, seed: int) -> dict[str, bytes | None]:
-    """The content of a file after each kind of damage; None: it is gone."""
-    draw = random.Random(seed)
-    flips = {}
-    for i in range(3):
-        flipped = bytearray(content)
-        if flipped:
-            flipped[draw.randrange(len(flipped))] ^= 1 << draw.randrange(8)
-        flips[f"flip {i}"] = bytes(flipped)
-    return {
-        "truncate": content[: len(content) // 2],
-        "truncate little": content[:-3],
-        "empty": b"",
-        "zero": bytes(len(content)),
-        "append": content + b"\x00{",
-        "swap": other,
-        "gone": None,
-        **flips,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -65,38 +26,6 @@ def runs(folder: Path, tiny: Any) -> tuple[Path, Path]:
             run = pretrain(config, folder / f"run{seed}", quiet=True)
             evaluate(run.path, config=MEASURED)
     return folder / "run0", folder / "run1"
-
-
-def represent(run: Path) -> list[Any]:
-    out = run.with_suffix(".parquet")
-    out.unlink(missing_ok=True)
-    embed(run, "builtin:digits", out, workers=0, quiet=True)
-    return pq.read_table(out).column("h").combine_chunks().flatten().slice(0, 64).to_pylist()
-
-
-def measure(run: Path) -> float:
-    return evaluate(run, config=MEASURED)["knn/h"].value
-
-
-def go_on(run: Path) -> bytes:
-    resume(run, quiet=True)
-    return (run / "encoder.safetensors").read_bytes()
-
-
-COMMANDS: dict[str, Callable[[Path], Any]] = {
-    "evaluate": measure,
-    "report": lambda run: rebuild(run).name,
-    "embed": represent,
-    "resume": go_on,
-}
-
-
-def outcome(call: Callable[[Path], Any], run: Path) -> Any:
-    """What it returns or raises."""
-    try:
-        return call(run)
-    except Exception as error:
-        return error
 
 
 @pytest.mark.parametrize("name", FILES)
