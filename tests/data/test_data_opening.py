@@ -19,6 +19,7 @@ from PIL import Image
 from headwise.data import (
     DataConfig,
     ImageFiles,
+    Images,
     ResidentImages,
     Splits,
     open_images,
@@ -556,8 +557,8 @@ def test_imagenet_stays_files(real_data):
 )
 def test_settings_of_a_split_that_is_not_drawn_say_so(image_folder, caplog, files, said):
     folder = str(image_folder(files))
-    for settings in ({"test_fraction": 0.3}, {"split_seed": 3}):
-        open_images(DataConfig(spec=folder, **settings))
+    for fraction, seed in ((0.3, 0), (0.2, 3)):
+        open_images(DataConfig(spec=folder, test_fraction=fraction, split_seed=seed))
         assert f"{said}: no test images are drawn" in caplog.text
         caplog.clear()
     open_images(DataConfig(spec=folder, test_fraction=0.0))
@@ -570,11 +571,15 @@ def test_columns_without_an_effect_say_so(caplog):
 
 
 def test_images_are_checked_before_any_is_decoded(image_folder, monkeypatch):
-    seen = []
-    monkeypatch.setattr(opening, "_decoded", lambda images, *_: seen.append("decoded") or images)
+    def decoded(images: Images, *_: object) -> Images:
+        seen.append("decoded")
+        return images
+
+    seen: list[str] = []
+    monkeypatch.setattr(opening, "_decoded", decoded)
     config = DataConfig(spec=str(image_folder(CLASSES)), limit=4)
-    open_images(config, check=lambda splits: seen.append([len(part) for part in splits]))
-    assert seen == [[4, 2], "decoded", "decoded"]
+    open_images(config, check=lambda splits: seen.append(f"{len(splits.train)} checked"))
+    assert seen == ["4 checked", "decoded", "decoded"]
 
 
 def test_copies_of_training_images_are_counted():

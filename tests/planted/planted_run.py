@@ -43,6 +43,5 @@ def planted_run(
         images=Splits(train, test),
         extraction=ExtractConfig(augment=view, batch_size=64),
         tables={},
-        spec="planted",
         folder=folder,
     )

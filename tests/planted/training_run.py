@@ -48,7 +48,6 @@ def make_run(
         images=images,
         extraction=extract_config(resolved),
         tables={},
-        spec="planted",
         folder=folder,
     )
 

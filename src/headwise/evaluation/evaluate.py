@@ -104,7 +104,6 @@ def extract_run(
         config=trained.config,
         model=model,
         images=images,
-        data=trained.data,
         extraction=extraction,
         tables=features,
         folder=trained.run.path,

@@ -14,7 +14,6 @@ from headwise.features.extract import Features, collected, extract
 from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
-from headwise.runs.sections import DataIdentity
 
 # Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
 _PIXELS_PX = 32
@@ -37,8 +36,6 @@ class ExtractedRun:
     model: ContrastiveModel
     """On the device of `extraction`, in evaluation mode."""
     images: Splits
-    data: DataIdentity
-    """Which images those are."""
     extraction: ExtractConfig
     tables: dict[str, SplitFeatures]
     """By tap; with baselines also `pixels` and `untrained`."""

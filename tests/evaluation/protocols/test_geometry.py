@@ -289,7 +289,6 @@ def trained(
         config=resolved_config(images, encoder=tiny.encoder),
         model=ContrastiveModel(nn.Flatten(), Head([nn.Identity()])).eval(),
         images=Splits(images, None),
-        spec="planted",
         extraction=ExtractConfig(augment=augment, batch_size=16),
         tables=tables,
         folder=tmp_path,

@@ -59,7 +59,6 @@ def trained(tiny, tmp_path, head: Head, signal: float = 0.5, batch_size: int = 2
         config=config,
         model=ContrastiveModel(nn.Flatten(), head).eval(),
         images=images,
-        spec="planted",
         extraction=dataclasses.replace(extract_config(config), batch_size=batch_size),
         tables={"h": table},
         folder=tmp_path,

@@ -30,7 +30,8 @@ class FusionArrays:
     def data(self) -> DataIdentity:
         """Which images; with an empty fingerprint in files of version 0.1."""
         names = ("spec", "fingerprint", "train_fingerprint")
-        return DataIdentity(**{name: str(self.arrays.get(name, "")) for name in names})
+        spec, test, train = (str(self.arrays.get(name, "")) for name in names)
+        return DataIdentity(spec=spec, fingerprint=test, train_fingerprint=train)
 
     @property
     def taps(self) -> list[str]:
