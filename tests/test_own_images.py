@@ -32,6 +32,7 @@ from headwise.data.record import (
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation.evaluate import measure
+from headwise.evaluation.protocols.targets import open_target
 from headwise.files import read_json, write_json
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
@@ -238,6 +239,10 @@ def test_test_images_that_pretraining_saw_are_counted(
     words = f"{expected} of {len(test)} test images were among the images of pretraining"
     measured = measure(run.path, other, QUICK)
     assert words in caplog.text
+    target = open_target(f"other={folder / 'photos'}", run=run)
+    again = open_images(str(folder / "photos")).test
+    assert again is not None
+    assert target.seen_images == len({*again.ids} & {*trained_on.train.ids})
     (section,) = run.sections
     assert section.data.seen_images == expected
     assert read_json(run.path / "results.json")["sections"][0]["data"]["seen_images"] == expected
@@ -248,8 +253,16 @@ def test_test_images_that_pretraining_saw_are_counted(
 def test_marks_follow_content_in_memory_in_files_and_in_zips(tmp_path: Path) -> None:
     root = photos(tmp_path / "a")
     specs = [str(root), shutil.make_archive(str(tmp_path / "z"), "zip", root)]
-    settings = [{}, {"resident_mib": 0}, {"resize": 4}, {"cache": False}]
-    opened = [open_images(DataConfig(spec=s, **more)).train for s in specs for more in settings]
+    plain = DataConfig(spec="")
+    settings = [
+        plain,
+        dataclasses.replace(plain, resident_mib=0),
+        dataclasses.replace(plain, resize=4),
+        dataclasses.replace(plain, cache=False),
+    ]
+    opened = [
+        open_images(dataclasses.replace(one, spec=spec)).train for spec in specs for one in settings
+    ]
     for images in opened:
         assert np.array_equal(marks_of(images), marks_of(opened[0]))
     assert len({*marks_of(opened[0]).tolist()}) == len(opened[0])

@@ -97,8 +97,8 @@ def _open(config: DataConfig, workers: int, check: Check | None) -> Splits:
     splits = Splits(train, test)
     if line := unequal_shares(splits):
         logger.warning("%s: %s", config.spec, line)
-    train, test = (part and dataclasses.replace(part, opened=config) for part in splits)
-    return Splits(train, test)
+    train = dataclasses.replace(train, opened=config)
+    return Splits(train, None if test is None else dataclasses.replace(test, opened=config))
 
 
 def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> Splits:

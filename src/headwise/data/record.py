@@ -26,6 +26,9 @@ HANDED_OVER = "images handed over in Python"
 SHOWN = 2
 """Examples that are named of each kind of change."""
 
+Lists = dict[str, np.ndarray]
+"""What images.npz holds: `train.names`, `train.marks` and so on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRecord:
@@ -60,13 +63,15 @@ def write_record(folder: Path, images: Splits) -> None:
     """Write images.npz, the lists of the images, and images.json, into the directory of a run or a
     comparison."""
     lists = _lists(images)
-    data = described(images, DataConfig())
+    data, classes = described(images, DataConfig()), images.train.classes
+    test = None if images.test is None else _split_record(lists, "test", classes)
     record = ImageRecord(
         data=data,
         path=_absolute(data.spec),
         split_rule=images.train.split_rule,
-        classes=images.train.classes,
-        **_split_records(lists, images.train.classes),
+        classes=classes,
+        train=_split_record(lists, "train", classes),
+        test=test,
     )
     write_atomically(folder / LIST_FILE, lambda path: save_arrays(path, lists))
     write_json(folder / RECORD_FILE, to_dict(record))
@@ -134,10 +139,10 @@ def changes(folder: Path, images: Splits, *, some: bool = False) -> str:
     if record is None:
         return ""
     lists, classes = _lists(images), images.train.classes
-    now = _split_records(lists, classes)
-    if (record.train, record.test) == (now["train"], now["test"]):
+    if _are_those_of(record, lists, classes):
         return ""
-    words = _changes(_table(_kept_lists(folder), record.classes), _table(lists, classes), some)
+    old = _table(_kept_lists(folder, record), record.classes)
+    words = _changes(old, _table(lists, classes), some)
     words += [f"class {name} added" for name in classes if name not in record.classes]
     if not some:
         words += [f"class {name} removed" for name in record.classes if name not in classes]
@@ -148,9 +153,10 @@ def changes(folder: Path, images: Splits, *, some: bool = False) -> str:
 def seen(folder: Path, images: Images) -> int | None:
     """Return how many of these images were among the training images of the run, by their content;
     None if the run has no list of them."""
-    if read_record(folder) is None:
+    record = read_record(folder)
+    if record is None:
         return None
-    return int(np.isin(marks_of(images), _kept_lists(folder)["train.marks"]).sum())
+    return int(np.isin(marks_of(images), _kept_lists(folder, record)["train.marks"]).sum())
 
 
 def drawn_otherwise(folder: Path, images: Splits) -> bool:
@@ -173,7 +179,7 @@ def _exists(spec: str) -> bool:
     return os.path.exists(path) or bool(glob.glob(path))
 
 
-def _lists(images: Splits) -> dict[str, np.ndarray]:
+def _lists(images: Splits) -> Lists:
     """The names, the marks and the labels of each split, as images.npz has them."""
     lists = {}
     for split, part in images._asdict().items():
@@ -183,32 +189,32 @@ def _lists(images: Splits) -> dict[str, np.ndarray]:
         lists[f"{split}.lengths"] = (part.ids.ends - part.ids.starts).astype(np.int32)
         lists[f"{split}.marks"] = marks_of(part)
         if part.labels is not None:
-            lists[f"{split}.labels"] = part.labels.cpu().numpy()
+            lists[f"{split}.labels"] = part.labels.cpu().contiguous().numpy()
     return lists
 
 
-def _split_records(
-    lists: dict[str, np.ndarray], classes: tuple[str, ...]
-) -> dict[str, SplitRecord | None]:
-    records: dict[str, SplitRecord | None] = {"train": None, "test": None}
-    for split in records:
-        own = {name: array for name, array in lists.items() if name.startswith(split)}
-        if own:
-            parts = [part for name in sorted(own) for part in (name.encode(), own[name])]
-            digest = fingerprint(*parts, ascii(classes).encode())
-            records[split] = SplitRecord(images=len(own[f"{split}.marks"]), fingerprint=digest)
-    return records
+def _split_record(lists: Lists, split: str, classes: tuple[str, ...]) -> SplitRecord:
+    own = [name for name in sorted(lists) if name.startswith(split)]
+    parts = [part for name in own for part in (name.encode(), lists[name])]
+    digest = fingerprint(*parts, ascii(classes).encode())
+    return SplitRecord(images=len(lists.get(f"{split}.marks", ())), fingerprint=digest)
 
 
-def _kept_lists(folder: Path) -> dict[str, np.ndarray]:
-    """images.npz of a run."""
-    arrays, path = load_arrays(folder / LIST_FILE), folder / LIST_FILE
-    if not {"train.names", "train.lengths", "train.marks"} <= arrays.keys():
+def _are_those_of(record: ImageRecord, lists: Lists, classes: tuple[str, ...]) -> bool:
+    """Whether these lists are those that the record was written with."""
+    train, test = (_split_record(lists, split, classes) for split in ("train", "test"))
+    return record.train == train and (record.test == test if record.test else test.images == 0)
+
+
+def _kept_lists(folder: Path, record: ImageRecord) -> Lists:
+    """images.npz of a run. Raises `UserError` if it does not belong to images.json."""
+    lists = load_arrays(folder / LIST_FILE)
+    if not _are_those_of(record, lists, record.classes):
         raise UserError(
-            f"{path} must hold the list of the run's images; it is missing or damaged; put it "
-            f"back, or remove {RECORD_FILE} too to go on without a check of the images"
+            f"{folder / LIST_FILE} must hold the list of the run's images; it is missing, damaged "
+            f"or of another run; put it back, or remove {RECORD_FILE} too to go on without a check"
         )
-    return arrays
+    return lists
 
 
 class _Table(NamedTuple):
@@ -223,7 +229,7 @@ class _Table(NamedTuple):
     test: Bool[np.ndarray, " n"]
 
 
-def _table(arrays: dict[str, np.ndarray], classes: tuple[str, ...]) -> _Table:
+def _table(arrays: Lists, classes: tuple[str, ...]) -> _Table:
     splits = [split for split in ("train", "test") if f"{split}.marks" in arrays]
 
     def joined(kind: str) -> np.ndarray:

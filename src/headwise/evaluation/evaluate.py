@@ -13,7 +13,7 @@ from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
-from headwise.evaluation.protocols.transfer import open_targets
+from headwise.evaluation.protocols.targets import Target, open_targets
 from headwise.features.extract import all_taps, check_taps, weights_hash
 from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
@@ -92,7 +92,10 @@ def extract_run(
     """
     model, images, extraction = trained.model, trained.images, trained.extraction
     protocols = chosen_protocols(config, images, trained.data.spec)
-    targets = open_targets(config.transfer) if "transfer" in protocols else ()
+    targets: tuple[Target, ...] = ()
+    if "transfer" in protocols:
+        asked = config.transfer
+        targets = open_targets(asked.targets, limit=asked.limit, run=trained.run)
     taps = all_taps(model.encoder, model.head) if "all" in config.taps else config.taps
     check_taps(taps, model.encoder, model.head)
     features = {}

@@ -96,7 +96,7 @@ def open_trained(
         config=config,
         model=model,
         images=images,
-        data=replace(identify(images, data), seen_images=_seen(run, images.test)),
+        data=replace(identify(images, data), seen_images=count_seen(run, images.test, data.spec)),
         extraction=settings,
     )
 
@@ -159,11 +159,12 @@ def _open(run: Run, data: DataConfig, check: Check | None, *, accept: bool) -> S
     return labelled_splits(images)
 
 
-def _seen(run: Run, test: Images | None) -> int | None:
-    """How many of the test images pretraining saw, which is said if there are any."""
+def count_seen(run: Run, test: Images | None, where: str) -> int | None:
+    """How many of the test images pretraining saw, which is said if there are any. None if it is
+    not known."""
     count = None if test is None else seen(run.path, test)
     if test is not None and count:
-        log.warning("%s", seen_words(count, len(test)))
+        log.warning("%s: %s", where, seen_words(count, len(test)))
     return count
 
 

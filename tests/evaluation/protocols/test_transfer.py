@@ -15,7 +15,8 @@ from training_run import coloured, make_run, same, weights
 from headwise.errors import UserError
 from headwise.evaluation.probes.multilabel import memberships
 from headwise.evaluation.probes.supervised import SupervisedConfig, TapModel, train_classifier
-from headwise.evaluation.protocols.transfer import TransferConfig, open_targets, transfer
+from headwise.evaluation.protocols.targets import open_targets
+from headwise.evaluation.protocols.transfer import TransferConfig, transfer
 from headwise.evaluation.statistics.metrics import compare_values, score
 from headwise.evaluation.statistics.tests import verdict
 from headwise.model.contrastive import ContrastiveModel
@@ -86,7 +87,7 @@ def mixtures(tmp_path) -> str:
 
 def measured(trained, *targets, seed=0, **settings):
     config = TransferConfig(targets=targets, **settings)
-    trained = dataclasses.replace(trained, targets=open_targets(config))
+    trained = dataclasses.replace(trained, targets=open_targets(config.targets, limit=config.limit))
     return {value.key: value for value in transfer(trained, config, seed=seed)}
 
 
@@ -195,7 +196,7 @@ def test_two_targets_are_measured_and_a_missing_one_stops_before_any(trained, co
         "transfer_linear/two",
     ]
     with pytest.raises(UserError, match=r"--transfer.targets gone=nowhere: .* must be a path"):
-        open_targets(TransferConfig(targets=(*both, "gone=nowhere")))
+        open_targets((*both, "gone=nowhere"))
 
 
 def error_of(trained, *targets, **settings) -> str:

@@ -1,5 +1,6 @@
 """What to transfer to: the twelve sets of SimCLR's table with their metrics, or images by name."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from headwise.data import DataConfig, Splits, open_images
@@ -8,6 +9,8 @@ from headwise.data.torchvision_sets import data_root
 from headwise.errors import UserError, nearest
 from headwise.evaluation.probes.labels import labelled
 from headwise.evaluation.statistics.metrics import METRICS, Metric
+from headwise.model.trained import count_seen
+from headwise.runs.directory import Run
 
 
 class Preset(NamedTuple):
@@ -33,20 +36,36 @@ PRESETS = {
 
 
 class Target(NamedTuple):
-    """Labelled images that pretraining has not seen."""
+    """Labelled images, which pretraining should not have seen."""
 
     name: str
     spec: str
     images: Splits
     metric: Metric
+    seen_images: int | None = None
+    """Test images that pretraining saw; None if it is not known."""
 
 
-def open_target(text: str, *, limit: int | None = None) -> Target:
+def open_targets(
+    texts: Sequence[str], *, limit: int | None = None, run: Run | None = None
+) -> tuple[Target, ...]:
+    """All targets. Raises `UserError` for one that is not there or is named twice."""
+    targets = tuple(open_target(text, limit=limit, run=run) for text in texts)
+    names = [target.name for target in targets]
+    if not names or len(set(names)) < len(names):
+        raise UserError(
+            "--transfer.targets must name at least one target, each once; "
+            f"got {' '.join(names) or 'none'}"
+        )
+    return targets
+
+
+def open_target(text: str, *, limit: int | None = None, run: Run | None = None) -> Target:
     """The target that `PRESET`, `NAME=IMAGES` or `NAME:METRIC=IMAGES` names; images as for --data.
 
     A preset's name takes the preset's metric, another is judged by top1. `limit`: images of each
-    split at most. Raises `UserError` for what cannot be read, and for images without labels or
-    without a test split.
+    split at most. `run`: whose pretraining may have seen the test images. Raises `UserError` for
+    what cannot be read, and for images without labels or without a test split.
     """
     where = f"--transfer.targets {text}"
     name, spec, metric = _parsed(text, where)
@@ -57,7 +76,8 @@ def open_target(text: str, *, limit: int | None = None) -> Target:
             images = labelled_splits(images)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    return Target(name, spec or PRESETS[name].spec, images, metric)
+    seen_images = None if run is None else count_seen(run, images.test, where)
+    return Target(name, spec or PRESETS[name].spec, images, metric, seen_images)
 
 
 def _check_labelled(images: Splits) -> None:

@@ -29,7 +29,7 @@ from headwise.evaluation.probes.supervised import (
 )
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.linear import linear_probe
-from headwise.evaluation.protocols.targets import Target, open_target
+from headwise.evaluation.protocols.targets import Target
 from headwise.evaluation.statistics.metrics import Metric, answers_name, score
 from headwise.evaluation.statistics.tests import bootstrap
 from headwise.features.extract import Features, extract
@@ -99,18 +99,6 @@ class TransferConfig:
                 "--transfer.validation-fraction must lie between 0 and 1; "
                 f"got {self.validation_fraction}"
             )
-
-
-def open_targets(config: TransferConfig) -> tuple[Target, ...]:
-    """All targets. Raises `UserError` for one that is not there or is named twice."""
-    targets = tuple(open_target(text, limit=config.limit) for text in config.targets)
-    names = [target.name for target in targets]
-    if not names or len(set(names)) < len(names):
-        raise UserError(
-            "--transfer.targets must name at least one target, each once; "
-            f"got {' '.join(names) or 'none'}"
-        )
-    return targets
 
 
 def transfer(trained: ExtractedRun, config: TransferConfig, *, seed: int) -> Iterator[Value]:
@@ -267,6 +255,7 @@ def _value(
         "target": target.spec,
         "target_fingerprint": prepared.test.fingerprint,
         "train_images": len(train),
+        "seen_images": target.seen_images,
     }
     if metric == "top1":
         right = answers == truth
