@@ -3,13 +3,14 @@
 import dataclasses
 import mmap
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from training_run import coloured
 
 from headwise.comparison.compare import CompareConfig, compare
-from headwise.data import Splits, open_images
+from headwise.data import Splits, open_images, opening
 from headwise.data.images import resident_images
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
@@ -99,3 +100,14 @@ def test_workers_that_have_nothing_to_decode_are_said(
 ) -> None:
     resolve(dataclasses.replace(tiny, workers=2), open_images(tiny.data).train)
     assert "--workers 2 has no effect" in caplog.text
+
+
+def test_images_are_counted_before_any_is_decoded(
+    tiny: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "_decoded", lambda *_: pytest.fail("decoded"))
+    config = dataclasses.replace(tiny, batch_size=999)
+    with pytest.raises(UserError, match="at most the number of training images; got 999 for 60"):
+        loop.pretrain(config, tmp_path / "run", quiet=True)
+    with pytest.raises(UserError, match="at most the number of training images"):
+        compare(CompareConfig(pretrain=config), tmp_path / "heads", quiet=True)

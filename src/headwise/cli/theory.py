@@ -224,8 +224,9 @@ def _trained(setups: dict[str, Setup]) -> Part:
         gain = statistics.fmean(abs(one.predicted_gain / one.measured_gain - 1) for one in mine)
         fit = statistics.fmean(fit for one in mine for fit in one.beta_fit)
         lines.append(
-            f"{name}: mean error of a' {a}, of b' {b}, of the separation of classes {apart}, of "
-            f"the fusion gain {gain:.0%}; cosines explain {fit:.0%} of log attention."
+            f"{name} on {setups[name].spec}: mean error of a' {a}, of b' {b}, of the separation of "
+            f"classes {apart}, of the fusion gain {gain:.0%}; cosines explain {fit:.0%} of log "
+            "attention."
         )
     numbers = [{"run": name, **_plain(block)} for name, block in blocks]
     return Part(lines, {"trained": numbers}, [trained_figure(blocks)])
@@ -239,8 +240,9 @@ def _studied(name: str, setup: Setup) -> Part:
     ):
         found = agreement(points)
         lines.append(
-            f"{name}, {study}: log fusion gain changes by {found.change:.3f} on average; predicted "
-            f"with an error of {found.error:.3f}, correlation {found.correlation:.2f}."
+            f"{name} on {setup.spec}, {study}: log fusion gain changes by {found.change:.3f} on "
+            f"average; predicted with an error of {found.error:.3f}, correlation "
+            f"{found.correlation:.2f}."
         )
         kept = {key: value for key, value in found._asdict().items() if math.isfinite(value)}
         numbers[f"{study}/{name}"] = {**kept, "points": [point._asdict() for point in points]}

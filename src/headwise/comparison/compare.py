@@ -25,7 +25,7 @@ from headwise.evaluation.statistics.tests import paired_permutation_test
 from headwise.files import Json, read_object, write_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
-from headwise.model.config import PretrainConfig, resolve
+from headwise.model.config import PretrainConfig, check_count, resolve
 from headwise.model.config_file import config_json, read_config
 from headwise.model.extraction import extract_config
 from headwise.model.trained import identify, load_config
@@ -70,7 +70,9 @@ def compare(
     """
     out = Path(out)
     refuse_existing(out)
-    images = images or open_images(config.pretrain.data)
+    images = images or open_images(
+        config.pretrain.data, check=lambda listed: check_count(config.pretrain, listed.train)
+    )
     data = described(images, config.pretrain.data)
     config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, data=data))
     for name in config.heads:

@@ -119,7 +119,7 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
 
     Raises `UserError` if these images cannot be trained on in this way.
     """
-    _check_count(config, images)
+    check_count(config, images)
     views = augment.resolve(config.augment, images)
     encoder = encoders.resolve(config.encoder, views.size)
     device = hardware.resolve_device(config.device)
@@ -152,7 +152,8 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
     return resolved_as(ResolvedConfig, config, decided)
 
 
-def _check_count(config: PretrainConfig, images: Images) -> None:
+def check_count(config: PretrainConfig, images: Images) -> None:
+    """Raise `UserError` if there are too few training images, decoded or not."""
     if len(images) < 2:
         raise UserError(
             f"pretraining needs at least 2 images; {config.data.spec} has {len(images)}"

@@ -19,7 +19,7 @@ from headwise.errors import UserError
 from headwise.model import checkpoint
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
-from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
+from headwise.model.config import PretrainConfig, ResolvedConfig, check_count, resolve
 from headwise.model.config_file import config_json
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
@@ -61,7 +61,10 @@ def pretrain(
         origin = None if extends is None else Run.open(Path(extends))
         if origin is not None:
             config = extension.extended(config, origin)
-        images = images or open_images(extension.located_data(config, origin))
+        images = images or open_images(
+            extension.located_data(config, origin),
+            check=lambda listed: check_count(config, listed.train),
+        )
         config = dataclasses.replace(config, data=described(images, config.data))
         resolved, state, train, target = _prepare(config, images.train)
         if origin is not None:

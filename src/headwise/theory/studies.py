@@ -66,6 +66,8 @@ class Setup(NamedTuple):
     model: ContrastiveModel
     extraction: ExtractConfig
     plan: BatchPlan
+    spec: str
+    """Where the images come from, as for `--data`."""
 
 
 def set_up(
@@ -91,7 +93,7 @@ def set_up(
     check_head(trained.model.head, f"the head of run {run}")
     config = FusionConfig(batches=batches)
     plan = plan_batches(config, trained.images, trained.data.spec, trained.config.batch_size)
-    return Setup(trained.model, trained.extraction, plan)
+    return Setup(trained.model, trained.extraction, plan, trained.data.spec)
 
 
 def blocks_of(setup: Setup) -> list[list[BlockTheory]]:
