@@ -1,14 +1,14 @@
 """What all tests share: no cache outside the test, one thread, tiny images and configs."""
 
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import jaxtyping
 import pytest
 import torch
+from forked import forked
 
 from headwise.augment import AugmentConfig
 from headwise.data import DataConfig
@@ -59,12 +59,13 @@ def tiny() -> PretrainConfig:
 
 
 @pytest.fixture
-def headwise() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command in a process of its own."""
+def headwise(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CompletedProcess[str]]:
+    """Run the command in a process of its own, which need not import everything again."""
 
-    def run(*words: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        code = "from headwise.cli.main import main; main()"
-        command = [sys.executable, "-c", code, *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    def run(*words: str | Path, timeout: float = 120) -> CompletedProcess[str]:
+        folder = tmp_path_factory.mktemp("command")
+        out, errors = folder / "out", folder / "errors"
+        code = forked([str(word) for word in words], out, stderr=errors).end(timeout)
+        return CompletedProcess(words, code, out.read_text(), errors.read_text())
 
     return run

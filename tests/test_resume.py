@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Forked, await_true, in_fork
 from safetensors.torch import load_file
 
-from headwise.config import to_dict
 from headwise.data import open_images
 from headwise.errors import UserError
 from headwise.files import read_json, write_json
@@ -23,38 +22,31 @@ from headwise.model.config import PretrainConfig
 from headwise.pretraining.loop import pretrain, resume
 from headwise.runtime.interrupts import Interrupted
 
-# Starts or resumes a run in a process of its own, which prints a line at every checkpoint.
-CHILD = """
-import json, sys
-from pathlib import Path
-from headwise.model import checkpoint
-from headwise.config import from_dict
-from headwise.runtime.interrupts import Interrupted
-from headwise.model.config import PretrainConfig
-from headwise.pretraining.loop import pretrain, resume
-import torch, time
-torch.set_num_threads(1)
-save = checkpoint.save
-def slow(state, directory, *, keep, run_id):
-    path = save(state, directory, keep=keep, run_id=run_id)
-    print(state.step, flush=True)
-    time.sleep(float(sys.argv[3]))
-    return path
-checkpoint.save = slow
-out = Path(sys.argv[1])
-try:
-    if (out / "config.json").exists():
-        resume(out, quiet=True)
-    else:
-        pretrain(from_dict(PretrainConfig, json.loads(sys.argv[2])), out, quiet=True)
-except Interrupted as stop:
-    sys.exit(stop.exit_code)
-"""
 
+def start(config: PretrainConfig, out: Path, pause: float) -> Forked:
+    """Start or resume a run in a process of its own, which says every step that it saved."""
 
-def start(config: PretrainConfig, out: Path, pause: float) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", CHILD, str(out), json.dumps(to_dict(config)), str(pause)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    def run() -> None:
+        save = checkpoint.save
+
+        def slow(
+            state: checkpoint.TrainState, directory: Path, *, keep: int, run_id: str | None = None
+        ) -> Path:
+            path = save(state, directory, keep=keep, run_id=run_id)
+            os.write(1, f"{state.step}\n".encode())
+            time.sleep(pause)
+            return path
+
+        checkpoint.save = slow  # type: ignore[assignment]
+        try:
+            if (out / "config.json").exists():
+                resume(out, quiet=True)
+            else:
+                pretrain(config, out, quiet=True)
+        except Interrupted as stop:
+            sys.exit(stop.exit_code)
+
+    return in_fork(run, out.with_suffix(".log"))
 
 
 def same_ends(one: Path, other: Path) -> None:
@@ -81,11 +73,10 @@ def test_killed_and_resumed(tmp_path: Path, tiny: PretrainConfig, optimizer: Any
     tiny = dataclasses.replace(tiny, optim=optim)
     pretrain(tiny, tmp_path / "whole", quiet=True)
     for _ in range(2):
-        with start(tiny, tmp_path / "killed", pause=30) as child:
-            assert child.stdout is not None
-            assert child.stdout.readline().strip()
-            child.send_signal(signal.SIGKILL)
-            assert child.wait() == -signal.SIGKILL
+        child = start(tiny, tmp_path / "killed", pause=30)
+        child.await_text("\n")
+        child.signal(signal.SIGKILL)
+        assert child.end() == -signal.SIGKILL
         assert not (tmp_path / "killed" / "DONE").exists()
     resume(tmp_path / "killed", quiet=True)
     same_ends(tmp_path / "whole", tmp_path / "killed")
@@ -93,10 +84,10 @@ def test_killed_and_resumed(tmp_path: Path, tiny: PretrainConfig, optimizer: Any
 
 def test_killed_before_the_first_checkpoint(tmp_path: Path, tiny: PretrainConfig) -> None:
     pretrain(tiny, tmp_path / "whole", quiet=True)
-    with start(tiny, tmp_path / "killed", pause=0) as child:
-        while not (tmp_path / "killed" / "config.json").exists():
-            time.sleep(0.01)
-        child.kill()
+    child = start(tiny, tmp_path / "killed", pause=0)
+    await_true((tmp_path / "killed" / "config.json").exists)
+    child.signal(signal.SIGKILL)
+    child.end()
     for path in (tmp_path / "killed" / "checkpoints").glob("step-*"):
         for file in path.iterdir():  # it was quicker than the kill
             file.unlink()
@@ -110,11 +101,10 @@ def test_killed_before_the_first_checkpoint(tmp_path: Path, tiny: PretrainConfig
 def test_asked_to_stop(tmp_path: Path, tiny: PretrainConfig, number: int, code: int) -> None:
     """The step is finished and saved, the exit code says which signal, and resuming goes on."""
     pretrain(tiny, tmp_path / "whole", quiet=True)
-    with start(tiny, tmp_path / "stopped", pause=1) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline().strip() == "3"
-        child.send_signal(number)
-        assert child.wait() == code
+    child = start(tiny, tmp_path / "stopped", pause=1)
+    child.await_text("3\n")
+    child.signal(number)
+    assert child.end() == code
     # The signal came in the pause after the third step's checkpoint, so the fourth was the last.
     latest = checkpoint.latest(tmp_path / "stopped" / "checkpoints")
     assert latest is not None

@@ -1,5 +1,6 @@
 """Commands in processes of their own that need not import anything again."""
 
+import logging
 import os
 import signal
 import sys
@@ -55,30 +56,54 @@ def await_true(found: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def forked(
-    words: list[str], log: Path, prepare: Callable[[], None] = lambda: None, *, stderr: bool = True
+    words: list[str],
+    log: Path,
+    prepare: Callable[[], None] = lambda: None,
+    *,
+    stderr: Path | None = Path("log"),
 ) -> Forked:
-    """Run `headwise WORDS` after `prepare` in a fork; without `stderr`, as in `2>&-`."""
+    """Run `headwise WORDS` after `prepare` in a fork. Its standard error goes where its output goes
+    unless `stderr` is another file; None closes it, as `2>&-` does."""
+
+    def run() -> None:
+        # pytest's handlers are this process's; the command sets up its own.
+        logging.getLogger().handlers.clear()
+        prepare()
+        main(words)
+
+    return in_fork(run, log, stderr=stderr)
+
+
+def in_fork(
+    function: Callable[[], None], log: Path, *, stderr: Path | None = Path("log")
+) -> Forked:
+    """Call the function in a fork, which ends with it. The rest is as for `forked`."""
+    log.unlink(missing_ok=True)  # what an earlier process said is not what this one says
     process = os.fork()
     if process:
         return Forked(process, log)
     code = 70
     try:
         os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, 1)
         sys.stdout = os.fdopen(1, "w", closefd=False)
-        if stderr:
-            os.dup2(file, 2)
-            sys.stderr = os.fdopen(2, "w", closefd=False)
-        else:
+        if stderr is None:
             os.close(2)
             sys.stderr = None
-        prepare()
-        main(words)
+        else:
+            own = stderr != Path("log")
+            os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT) if own else file, 2)
+            sys.stderr = os.fdopen(2, "w", closefd=False)
+        function()
+        code = 0
     except SystemExit as error:
         code = int(error.code or 0)
     except BaseException:
         os.write(1, traceback.format_exc().encode())
     finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         os._exit(code)
     raise AssertionError("the fork ends above")
