@@ -114,6 +114,7 @@ def test_public_names() -> None:
             "measure_fusion",
             "nt_xent",
             "open_images",
+            "prepare",
             "pretrain",
             "resume",
         ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headwise.model.config import PretrainConfig
     from headwise.model.export import load_encoder
     from headwise.model.optim import OptimConfig
+    from headwise.model.preparation import prepare
     from headwise.pretraining.loop import pretrain, resume
 
 _HOMES = {
@@ -39,6 +40,7 @@ _HOMES = {
     "measure_fusion": "fusion.lab",
     "nt_xent": "losses",
     "open_images": "data",
+    "prepare": "model.preparation",
     "pretrain": "pretraining.loop",
     "resume": "pretraining.loop",
 }
@@ -52,6 +54,7 @@ __all__ = [  # noqa: RUF022, the order of use
     "compare",
     "embed",
     "load_encoder",
+    "prepare",
     "build_head",
     "nt_xent",
     "PretrainConfig",

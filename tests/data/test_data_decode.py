@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headwise.data.decode import check_header, decode, quiet, square
+from headwise.data.decode import decode, header_size, quiet, square
 
 RAMP = np.arange(0, 256, 16, dtype=np.uint8).reshape(4, 4)
 
@@ -195,9 +195,9 @@ def test_bad_files_are_one_line_os_errors(file):
 
 
 def test_header_check():
-    check_header(encoded(Image.fromarray(RAMP)))
+    header_size(encoded(Image.fromarray(RAMP)))
     with pytest.raises(OSError, match="known format"):
-        check_header(io.BytesIO(b"not an image"))
+        header_size(io.BytesIO(b"not an image"))
 
 
 def test_pillow_warnings_do_not_leak(monkeypatch):

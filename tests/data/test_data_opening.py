@@ -340,7 +340,12 @@ def decoded_count(monkeypatch):
     """How many images were decoded."""
     count = []
     real = resident.decode
-    monkeypatch.setattr(resident, "decode", lambda *given: (count.append(1), real(*given))[1])
+
+    def decode(*given, **named):
+        count.append(1)
+        return real(*given, **named)
+
+    monkeypatch.setattr(resident, "decode", decode)
     return count
 
 

@@ -56,14 +56,19 @@ def read_central_squares(
         except OSError as error:
             unreadable.append((images.ids[i], str(error)))
             continue
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        cut = image.crop((left, top, left + side, top + side))
-        square = np.array(cut.resize((size, size), Image.Resampling.BILINEAR))
-        squares[i] = torch.from_numpy(square).permute(2, 0, 1)
+        squares[i] = central_square(image, size)
     empty = torch.empty(0, 3, size, size, dtype=torch.uint8)
     pixels = torch.stack(list(squares.values())) if squares else empty
     return torch.tensor(list(squares), dtype=torch.int64), pixels, unreadable
+
+
+def central_square(image: Image.Image, size: int) -> UInt8[Tensor, "3 size size"]:
+    """Return the central square of an RGB image at `size` px, bilinear and antialiased."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    cut = image.crop((left, top, left + side, top + side))
+    square = np.array(cut.resize((size, size), Image.Resampling.BILINEAR))
+    return torch.from_numpy(square).permute(2, 0, 1)
 
 
 def _views(

@@ -1,16 +1,22 @@
 """What is said of images before anything runs: how a source was read, and what may surprise."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from headwise.data.images import Images, ResidentImages, Splits
+from headwise.data.decode import header_size
+from headwise.data.images import ImageFiles, Images, ResidentImages, Splits
 
 SHARES_DIFFER = 0.1
 """Training and test images differ much if more than this fraction of the test images would have to
 change class for equal shares, and more than chance explains."""
+
+
+CUT_AWAY = 0.1
+"""The least share of the area outside of central squares that is said."""
 
 
 def reading(splits: Splits, where: str) -> str:
@@ -85,6 +91,32 @@ def copies(splits: Splits) -> int:
     )
     found = set(known)
     return sum(image in found for image in asked)
+
+
+def cut_away(images: Images) -> str:
+    """Return in one line what share of the images' area lies outside of their central squares, if
+    it is more than a tenth, or ""."""
+    if isinstance(images, ResidentImages):
+        sizes = [(images.pixels.shape[3], images.pixels.shape[2])]
+    else:
+        sizes = [*_some_sizes(images)]
+    kept = [min(size) / max(size) for size in sizes]
+    share = 1 - sum(kept) / max(len(kept), 1)
+    if not kept or share <= CUT_AWAY:
+        return ""
+    return (
+        f"the central square of an image, which evaluate and embed use, leaves out {share:.0%} of "
+        "its area on average; to use whole images: --data.fit pad or stretch"
+    )
+
+
+def _some_sizes(images: ImageFiles) -> Iterator[tuple[int, int]]:
+    """Yield the sizes of up to 64 images, by their headers: some neighbours at each of a few
+    places, since neighbours share a row group of a parquet table."""
+    for start in range(0, len(images), max(8, len(images) // 8)):
+        for id in images.ids[start : start + 8]:
+            with contextlib.suppress(OSError), images.source.open(id) as file:
+                yield header_size(file)
 
 
 def _shares(images: Images, classes: int) -> Tensor:

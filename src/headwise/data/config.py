@@ -1,9 +1,13 @@
 """Which images are opened, how many, and how they are kept."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from headwise.config import check_fields
 from headwise.errors import UserError
+
+Fit = Literal["crop", "pad", "stretch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +30,13 @@ class DataConfig:
     label_column: str | None = None
     """The parquet column with the labels. None: a column called label or similar, otherwise the
     only column of integers."""
+    fit: Fit | None = None
+    """How an image becomes a square. crop: its central square; views in pretraining are still cut
+    from the whole image; pad: grey bars on its shorter sides; stretch: both sides at one length.
+    None: as in pretraining, where it is crop."""
     resize: int | None = None
-    """Make every image a square of this many pixels: the short side is resized, the centre is
-    cropped. None: images keep their size."""
+    """Make every image a square of this many pixels, as --data.fit says. None: as in pretraining,
+    where images keep their size."""
     resident_mib: int = 4096
     """Images of one size are decoded once and kept in memory if a split needs at most this many
     MiB; larger splits stay files."""
@@ -38,6 +46,11 @@ class DataConfig:
     cache: bool = True
     """Keep decoded images on disk for the next command, in $HEADWISE_CACHE,
     $XDG_CACHE_HOME/headwise or ~/.cache/headwise."""
+
+    def like(self, other: "DataConfig") -> "DataConfig":
+        """The same, with the other's `fit` and `resize` where this leaves them open."""
+        fit, resize = self.fit or other.fit, self.resize or other.resize
+        return dataclasses.replace(self, fit=fit, resize=resize)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -8,6 +8,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,14 +17,19 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
+from headwise.data.config import Fit
 from headwise.data.quiet import quiet
 from headwise.data.reading import line_of
+from headwise.errors import UserError, nearest
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 """The formats of files that Pillow may open. Others, such as EPS, start programs."""
 PHOTOMETRIC_TAG = 0x0106
 WHITE_IS_ZERO = 0
 DEPTH_TAG = 0x0102
+LARGEST_SIDE = 4096
+"""Of a padded or stretched image, in pixels: a thin image would make a huge square."""
+PADDING = (128, 128, 128)
 LARGE_SPAN = 1e38
 """Differences of float32 values above this may overflow."""
 ORIENTATION_TAG = 0x0112
@@ -67,16 +73,16 @@ class LazyImage:
         return _tensor(decode(io.BytesIO(self.jpeg), shrink=shrink))
 
 
-def open_image(data: bytes, resize: int | None = None) -> LazyImage:
-    """Return the image in the bytes of a file. `resize` and errors are as in `decode`."""
-    if resize is None:
+def open_image(data: bytes, resize: int | None = None, fit: Fit = "crop") -> LazyImage:
+    """Return the image in the bytes of a file. Other arguments and errors are as in `decode`."""
+    if resize is None and fit == "crop":
         with _pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.format in ("JPEG", "MPO"):
                 orientation = _orientation(image)
                 width, height = image.size if orientation < 5 else image.size[::-1]
                 upright = image.format == "JPEG" and orientation not in UPRIGHT
                 return LazyImage(height, width, data, upright and image.mode in ("L", "RGB"), None)
-    pixels = _tensor(decode(io.BytesIO(data), resize))
+    pixels = _tensor(decode(io.BytesIO(data), resize, fit=fit))
     return LazyImage(pixels.shape[1], pixels.shape[2], b"", False, pixels)
 
 
@@ -84,31 +90,61 @@ def _tensor(picture: Image.Image) -> UInt8[Tensor, "3 h w"]:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-def decode(file: io.BufferedIOBase, resize: int | None = None, shrink: int = 1) -> Image.Image:
-    """Return the picture in `file` as RGB, turned upright by its EXIF orientation. With `resize` it
-    is a square of that many pixels (`square`); else a JPEG has 1/`shrink` (2, 4 or 8) of its size.
+def decode(
+    file: io.BufferedIOBase, resize: int | None = None, shrink: int = 1, fit: Fit = "crop"
+) -> Image.Image:
+    """Return the picture in `file` as RGB, turned upright by its EXIF orientation, and made a
+    square as `fitted` does. A JPEG without `resize` has 1/`shrink` (2, 4 or 8) of its size.
 
     Raises `OSError` with a reason of one line if the file cannot be decoded completely: it is
     damaged, truncated, not an image, or so large that Pillow reports a decompression bomb.
     """
     with _pillow(), Image.open(file, formats=FORMATS) as image:  # type: ignore[arg-type]
-        if resize is not None:
-            # A JPEG can be decoded at 1/2, 1/4 or 1/8, but at no less than twice the final size.
-            image.draft(None, (2 * resize, 2 * resize))
-        elif shrink > 1:
+        if shrink > 1 and resize is None:
             image.draft(None, (image.width // shrink, image.height // shrink))
-        image.load()
-        picture = _to_rgb(image)
-        turn = UPRIGHT.get(_orientation(image))
-        if turn is not None:
-            picture = picture.transpose(turn)
-        return picture if resize is None else square(picture, resize)
+        return _upright(image, resize, fit)
 
 
-def check_header(file: io.BufferedIOBase) -> None:
-    """Raise `OSError` if `file` does not begin with the header of an image."""
-    with _pillow(), Image.open(file, formats=FORMATS):  # type: ignore[arg-type]
-        pass
+def prepared(image: Image.Image, resize: int | None, fit: Fit) -> Image.Image:
+    """Return an image that Pillow has opened as `decode` does. Raises `OSError`."""
+    with _pillow():
+        return _upright(image, resize, fit)
+
+
+def _upright(image: Image.Image, resize: int | None, fit: Fit) -> Image.Image:
+    if resize is not None:
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8, but at no less than twice the final size.
+        image.draft(None, (2 * resize, 2 * resize))
+    image.load()
+    picture = _to_rgb(image)
+    turn = UPRIGHT.get(_orientation(image))
+    return fitted(picture if turn is None else picture.transpose(turn), resize, fit)
+
+
+def header_size(file: io.BufferedIOBase) -> tuple[int, int]:
+    """Return width and height. Raises `OSError` if `file` does not begin with the header of an
+    image."""
+    with _pillow(), Image.open(file, formats=FORMATS) as image:  # type: ignore[arg-type]
+        return image.size
+
+
+def fitted(image: Image.Image, size: int | None, fit: Fit) -> Image.Image:
+    """Return `image` as a square of `size` px. With `size` None, crop leaves it as it is, and pad
+    and stretch take its longer side (at most `LARGEST_SIDE`)."""
+    side = size or min(max(image.size), LARGEST_SIDE)
+    match fit:
+        case "crop":
+            return image if size is None else square(image, size)
+        case "pad":
+            length = side / max(image.size)
+            width, height = (max(1, round(length * pixels)) for pixels in image.size)
+            padded = Image.new("RGB", (side, side), PADDING)
+            resized = image.resize((width, height), Image.Resampling.BICUBIC)
+            padded.paste(resized, ((side - width) // 2, (side - height) // 2))
+            return padded
+        case "stretch":
+            return image.resize((side, side), Image.Resampling.BICUBIC)
+    raise UserError(f"data.fit cannot be {fit!r}: {nearest(fit, get_args(Fit))}")
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

@@ -17,7 +17,7 @@ from jaxtyping import Int64, UInt8, UInt64
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from headwise.data.config import DataConfig
+from headwise.data.config import DataConfig, Fit
 from headwise.data.decode import LazyImage, decode, open_image
 from headwise.data.names import Names, as_names
 from headwise.data.quiet import hushed, quiet
@@ -104,6 +104,8 @@ class ImageFiles:
     """Hex digest of the source's listing and the ids, but not of the files' bytes."""
     resize: int | None = None
     """If set, every image is read as a square of this many pixels."""
+    fit: Fit = "crop"
+    """How an image becomes a square. With pad and stretch every image is read as one."""
     tolerance: Tolerance | None = None
     """How many may turn out to be unreadable; None: any number."""
     split_rule: str = ""
@@ -128,13 +130,13 @@ class ImageFiles:
     def read(self, i: int) -> PIL.Image.Image:
         """Return image `i` as upright RGB. Raises `OSError` with the id and the reason."""
         with self._file(i) as file:
-            return decode(file, self.resize)
+            return decode(file, self.resize, fit=self.fit)
 
     @contextlib.contextmanager
     def open(self, i: int) -> Iterator[LazyImage]:
         """Open image `i`, to be decoded within the block. Errors there are as in `read`."""
         with self._file(i) as file:
-            yield open_image(file.read(), self.resize)
+            yield open_image(file.read(), self.resize, self.fit)
 
     @contextlib.contextmanager
     def _file(self, i: int) -> Iterator[io.BufferedIOBase]:

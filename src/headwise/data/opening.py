@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from headwise.data.account import left_out, reading, unequal_shares
+from headwise.data.account import cut_away, left_out, reading, unequal_shares
 from headwise.data.archive import list_zip
 from headwise.data.arrays import open_npz
 from headwise.data.builtin import open_builtin
-from headwise.data.config import DataConfig
-from headwise.data.decode import square
+from headwise.data.config import DataConfig, Fit
+from headwise.data.decode import fitted
 from headwise.data.images import ImageFiles, Images, ResidentImages, Splits, resident_images
 from headwise.data.layout import EXTENSIONS
 from headwise.data.listing import kept_listing, list_folder
@@ -80,7 +80,11 @@ def _open(config: DataConfig, workers: int, check: Check | None) -> Splits:
     for line in (reading(Splits(train, test), config.spec), left_out(Splits(train, test))):
         if line and distributed.rank() == 0:
             logger.info("%s", line)
+    fit = config.fit or "crop"
+    if fit == "crop" and (line := cut_away(train)):
+        logger.warning("%s: %s", config.spec, line)
     settings = DecodeSettings(
+        fit=fit,
         resize=config.resize,
         resident_mib=config.resident_mib,
         max_bad_fraction=config.max_bad_fraction,
@@ -121,14 +125,15 @@ def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> S
 def _decoded(images: Images, settings: DecodeSettings, where: str) -> Images:
     if isinstance(images, ImageFiles):
         return decode_into_memory(images, settings, where)
-    return images if settings.resize is None else _resized(images, settings.resize)
+    return _squares(images, settings.resize, settings.fit)
 
 
-def _resized(images: ResidentImages, size: int) -> ResidentImages:
-    if images.pixels.shape[2:] == (size, size):
+def _squares(images: ResidentImages, size: int | None, fit: Fit) -> ResidentImages:
+    height, width = images.pixels.shape[2:]
+    if (size is None and fit == "crop") or height == width == (size or height):
         return images
     pictures = (PIL.Image.fromarray(p.permute(1, 2, 0).numpy()) for p in images.pixels)
-    pixels = np.stack([np.asarray(square(picture, size)) for picture in pictures])
+    pixels = np.stack([np.asarray(fitted(picture, size, fit)) for picture in pictures])
     resized = resident_images(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
         images.labels,

@@ -126,7 +126,14 @@ def same_source(record: ImageRecord, spec: str) -> bool:
 
 def same_reading(record: ImageRecord, data: DataConfig) -> bool:
     """Return whether `data` opens the images of the record, or fewer of each split."""
-    other = {"spec": "", "limit": None, "resize": None, "resident_mib": 0, "cache": True}
+    other = {
+        "spec": "",
+        "limit": None,
+        "fit": None,
+        "resize": None,
+        "resident_mib": 0,
+        "cache": True,
+    }
     alike = [dataclasses.replace(one, max_bad_fraction=0.0, **other) for one in (record.data, data)]
     narrower = record.data.limit is None or (data.limit or math.inf) <= record.data.limit
     return same_source(record, data.spec) and alike[0] == alike[1] and narrower

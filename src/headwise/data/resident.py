@@ -13,7 +13,8 @@ import torch
 
 from headwise.data import cache
 from headwise.data.cache import Decoded
-from headwise.data.decode import check_header, decode
+from headwise.data.config import Fit
+from headwise.data.decode import decode, header_size
 from headwise.data.images import ImageFiles, Images, fingerprint, pixel_digest, resident_images
 from headwise.data.marks import file_mark
 from headwise.data.quiet import hushed, quiet
@@ -28,6 +29,7 @@ logger = logging.getLogger("headwise")
 class DecodeSettings:
     """Whether and how images are decoded into memory; see `DataConfig`."""
 
+    fit: Fit
     resize: int | None
     resident_mib: int
     max_bad_fraction: float
@@ -38,9 +40,13 @@ class DecodeSettings:
 def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str) -> Images:
     """Return `images` decoded in memory if `settings` allow it, else as files. Unreadable images
     are left out. Raises `UserError` if they are more than `max_bad_fraction`."""
-    if settings.resize is not None:
-        resized = fingerprint(images.fingerprint.encode(), str(settings.resize).encode())
-        images = dataclasses.replace(images, resize=settings.resize, fingerprint=resized)
+    if settings.resize is not None or settings.fit != "crop":
+        # A crop has the digest that it had before there was a choice.
+        words = [str(settings.resize), *([] if settings.fit == "crop" else [settings.fit])]
+        digest = fingerprint(images.fingerprint.encode(), *(word.encode() for word in words))
+        images = dataclasses.replace(
+            images, resize=settings.resize, fit=settings.fit, fingerprint=digest
+        )
     key = _key(images, settings)
     cached = cache.load(key) if settings.cache else None
     decoded = _decoded(images, settings, where) if cached is None else cached
@@ -99,7 +105,7 @@ def _decode_all(images: ImageFiles, settings: DecodeSettings) -> Decoded | None:
         try:
             with images.source.open(images.ids[i]) as file:
                 marks[i] = file_mark(file)
-                picture = np.asarray(decode(file, images.resize))
+                picture = np.asarray(decode(file, images.resize, fit=images.fit))
         except OSError as error:
             unreadable[i] = str(error)
             return
@@ -122,7 +128,7 @@ def _first_shape(images: ImageFiles, unreadable: dict[int, str]) -> tuple[int, i
     for i, id in enumerate(images.ids):
         try:
             with images.source.open(id) as file:
-                width, height = decode(file, images.resize).size
+                width, height = decode(file, images.resize, fit=images.fit).size
             return height, width
         except OSError as error:
             unreadable[i] = str(error)
@@ -137,7 +143,7 @@ def _check_headers(images: ImageFiles, workers: int) -> Decoded:
         try:
             with images.source.open(images.ids[i]) as file:
                 marks[i] = file_mark(file)
-                check_header(file)
+                header_size(file)
         except OSError as error:
             unreadable[i] = str(error)
 

@@ -69,7 +69,8 @@ def embed(
     file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
     about = describe_encoder(file)
     image = about["image"]
-    config, opened = _open(Path(run), data, accept=accept_changed_data)
+    pretraining = DataConfig(fit=image.get("fit"), resize=image.get("resize_px"))
+    config, opened = _open(Path(run), data, pretraining, accept=accept_changed_data)
     splits = {name: part for name, part in opened._asdict().items() if part is not None}
     extraction = decide_extraction(
         whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"])),
@@ -102,12 +103,14 @@ def _check(out: Path, batch_size: int, workers: int | None) -> None:
         raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
 
 
-def _open(run: Path, data: str | DataConfig, *, accept: bool) -> tuple[DataConfig, Splits]:
-    """The images, and the settings they are opened with. Those of the run's pretraining must not
-    have changed since, unless `accept`."""
+def _open(
+    run: Path, data: str | DataConfig, pretraining: DataConfig, *, accept: bool
+) -> tuple[DataConfig, Splits]:
+    """The images, as squares like those of pretraining, and the settings they are opened with.
+    Those of the run's pretraining must not have changed since, unless `accept`."""
     config = DataConfig(spec=data) if isinstance(data, str) else data
     # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
-    config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0)
+    config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0).like(pretraining)
     images, record = open_images(config), read_record(run)
     if record is not None:
         own = {"test_fraction": record.data.test_fraction, "split_seed": record.data.split_seed}

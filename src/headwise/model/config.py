@@ -140,6 +140,7 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
     elif workers and not isinstance(images, ImageFiles):
         log.warning("--workers %d has no effect: the images are in memory, decoded", workers)
     decided = {
+        "data": config.data.like(DataConfig(fit="crop")),
         "augment": views,
         "encoder": encoder,
         "head": heads.resolve(config.head, p),

@@ -13,7 +13,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from headwise.augment import ResolvedAugment
-from headwise.config import from_dict
+from headwise.config import from_dict, to_dict
+from headwise.data.config import DataConfig, Fit
 from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import Json, read_object, write_bytes
@@ -36,11 +37,21 @@ class _TimmArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class _ImageInput:
-    """The images that the encoder takes."""
+    """The images that the encoder takes, and how they are made: `preparation.prepare` does it. The
+    fields with one choice say what other programs must do."""
 
     size_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: Fit = "crop"
+    """How an image becomes a square (`DataConfig.fit`)."""
+    resize_px: int | None = None
+    """The square's size before it is resized to `size_px` (`DataConfig.resize`)."""
+    crop: Literal["centre"] = "centre"
+    """The part of an image that is not a square."""
+    interpolation: Literal["bilinear"] = "bilinear"
+    antialias: Literal[True] = True
+    channels: Literal["RGB"] = "RGB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,20 +65,37 @@ class _Description:
 
 
 def save_encoder(
-    encoder: nn.Module, config: ResolvedEncoder, augment: ResolvedAugment, path: Path
+    encoder: nn.Module,
+    config: ResolvedEncoder,
+    augment: ResolvedAugment,
+    path: Path,
+    data: DataConfig | None = None,
 ) -> None:
     """Write the encoder alone (`encoder_bytes`)."""
-    write_bytes(path, encoder_bytes(encoder, config, augment))
+    write_bytes(path, encoder_bytes(encoder, config, augment, data))
 
 
-def encoder_bytes(encoder: nn.Module, config: ResolvedEncoder, augment: ResolvedAugment) -> bytes:
+def encoder_bytes(
+    encoder: nn.Module,
+    config: ResolvedEncoder,
+    augment: ResolvedAugment,
+    data: DataConfig | None = None,
+) -> bytes:
     """The content of an encoder's file. Its metadata hold, as JSON under `headwise`: the arguments
-    of `timm.create_model`, the stem, the size, mean and std of its images, and the SHA-256 of all
-    this and the weights. Equal weights give equal bytes."""
+    of `timm.create_model`, the stem, how its images are made, and the SHA-256 of all this and the
+    weights. Equal weights give equal bytes. `data`: how images were read, by default as they are.
+    """
+    image = _ImageInput(
+        size_px=augment.size,
+        mean=augment.mean,
+        std=augment.std,
+        fit=(data and data.fit) or "crop",
+        resize_px=data and data.resize,
+    )
     about: Json = {
         "timm": timm_arguments(config, augment.size),
         "stem": config.stem,
-        "image": {"size_px": augment.size, "mean": augment.mean, "std": augment.std},
+        "image": to_dict(image),
     }
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     about["sha256"] = _digest(about, tensors)
@@ -79,8 +107,7 @@ def load_encoder(run: str | Path) -> nn.Module:
     """The encoder of a finished run (its directory, or its encoder.safetensors), ready for use.
 
     A timm model in evaluation mode, from images `[n 3 s s]` to `h` `[n p]`. Images are floats in
-    [0, 1], normalised: its `pretrained_cfg` holds their size, mean and std, so that
-    `timm.data.create_transform(**timm.data.resolve_model_data_config(encoder))` prepares them.
+    [0, 1], normalised, as `prepare` makes them: its `pretrained_cfg` says how, for timm too.
 
     Raises `UserError` where there is no such file.
     """
@@ -107,6 +134,7 @@ def load_encoder(run: str | Path) -> nn.Module:
         "std": tuple(image["std"]),
         "crop_pct": 1.0,
         "interpolation": "bilinear",
+        "headwise": {**image, "mean": tuple(image["mean"]), "std": tuple(image["std"])},
     }
     return model.eval()
 

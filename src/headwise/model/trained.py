@@ -77,6 +77,7 @@ def open_trained(
         hardware.keep_freed_memory()
     if images is None:
         data = data if isinstance(data, DataConfig) else data_of(run, data)
+        data = data.like(config.data)
         images = _open(run, data, check, accept=accept_changed_data)
     else:
         data = described(images, config.data)

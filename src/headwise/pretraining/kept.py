@@ -28,7 +28,7 @@ def finish(config: ResolvedConfig, model: Any, run: Run) -> Run:
     """Write the encoder and DONE, in the first rank."""
     if distributed.rank() == 0:
         path = run.path / export.ENCODER_FILE
-        export.save_encoder(model.encoder, config.encoder, config.augment, path)
+        export.save_encoder(model.encoder, config.encoder, config.augment, path, config.data)
         run.finish(export.file_digest(path))
     distributed.barrier()
     return run

@@ -47,7 +47,7 @@ def check_ahead(config: ResolvedConfig, model: ContrastiveModel, images: Images)
     """
     steps = len(images) // config.batch_size
     schedule(config.optim, epochs=config.epochs, epoch_steps=steps, batch_size=config.batch_size)
-    export.encoder_bytes(model.encoder, config.encoder, config.augment)
+    export.encoder_bytes(model.encoder, config.encoder, config.augment, config.data)
     if heads.leaks(config.head):
         log.warning(
             "head.context %s is a negative control: what a sample does not see names its twin, so "

@@ -9,7 +9,7 @@ from headwise.data.torchvision_sets import data_root
 from headwise.errors import UserError, nearest
 from headwise.evaluation.probes.labels import labelled
 from headwise.evaluation.statistics.metrics import METRICS, Metric
-from headwise.model.trained import count_seen
+from headwise.model.trained import count_seen, load_config
 from headwise.runs.directory import Run
 
 
@@ -64,13 +64,15 @@ def open_target(text: str, *, limit: int | None = None, run: Run | None = None) 
     """The target that `PRESET`, `NAME=IMAGES` or `NAME:METRIC=IMAGES` names; images as for --data.
 
     A preset's name takes the preset's metric, another is judged by top1. `limit`: images of each
-    split at most. `run`: whose pretraining may have seen the test images. Raises `UserError` for
-    what cannot be read, and for images without labels or without a test split.
+    split at most. `run`: whose pretraining made images squares, and may have seen the test images.
+    Raises `UserError` for what cannot be read, and for images without labels or without a test
+    split.
     """
     where = f"--transfer.targets {text}"
     name, spec, metric = _parsed(text, where)
     try:
         config = DataConfig(spec=spec or _place(name), limit=limit)
+        config = config if run is None else config.like(load_config(run).data)
         images = open_images(config, check=_check_labelled)
         if metric != "map11":  # there an image may be of no class at all
             images = labelled_splits(images)
