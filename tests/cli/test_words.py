@@ -159,11 +159,11 @@ def test_data_flags_change_the_images_of_the_run(tmp_path: Path) -> None:
 
     assert images() is None
     assert images("--limit", "300") == DataConfig(
-        spec="builtin:digits", limit=300, test_fraction=0.5
+        spec="builtin:digits", limit=300, test_fraction=0.5, fit="crop"
     )
     # A default that is typed is a change all the same.
     assert images("--data.test-fraction", "0.2", "--limit", "none") == DataConfig(
-        spec="builtin:digits"
+        spec="builtin:digits", fit="crop"
     )
     assert images("--data", "builtin:shapes") == DataConfig()
 

@@ -1,6 +1,6 @@
 """Images from any source: uint8 in memory, or files that workers decode."""
 
-from headwise.data.config import DataConfig
+from headwise.data.config import DataConfig, as_config
 from headwise.data.images import (
     ImageFiles,
     Images,
@@ -16,6 +16,7 @@ __all__ = [
     "Images",
     "ResidentImages",
     "Splits",
+    "as_config",
     "open_images",
     "write_skipped",
 ]

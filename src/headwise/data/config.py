@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from headwise.config import check_fields
@@ -64,3 +65,12 @@ class DataConfig:
             raise UserError(f"data.test_fraction must be in [0, 1); got {self.test_fraction}")
         if not 0 <= self.max_bad_fraction <= 1:
             raise UserError(f"data.max_bad_fraction must be in [0, 1]; got {self.max_bad_fraction}")
+
+
+def as_config(given: DataConfig | str | Path) -> DataConfig:
+    """The settings, or those of a spec alone."""
+    if isinstance(given, str | Path):
+        return DataConfig(spec=str(given))
+    if not isinstance(given, DataConfig):
+        raise UserError(f"data must be a DataConfig, or a spec or path alone; got {given!r:.80}")
+    return given

@@ -17,7 +17,7 @@ from headwise.data.account import cut_away, left_out, reading, unequal_shares
 from headwise.data.archive import list_zip
 from headwise.data.arrays import open_npz
 from headwise.data.builtin import open_builtin
-from headwise.data.config import DataConfig, Fit
+from headwise.data.config import DataConfig, Fit, as_config
 from headwise.data.decode import fitted
 from headwise.data.images import ImageFiles, Images, ResidentImages, Splits, resident_images
 from headwise.data.layout import EXTENSIONS
@@ -48,7 +48,7 @@ Check = Callable[[Splits], object]
 
 
 def open_images(
-    config: DataConfig | str, workers: int | None = None, *, check: Check | None = None
+    config: DataConfig | str | Path, workers: int | None = None, *, check: Check | None = None
 ) -> Splits:
     """Return the images of `config` (or of a spec), split and limited before any is decoded.
 
@@ -56,7 +56,7 @@ def open_images(
     that this process may use. With several ranks, the first rank of each host decodes, and the
     others read its cache. Raises `UserError`.
     """
-    config = DataConfig(spec=config) if isinstance(config, str) else config
+    config = as_config(config)
     workers = workers or hardware.usable_cores()
     if distributed.world_size() == 1 or not config.cache:
         return _open(config, workers, check)

@@ -24,14 +24,23 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwise.augment import whole_batches, whole_images
-from headwise.data import DataConfig, ImageFiles, Images, Splits, open_images, write_skipped
+from headwise.data import (
+    DataConfig,
+    ImageFiles,
+    Images,
+    Splits,
+    as_config,
+    open_images,
+    write_skipped,
+)
 from headwise.data.images import fingerprint
 from headwise.data.record import changes, read_record, same_reading
 from headwise.errors import UserError
 from headwise.files import Json, plain_text, read_object, write_atomically, write_json
-from headwise.model.export import ENCODER_FILE, describe_encoder, load_encoder
+from headwise.model.export import describe_encoder, encoder_file, load_encoder
 from headwise.model.extraction import ExtractConfig, decide_extraction
 from headwise.model.trained import refuse_changes
+from headwise.runs.directory import Run
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device, Precision
 from headwise.runtime.progress import progress
@@ -44,8 +53,8 @@ PART_BATCHES = 16
 
 
 def embed(
-    run: str | Path,
-    data: str | DataConfig,
+    run: str | Path | Run,
+    data: str | Path | DataConfig,
     out: str | Path,
     *,
     batch_size: int = 256,
@@ -66,11 +75,11 @@ def embed(
     """
     out = Path(out)
     _check(out, batch_size, workers)
-    file = Path(run) / ENCODER_FILE if Path(run).is_dir() else Path(run)
+    file = encoder_file(run)
     about = describe_encoder(file)
     image = about["image"]
     pretraining = DataConfig(fit=image.get("fit"), resize=image.get("resize_px"))
-    config, opened = _open(Path(run), data, pretraining, accept=accept_changed_data)
+    config, opened = _open(file.parent, data, pretraining, accept=accept_changed_data)
     splits = {name: part for name, part in opened._asdict().items() if part is not None}
     extraction = decide_extraction(
         whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"])),
@@ -104,13 +113,13 @@ def _check(out: Path, batch_size: int, workers: int | None) -> None:
 
 
 def _open(
-    run: Path, data: str | DataConfig, pretraining: DataConfig, *, accept: bool
+    run: Path, data: str | Path | DataConfig, pretraining: DataConfig, *, accept: bool
 ) -> tuple[DataConfig, Splits]:
     """The images, as squares like those of pretraining, and the settings they are opened with.
     Those of the run's pretraining must not have changed since, unless `accept`."""
-    config = DataConfig(spec=data) if isinstance(data, str) else data
     # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
-    config = dataclasses.replace(config, test_fraction=0.0, resident_mib=0).like(pretraining)
+    config = dataclasses.replace(as_config(data), test_fraction=0.0, resident_mib=0)
+    config = config.like(pretraining)
     images, record = open_images(config), read_record(run)
     if record is not None:
         own = {"test_fraction": record.data.test_fraction, "split_seed": record.data.split_seed}

@@ -18,6 +18,7 @@ from headwise.data.config import DataConfig, Fit
 from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import Json, read_object, write_bytes
+from headwise.runs.directory import Run, run_path
 
 ENCODER_FILE = "encoder.safetensors"
 
@@ -103,7 +104,7 @@ def encoder_bytes(
     return _sorted_metadata(to_bytes(tensors, metadata))
 
 
-def load_encoder(run: str | Path) -> nn.Module:
+def load_encoder(run: str | Path | Run) -> nn.Module:
     """The encoder of a finished run (its directory, or its encoder.safetensors), ready for use.
 
     A timm model in evaluation mode, from images `[n 3 s s]` to `h` `[n p]`. Images are floats in
@@ -111,8 +112,7 @@ def load_encoder(run: str | Path) -> nn.Module:
 
     Raises `UserError` where there is no such file.
     """
-    path = Path(run)
-    path = path / ENCODER_FILE if path.is_dir() else path
+    path = encoder_file(run)
     about = describe_encoder(path)
     tensors = load_file(path)
     if about.get("sha256", _digest(about, tensors)) != _digest(about, tensors):
@@ -137,6 +137,12 @@ def load_encoder(run: str | Path) -> nn.Module:
         "headwise": {**image, "mean": tuple(image["mean"]), "std": tuple(image["std"])},
     }
     return model.eval()
+
+
+def encoder_file(run: str | Path | Run) -> Path:
+    """Return where the encoder of a run is, or the path itself if that is no directory."""
+    path = run_path(run)
+    return path / ENCODER_FILE if path.is_dir() else path
 
 
 def _made(about: Json, most_layers: int) -> Any:

@@ -51,8 +51,9 @@ class Run:
         return run
 
     @staticmethod
-    def open(path: Path, *, finished: bool = True) -> "Run":
+    def open(run: "str | Path | Run", *, finished: bool = True) -> "Run":
         """An existing run; by default only one whose pretraining has finished."""
+        path = run_path(run)
         if not (path / "config.json").is_file():
             raise UserError(f"run {path} must be a directory with a config.json; found none there")
         run = Run(path)
@@ -193,6 +194,15 @@ class Run:
 
     def write_fusion_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         write_atomically(self.path / FUSION_FILE, lambda path: save_arrays(path, arrays))
+
+
+def run_path(run: str | Path | Run) -> Path:
+    """Return where a run is, however it is given."""
+    if isinstance(run, Run):
+        return run.path
+    if not isinstance(run, str | Path):
+        raise UserError(f"a run must be a path or a Run; got {type(run).__name__}")
+    return Path(run)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
