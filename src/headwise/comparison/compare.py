@@ -13,7 +13,7 @@ import torch
 from headwise import augment, heads
 from headwise.comparison.summary import PROTOCOLS, TAPS, Measured, analyse, measured_here
 from headwise.config import check_fields
-from headwise.data import Splits, open_images
+from headwise.data import Given, Splits, given_splits, open_images
 from headwise.data.record import described, located, write_record
 from headwise.data.split import labelled_splits
 from headwise.errors import UserError
@@ -61,7 +61,7 @@ class CompareConfig:
 
 
 def compare(
-    config: CompareConfig, out: str | Path, images: Splits | None = None, *, quiet: bool = False
+    config: CompareConfig, out: str | Path, images: Given | None = None, *, quiet: bool = False
 ) -> Json:
     """Pretrain under every head and seed, evaluate, and write summary.json and report.html.
 
@@ -70,9 +70,11 @@ def compare(
     """
     out = Path(out)
     refuse_existing(out)
-    images = images or open_images(
-        config.pretrain.data, check=lambda listed: check_count(config.pretrain, listed.train)
-    )
+    if images is None:
+        images = open_images(
+            config.pretrain.data, check=lambda listed: check_count(config.pretrain, listed.train)
+        )
+    images = given_splits(images)
     data = described(images, config.pretrain.data)
     config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, data=data))
     for name in config.heads:

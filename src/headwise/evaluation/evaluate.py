@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise.data import DataConfig, Splits
+from headwise.data import DataConfig, Given
 from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
@@ -26,11 +26,11 @@ VERSION = 1
 
 
 def evaluate(
-    run: str | Path,
-    data: DataConfig | str | None = None,
+    run: str | Path | Run,
+    data: DataConfig | str | Path | None = None,
     config: EvaluateConfig | None = None,
     *,
-    images: Splits | None = None,
+    images: Given | None = None,
     accept_changed_data: bool = False,
 ) -> dict[str, Result]:
     """Measure a finished run, add the results to its results.json and evaluation.npz, and return
@@ -46,15 +46,15 @@ def evaluate(
 
 
 def measure(
-    run: str | Path,
-    data: DataConfig | str | None,
+    run: str | Path | Run,
+    data: DataConfig | str | Path | None,
     config: EvaluateConfig,
     *,
-    images: Splits | None = None,
+    images: Given | None = None,
     accept_changed_data: bool = False,
 ) -> Section:
     """As `evaluate`: what was measured, and on which images."""
-    opened = Run.open(Path(run))
+    opened = Run.open(run)
     other = None if config.against is None else Run.open(config.against)
     if other is not None:
         check_other(other)

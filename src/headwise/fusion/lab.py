@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from headwise.data import DataConfig, Splits
+from headwise.data import DataConfig, Given
 from headwise.features.extract import weights_hash
 from headwise.fusion.batches import BatchPlan, draw_batches, labelled_images, plan_batches
 from headwise.fusion.config import FusionConfig
@@ -30,11 +30,11 @@ _PERMUTATIONS_A_BLOCK = 20
 
 
 def measure_fusion(
-    run: str | Path,
-    data: DataConfig | str | None = None,
+    run: str | Path | Run,
+    data: DataConfig | str | Path | None = None,
     config: FusionConfig | None = None,
     *,
-    images: Splits | None = None,
+    images: Given | None = None,
     accept_changed_data: bool = False,
     quiet: bool = True,
 ) -> dict[str, Result]:
@@ -46,7 +46,7 @@ def measure_fusion(
     without labels, of one class, or too few for two batches.
     """
     config = config or FusionConfig()
-    opened = Run.open(Path(run))
+    opened = Run.open(run)
     with writing(opened.path):
         trained = open_trained(
             opened,

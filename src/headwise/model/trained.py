@@ -5,7 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headwise.data import DataConfig, Images, Splits, open_images
+from headwise.data import (
+    DataConfig,
+    Given,
+    Images,
+    Splits,
+    as_config,
+    given_splits,
+    open_images,
+)
 from headwise.data.account import copies
 from headwise.data.record import (
     changes,
@@ -53,8 +61,8 @@ class Trained:
 
 def open_trained(
     run: str | Path | Run,
-    data: DataConfig | str | None = None,
-    images: Splits | None = None,
+    data: DataConfig | str | Path | None = None,
+    images: Given | None = None,
     *,
     accept_changed_data: bool = False,
     device: Device = "auto",
@@ -71,15 +79,15 @@ def open_trained(
     and their spec before any image is decoded. Raises `UserError` for an unfinished run and for
     images that cannot be opened.
     """
-    run = run if isinstance(run, Run) else Run.open(Path(run))
+    run = run if isinstance(run, Run) else Run.open(run)
     config, model = load_model(run)
     if config.keep_freed_memory:
         hardware.keep_freed_memory()
     if images is None:
-        data = data if isinstance(data, DataConfig) else data_of(run, data)
-        data = data.like(config.data)
+        data = data_of(run, data).like(config.data)
         images = _open(run, data, check, accept=accept_changed_data)
     else:
+        images = given_splits(images)
         data = described(images, config.data)
         images = _checked(images, data, check)
     here = hardware.resolve_device(device)
@@ -118,14 +126,18 @@ def identify(images: Splits, data: DataConfig) -> DataIdentity:
     )
 
 
-def data_of(run: Run, spec: str | None = None) -> DataConfig:
-    """The settings that open the images of `spec` for a run. None: those of pretraining. If it
-    names their source, the split and the columns are those of pretraining."""
+def data_of(run: Run, given: DataConfig | str | Path | None = None) -> DataConfig:
+    """The settings that open images for a run. None: those of pretraining. If a spec names their
+    source, the split and the columns are those of pretraining."""
     own, record = load_config(run).data, read_record(run.path)
-    if spec is None:
+    if given is None:
         return located(run.path, own)
+    config = as_config(given)
+    spec = config.spec
+    if config is given:
+        return config
     if not (spec == own.spec if record is None else same_source(record, spec)):
-        return DataConfig(spec=spec)
+        return config
     return DataConfig(
         spec=spec,
         test_fraction=own.test_fraction,

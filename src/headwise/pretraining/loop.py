@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwise import augment, heads
-from headwise.data import Images, Splits, open_images
+from headwise.data import Given, Images, given_splits, open_images
 from headwise.data.record import described, located, write_record
 from headwise.encoders import build as encoders
 from headwise.errors import UserError
@@ -42,7 +42,7 @@ _COLLAPSE_STEPS = 50
 def pretrain(
     config: PretrainConfig,
     out: str | Path,
-    images: Splits | None = None,
+    images: Given | None = None,
     *,
     extends: str | Path | None = None,
     quiet: bool = False,
@@ -58,13 +58,15 @@ def pretrain(
     out = Path(out)
     refuse_existing(out)
     with distributed.process_group(hardware.resolve_device(config.device)):
-        origin = None if extends is None else Run.open(Path(extends))
+        origin = None if extends is None else Run.open(extends)
         if origin is not None:
             config = extension.extended(config, origin)
-        images = images or open_images(
-            extension.located_data(config, origin),
-            check=lambda listed: check_count(config, listed.train),
-        )
+        if images is None:
+            images = open_images(
+                extension.located_data(config, origin),
+                check=lambda listed: check_count(config, listed.train),
+            )
+        images = given_splits(images)
         config = dataclasses.replace(config, data=described(images, config.data))
         resolved, state, train, target = _prepare(config, images.train)
         if origin is not None:
@@ -85,14 +87,18 @@ def pretrain(
 
 
 def resume(
-    out: str | Path, images: Splits | None = None, *, data: str | None = None, quiet: bool = False
+    out: str | Path | Run,
+    images: Given | None = None,
+    *,
+    data: str | Path | None = None,
+    quiet: bool = False,
 ) -> Run:
     """Go on with a run that stopped, from its last checkpoint, to the same end as if it had not.
 
     The images must be those that it began with: `images`, those at `data`, or those where they
     were. Raises `UserError` if they have changed.
     """
-    run = Run.open(Path(out), finished=False)
+    run = Run.open(out, finished=False)
     if run.done and kept.is_whole(run):
         return run
     with writing(run.path):
@@ -101,10 +107,12 @@ def resume(
         return _continue(run, images, data, quiet=quiet)
 
 
-def _continue(run: Run, images: Splits | None, data: str | None, *, quiet: bool) -> Run:
+def _continue(run: Run, images: Given | None, data: str | Path | None, *, quiet: bool) -> Run:
     config = load_config(run)
     with distributed.process_group(config.device):
-        images = images or open_images(located(run.path, config.data, data))
+        if images is None:
+            images = open_images(located(run.path, config.data, data and str(data)))
+        images = given_splits(images)
         kept.refuse_other_images(run.path, images)
         config, state, train, target = _prepare(config, images.train)
         damaged = checkpoint.load_newest(state, run)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headwise.data import DataConfig, Splits
+from headwise.data import DataConfig, Given
 from headwise.errors import UserError
 from headwise.fusion.batches import BatchPlan, draw_batches, labelled_images, plan_batches
 from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
@@ -71,10 +71,10 @@ class Setup(NamedTuple):
 
 
 def set_up(
-    run: str | Path,
-    data: DataConfig | None = None,
+    run: str | Path | Run,
+    data: DataConfig | str | Path | None = None,
     *,
-    images: Splits | None = None,
+    images: Given | None = None,
     accept_changed_data: bool = False,
     batches: int = _BATCHES,
     device: Device = "auto",
