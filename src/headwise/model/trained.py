@@ -87,9 +87,8 @@ def open_trained(
         data = data_of(run, data).like(config.data)
         images = _open(run, data, check, accept=accept_changed_data)
     else:
-        images = given_splits(images)
-        data = described(images, config.data)
-        images = _checked(images, data, check)
+        data = described(given := given_splits(images), config.data)
+        images = _checked(given, data, check)
     here = hardware.resolve_device(device)
     settings = decide_extraction(
         config.augment,

@@ -16,6 +16,7 @@ from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
 from headwise.model.trained import open_trained
+from headwise.runs.directory import Run
 from headwise.runtime.hardware import Device
 from headwise.theory.map import BatchShape, Cosines, fusion_gain, mixed
 from headwise.theory.trained import (
