@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from headwise import embed, evaluate, load_encoder, open_images, pretrain, resume
-from headwise.data import DataConfig, ImageFiles, Splits, given_splits
+from headwise.data import DataConfig, ImageFiles, ResidentImages, Splits, given_splits
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig
 from headwise.model.config import PretrainConfig
@@ -29,8 +29,8 @@ class Pairs(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, i: int) -> Any:
-        return self.items[i]
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
 
 
 class Stream(IterableDataset):
@@ -56,15 +56,18 @@ class Stream(IterableDataset):
 def test_images_of_a_program(given: Any) -> None:
     train, test = given_splits(given)
     assert test is None
+    assert isinstance(train, ResidentImages)
     assert torch.equal(train.pixels, torch.from_numpy(PIXELS).permute(0, 3, 1, 2))
     labelled = isinstance(given, tuple | Pairs)
     assert (train.labels is not None) == labelled
     if labelled:
+        assert train.labels is not None
         assert train.labels.tolist() == LABELS.tolist()
         assert train.classes == ("0", "1")
-    both = given_splits(Splits(given, given))
-    assert torch.equal(both.test.pixels, train.pixels)
-    assert both.test.classes == train.classes
+    test = given_splits(Splits(given, given)).test
+    assert isinstance(test, ResidentImages)
+    assert torch.equal(test.pixels, train.pixels)
+    assert test.classes == train.classes
 
 
 @pytest.mark.parametrize(

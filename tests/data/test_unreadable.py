@@ -5,6 +5,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -154,7 +155,7 @@ def test_class_directions_pull_to_the_class_of_the_image_that_is_seen(
         precision="float32",
         workers=0,
     )
-    steps = []
+    steps: list[Any] = []
 
     def watched(*arguments: object, step: Callable = loop.train_step) -> object:
         steps.append(arguments)

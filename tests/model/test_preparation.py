@@ -1,6 +1,7 @@
 """A taken encoder's images are those of `embed`, whatever they are."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -59,7 +60,7 @@ def test_prepare_is_what_embed_does(
     expected = torch.tensor(table.column("h").to_pylist())
     paths = [photos / name for name in table.column("path").to_pylist()]
     assert len(paths) == len(MODES) + len(SHAPES) + 1
-    encoder = load_encoder(path)
+    encoder: Any = load_encoder(path)
     with torch.no_grad():
         h = encoder(prepare(paths, encoder))
         opened = encoder(prepare(map(Image.open, paths), encoder))
@@ -87,11 +88,12 @@ def test_prepare_says_what_it_takes(tmp_path: Path, unchecked: None) -> None:
     encoder = load_encoder(path)
     assert prepare([], encoder).shape == (0, 3, SIZE, SIZE)
     (tmp_path / "text.png").write_text("no image")
-    for images, message in (
+    cases: tuple[tuple[Any, str], ...] = (
         ([np.zeros((4, 4, 3), np.uint8)], "paths and images that Pillow has opened .* got ndarray"),
         (tmp_path / "gone.png", "gone.png cannot be read as an image"),
         ([tmp_path / "text.png"], "not an image of a known format"),
-    ):
+    )
+    for images, message in cases:
         with pytest.raises(UserError, match=message) as caught:
             prepare(images, encoder)
         assert "\n" not in str(caught.value)
@@ -110,7 +112,7 @@ def test_fit_has_one_meaning_in_memory_and_in_files(tmp_path: Path, resize: int 
     side, bar = resize or 30, (resize or 30) // 3
     prints = set()
     for fit in ("pad", "stretch", "crop"):
-        opened = [
+        opened: list[Any] = [
             open_images(DataConfig(spec=str(spec), fit=fit, resize=resize, resident_mib=mib)).train
             for spec, mib in ((root, 1), (tmp_path / "photos.npz", 1), (root, 0))
         ]

@@ -104,14 +104,14 @@ def resume(
     with writing(run.path):
         if run.done and kept.is_sound(run):
             return kept.finish(*load_model(run), run)
-        return _continue(run, images, data, quiet=quiet)
+        return _continue(run, images, None if data is None else str(data), quiet=quiet)
 
 
-def _continue(run: Run, images: Given | None, data: str | Path | None, *, quiet: bool) -> Run:
+def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) -> Run:
     config = load_config(run)
     with distributed.process_group(config.device):
         if images is None:
-            images = open_images(located(run.path, config.data, data and str(data)))
+            images = open_images(located(run.path, config.data, data))
         images = given_splits(images)
         kept.refuse_other_images(run.path, images)
         config, state, train, target = _prepare(config, images.train)
