@@ -96,6 +96,7 @@ def test_all_protocols_from_one_call(
         train_fingerprint=images.train.fingerprint,
         limit=120,
         classes=tuple(images.train.classes),
+        seen_images=0,
         train_images=len(images.train),
         test_images=len(present(images.test)),
     )
