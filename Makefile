@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo bench test check format dist lock clean
+.PHONY: setup demo bench torture test check format dist lock clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,10 @@ demo: $(STAMP)
 # Some fifteen minutes on two cores; the machine should have nothing else to do.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
+
+# Some fifteen minutes on two cores: kills, damage, full disks, sanitizers.
+torture: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -88,13 +88,13 @@ def _time_and_memory(
     else:
         # Writing this resets the peak that Linux records.
         Path("/proc/self/clear_refs").write_text("5")
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
     taken = statistics.median(seconds(work) for _ in range(rounds))
-    peak = torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM")
+    peak = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
     return taken, (peak - before) / MIB
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 

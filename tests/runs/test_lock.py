@@ -1,5 +1,6 @@
 """One writer for a directory, and no lock outlives its owner."""
 
+import errno
 import json
 import os
 import socket
@@ -128,4 +129,23 @@ def test_links_within_a_run_and_a_run_behind_a_link(tmp_path):
     (tmp_path / "runs").symlink_to("disk")
     (tmp_path / "runs" / "run" / "newest").symlink_to("figures")
     with writing(tmp_path / "runs" / "run"):
+        pass
+
+
+def test_a_lock_without_an_owner_does_not_stay(tmp_path, monkeypatch):
+    """A full disk, or a process that was killed before it wrote its name."""
+
+    def full() -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lock, "_owner", full)
+        with pytest.raises(OSError, match="No space"), writing(tmp_path):
+            pass
+    assert not (tmp_path / lock.LOCK_FILE).exists()
+    (tmp_path / lock.LOCK_FILE).touch()
+    with pytest.raises(UserError, match="unknown host"), writing(tmp_path):
+        pass
+    os.utime(tmp_path / lock.LOCK_FILE, (time.time() - 10,) * 2)
+    with writing(tmp_path):
         pass

@@ -18,6 +18,7 @@ from headwise.errors import UserError
 
 LOCK_FILE = ".lock"
 STALE_SECONDS = 120.0
+_UNNAMED_SECONDS = 5.0  # an owner that was killed before it wrote its name never will
 
 _RENEW_SECONDS = 20.0
 _held: set[Path] = set()  # by this process: commands call each other
@@ -69,7 +70,12 @@ def _take(path: Path, directory: Path) -> None:
     while True:
         try:
             with path.open("x", encoding="utf-8") as file:
-                file.write(_owner())
+                try:
+                    file.write(_owner())
+                    file.flush()
+                except OSError:  # a full disk: a lock without an owner would stay
+                    path.unlink()
+                    raise
             return
         except FileExistsError:
             # It may be released before it is opened: then it is made again.
@@ -102,7 +108,7 @@ def _stale(content: str, age_seconds: float) -> bool:
     owner = _fields(content)
     if owner.get("host") == socket.gethostname() and owner.get("started") != _started(owner["pid"]):
         return True
-    return age_seconds > STALE_SECONDS
+    return age_seconds > (STALE_SECONDS if owner else _UNNAMED_SECONDS)
 
 
 def _owner() -> str:
