@@ -520,3 +520,10 @@ def test_scripts_say_how_to_call_them() -> None:
     for path in SCRIPTS:
         if path.parent.name == "examples":
             assert f"python examples/{path.name} " in path.read_text()
+
+
+def test_every_promise_of_security_has_its_test() -> None:
+    rows = documents.table((ROOT / "SECURITY.md").read_text(), "## What is promised")
+    for promise, _, named in rows:
+        path, _, test = named.strip("`").partition("::")
+        assert f"\ndef {test}(" in (ROOT / path).read_text(), promise

@@ -141,8 +141,14 @@ def _digest(path: Path) -> str:
 
 
 def _run(folder: Path) -> Any:
-    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
-    return [_digest(folder / "run" / "encoder.safetensors"), *map(_untimed, map(json.loads, lines))]
+    """Its weights, its optimizer's state, and the last step of its log: a run that was asked to
+    stop has one more line there."""
+    run = folder / "run"
+    last = max((run / "checkpoints").glob("step-????????"))
+    paths = [run / "encoder.safetensors", *sorted(last.glob("*.safetensors"))]
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()]
+    assert steps == sorted({*steps}), "steps are logged twice"
+    return [*map(_digest, paths), last.name, steps[-1]]
 
 
 def _comparison(folder: Path) -> Any:
