@@ -22,7 +22,7 @@ def kill(job: Job, count: int, folder: Path) -> list[str]:
         number = (signal.SIGKILL, signal.SIGTERM)[stopped % 2]
         place = folder / str(attempt)
         job.prepare(place)
-        said = _stopped(job, place, number, draw.uniform(0, seconds), log)
+        said = _stopped(job, place, number, draw.uniform(0.05, max(seconds, 0.1)), log)
         if said is None:  # it was quicker than the signal
             continue
         stopped += 1
