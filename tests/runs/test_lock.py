@@ -149,3 +149,15 @@ def test_a_lock_without_an_owner_does_not_stay(tmp_path, monkeypatch):
     os.utime(tmp_path / lock.LOCK_FILE, (time.time() - 10,) * 2)
     with writing(tmp_path):
         pass
+
+
+def test_a_directory_that_cannot_be_written_is_one_line_before_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refused)
+    message = "run must be writable.*; Read-only file system: copy"
+    with pytest.raises(UserError, match=message), writing(tmp_path / "run"):
+        raise AssertionError("it must not begin")

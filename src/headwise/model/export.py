@@ -86,12 +86,13 @@ def encoder_bytes(
     of `timm.create_model`, the stem, how its images are made, and the SHA-256 of all this and the
     weights. Equal weights give equal bytes. `data`: how images were read, by default as they are.
     """
+    read = data or DataConfig()
     image = _ImageInput(
         size_px=augment.size,
         mean=augment.mean,
         std=augment.std,
-        fit=(data and data.fit) or "crop",
-        resize_px=data and data.resize,
+        fit=read.fit or "crop",
+        resize_px=read.resize,
     )
     about: Json = {
         "timm": timm_arguments(config, augment.size),

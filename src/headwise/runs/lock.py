@@ -5,6 +5,7 @@ dead, or that has not renewed it for two minutes (it may be on another machine),
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -28,9 +29,9 @@ _held: set[Path] = set()  # by this process: commands call each other
 def writing(directory: Path) -> Iterator[None]:
     """Be the only process that writes into a directory, which is made if it is missing.
 
-    Raises `UserError` if another process writes into it, and if a link in it leads outside: what is
-    written would end up there. Calls within each other are one lock. In ranks after the first,
-    which do not write, there is no lock.
+    Raises `UserError` if it is read-only, if another process writes into it, and if a link in it
+    leads outside: what is written would end up there. Calls within each other are one lock. In
+    ranks after the first, which do not write, there is no lock.
     """
     path = directory.resolve() / LOCK_FILE
     if path in _held:
@@ -40,8 +41,7 @@ def writing(directory: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":
         yield
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    _take(path, directory)
+    _begin(path, directory)
     _held.add(path)
     ended = threading.Event()
     threading.Thread(target=_renew, args=(path, ended), name="lock", daemon=True).start()
@@ -64,6 +64,19 @@ def _refuse_links(directory: Path) -> None:
                     f"{path} must not lead outside of {directory}, which a command would then "
                     f"write to; it is a link to {path.resolve()}; put a copy in its place"
                 )
+
+
+def _begin(path: Path, directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _take(path, directory)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(
+            f"{directory} must be writable, as results are written there; {error.strerror}: "
+            "copy it to a place where you can write"
+        ) from error
 
 
 def _take(path: Path, directory: Path) -> None:
