@@ -306,7 +306,7 @@ def test_hops_are_those_of_the_walk(
         real_backward(loss)
 
     def knn(*words: Any, **settings: Any) -> object:
-        stacks.append(stack("evaluation/evaluate.py: measure"))
+        stacks.append(stack("evaluation/evaluate.py: evaluate"))
         return real_knn(*words, **settings)
 
     write_json(tmp_path / "config.json", to_dict(tiny))

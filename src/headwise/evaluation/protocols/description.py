@@ -95,11 +95,6 @@ class Protocol:
     """The settings that it was asked for, without those that only say what is measured. Results
     keep them as `config`: two with others are not compared."""
 
-    def at_tap(self, features: TapFeatures) -> Iterator[Value]:
-        """The values of one tap, of a protocol on features."""
-        assert self.on_features is not None, f"{self.description.title} needs more than features"
-        return self.on_features(features)
-
     def measure(self, trained: ExtractedRun, seed: int) -> Iterator[Value]:
         """All values for one seed."""
         if self.on_features is not None:
@@ -109,7 +104,7 @@ class Protocol:
                     by_tap[tap] = [replace(value, where=tap) for value in by_tap["h"]]
                 else:
                     features = TapFeatures(tap, train, test, trained.images, seed)
-                    by_tap[tap] = list(self.at_tap(features))
+                    by_tap[tap] = list(self.on_features(features))
                 yield from by_tap[tap]
         if self.on_model is not None:
             yield from self.on_model(trained, seed=seed)
