@@ -72,7 +72,8 @@ def _member(kinds: list[Any], value: Any, where: str) -> Any:
     """The member of a union that the value is for. Several are words, or dataclasses told apart by
     `name`."""
     if all(get_origin(kind) is Literal for kind in kinds):
-        return Literal.__getitem__(tuple(word for kind in kinds for word in get_args(kind)))
+        words: Any = Literal
+        return words[tuple(word for kind in kinds for word in get_args(kind))]
     if len(kinds) == 1 or not isinstance(value, dict):
         return type(value) if type(value) in kinds else kinds[0]
     by_name = {get_args(typing.get_type_hints(kind)["name"])[0]: kind for kind in kinds}
