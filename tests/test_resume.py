@@ -55,6 +55,11 @@ def same_ends(one: Path, other: Path) -> None:
         mine, theirs = load_file(one / name), load_file(other / name)
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    states = {
+        (path / "checkpoints/step-00000012/optimizer.safetensors").read_bytes()
+        for path in (one, other)
+    }
+    assert len(states) == 1, "equal states give equal bytes"
     timed = {"seconds", "views_per_second", "memory_mib"}
     records = [
         [

@@ -11,7 +11,7 @@ _TABLE = """
 −|- –|- —|- ·|. ×|x ÷|/ ’|' √|sqrt ∞|inf ≈|~ ≥|>= ≤|<= ←|<- →|-> ±|+/- ‖|||
 α|a β|b δ|d ε|e λ|lambda μ|mu π|pi ρ|rho σ|sigma τ|tau Σ|S
 """
-_SIGNS = dict(pair.split("|", 1) for pair in _TABLE.split())
+_SIGNS = {sign: letters for sign, _, letters in (p.partition("|") for p in _TABLE.split())}
 
 
 def first_rank() -> bool:

@@ -195,10 +195,10 @@ def _optimizer_bytes(state: StateDict) -> bytes:
     about = {
         "param_groups": state["param_groups"],
         "values": {key: value for key, value in entries.items() if key not in tensors},
-        "channels_last": [key for key, value in tensors.items() if _is_channels_last(value)],
+        "channels_last": sorted(key for key, v in tensors.items() if _is_channels_last(v)),
     }
     contiguous = {key: value.contiguous() for key, value in tensors.items()}
-    return to_bytes(contiguous, {"optimizer": json.dumps(about)})
+    return to_bytes(contiguous, {"optimizer": json.dumps(about, sort_keys=True)})
 
 
 def _optimizer_state(path: Path) -> StateDict:
