@@ -95,6 +95,11 @@ class Protocol:
     """The settings that it was asked for, without those that only say what is measured. Results
     keep them as `config`: two with others are not compared."""
 
+    def at_tap(self, features: TapFeatures) -> Iterator[Value]:
+        """The values of one tap, of a protocol on features."""
+        assert self.on_features is not None, f"{self.description.title} needs more than features"
+        return self.on_features(features)
+
     def measure(self, trained: ExtractedRun, seed: int) -> Iterator[Value]:
         """All values for one seed."""
         if self.on_features is not None:
