@@ -5,15 +5,15 @@ Some ten minutes on two cores. Exits with 1 if anything did not survive.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "tests" / "planted")]
@@ -25,6 +25,7 @@ from jobs import SMALL, Job, finished, jobs, write_images  # noqa: E402
 from kills import kill  # noqa: E402
 
 from headwise.files import write_text  # noqa: E402
+from headwise.runs.directory import environment  # noqa: E402
 from measure import machine  # noqa: E402
 
 BEGIN, END = "<!-- torture -->", "<!-- /torture -->"
@@ -36,89 +37,103 @@ KILLS = {
     "evaluate": 8,
     "embed": 8,
 }
+DISKS = {
+    "pretrain, images in memory": 6,
+    "pretrain, files and two workers": 6,
+    "compare, two heads": 2,
+    "evaluate": 6,
+    "embed": 6,
+    "report": 6,
+}
+DIGITS = ["--data", "builtin:digits", "--limit", "60", *SMALL, "--head.output-size", "8"]
 
 
-class Row(NamedTuple):
-    """A line of the table."""
-
-    what: str
-    tried: int
-    wrong: list[str]
-    skipped: str = ""
-
-    def cells(self) -> str:
-        survived = self.skipped or f"{self.tried - min(len(self.wrong), self.tried)}"
-        return f"| {self.what} | {self.tried} | {survived} |"
+Part = Callable[[], list[str] | None]
+"""Tries its cases; what went wrong, or None where it cannot be tried here."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "reliability.md")
-    parser.add_argument("--only", nargs="+", default=["kills", "damage", "disk", "sanitizers"])
+    parser.add_argument("--only", nargs="+", default=[""], help="words of the lines to try")
     parser.add_argument("--share", type=float, default=1.0, help="of the cases; less is quicker")
     flags = parser.parse_args()
-    started, rows = time.monotonic(), []
+    failed = False
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["HEADWISE_CACHE"] = str(folder / "cache")
         torch.set_num_threads(1)  # forks cannot share the threads of OpenMP
-        for row in tried(folder, flags.only, flags.share):
-            print(row.cells(), *row.wrong, sep="\n", file=sys.stderr, flush=True)
-            rows.append(row)
-    minutes = (time.monotonic() - started) / 60
-    text = "\n".join(
-        [
-            "| what was tried | how often | survived |\n| --- | ---: | ---: |",
-            *(row.cells() for row in rows),
-            f"\n`make torture` on {date.today()}, {minutes:.0f} minutes, torch with one thread: "
-            f"{machine()}",
-        ]
-    )
-    page = flags.out.read_text(encoding="utf-8") if flags.out.exists() else f"{BEGIN}\n{END}\n"
-    before, _, rest = page.partition(BEGIN)
-    write_text(flags.out, f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-    sys.exit(any(row.wrong for row in rows))
+        base = folder / "base"
+        for what, count, part in parts(folder, prepared(base), flags.share):
+            if not any(word in what for word in flags.only):
+                continue
+            wrong = part()
+            survived = "skipped here" if wrong is None else str(count - min(len(wrong), count))
+            # Written after every part: one that is tried alone keeps the lines of the others.
+            write_line(flags.out, what, f"{count} | {survived}")
+            print(f"{what}: {survived} of {count}", *wrong or (), sep="\n", file=sys.stderr)
+            failed |= bool(wrong)
+    sys.exit(failed)
 
 
-def tried(folder: Path, only: list[str], share: float) -> Iterator[Row]:
-    """All parts, each as soon as it is done."""
-    base = folder / "base"
+def write_line(page: Path, what: str, found: str) -> None:
+    """Put a line into the page's table, in place of an earlier one of this name."""
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    old, _, after = rest.partition(END)
+    lines = dict(re.findall(r"^\| (.+?) \| (\d.*) \|$", old, re.M))
+    commit = (environment("cpu")["commit"] or "unknown")[:7]
+    lines[what] = f"{found} | {date.today()}, {commit}"
+    head = "| what was tried | how often | survived | when, at which commit |"
+    rows = [f"| {name} | {cells} |" for name, cells in lines.items()]
+    table = "\n".join([head, "| --- | ---: | ---: | --- |", *rows])
+    about = f"`make torture`, torch with one thread: {machine()}"
+    write_text(page, f"{before}{BEGIN}\n{table}\n\n{about}\n{END}{after}")
+
+
+def prepared(base: Path) -> dict[str, Job]:
+    """All jobs by name, with what they start from."""
     base.mkdir()
     write_images(base / "images")
-    every = {job.name: job for job in jobs(base)}
-    digits = ["--data", "builtin:digits", "--limit", "60", *SMALL, "--head.output-size", "8"]
     first = Job(name="base", words=lambda _: [], end=lambda _: None)
-    words = ["pretrain", *digits, "--out", str(base / "run"), "--epochs", "4"]
-    finished(first, words, folder / "log")
-    finished(first, ["evaluate", str(base / "run"), "--protocols", "knn"], folder / "log")
-    if "kills" in only:
-        for name, count in KILLS.items():
-            count = max(2, round(count * share))
-            wrong = kill(every[name], count, folder / f"kills {name}")
-            yield Row(f"SIGKILL and SIGTERM at random moments: {name}", count, wrong)
-    if "disk" in only:
-        with small_disk(folder / "disk") as disk:
-            for job in every.values():
-                if job.ranks > 1:
-                    continue
-                count = max(2, round((2 if job.name.startswith("compare") else 6) * share))
-                wrong = [] if disk is None else fill(job, count, disk, folder / "log")
-                skipped = "skipped: nothing can be mounted here" if disk is None else ""
-                yield Row(f"full disk: {job.name}", count, wrong, skipped)
-    if "damage" in only:
-        images, runs = round(500 * share), round(300 * share)
-        yield Row("a damaged image file among sound ones", images, damage_images(images, folder))
-        yield Row("a damaged file of a run", runs, damage_runs(runs, folder, digits))
-    if "sanitizers" in only:
-        yield sanitized(folder / "sanitized")
+    words = ["pretrain", *DIGITS, "--out", str(base / "run"), "--epochs", "4"]
+    finished(first, words, base / "log")
+    finished(first, ["evaluate", str(base / "run"), "--protocols", "knn"], base / "log")
+    return {job.name: job for job in jobs(base)}
 
 
-def sanitized(folder: Path) -> Row:
+def parts(folder: Path, every: dict[str, Job], share: float) -> Iterator[tuple[str, int, Part]]:
+    """What is tried, how often, and how."""
+    for name, count in KILLS.items():
+        count = max(2, round(count * share))
+        trial = partial(kill, every[name], count, folder / f"kills {name}")
+        yield f"SIGKILL and SIGTERM at random moments: {name}", count, trial
+    for name, count in DISKS.items():
+        count = max(2, round(count * share))
+        trial = partial(filled, every[name], count, folder / f"disk {name}")
+        yield f"full disk: {name}", count, trial
+    images, runs = round(500 * share), round(300 * share)
+    yield "a damaged image file among sound ones", images, partial(damage_images, images, folder)
+    trial = partial(damage_runs, runs, folder, DIGITS)
+    yield "a damaged file of a run", runs, trial
+    yield (
+        "the tests of the C code, built with AddressSanitizer and UBSan",
+        1,
+        partial(sanitized, folder / "sanitized"),
+    )
+
+
+def filled(job: Job, count: int, folder: Path) -> list[str] | None:
+    with small_disk(folder) as disk:
+        return None if disk is None else fill(job, count, disk, folder.with_suffix(".log"))
+
+
+def sanitized(folder: Path) -> list[str] | None:
     """The tests of the compiled code, built with AddressSanitizer and UBSan."""
-    what, compiler = "tests of the C code under AddressSanitizer and UBSan", shutil.which("gcc")
+    compiler = shutil.which("gcc")
     found = sorted((ROOT / "src" / "headwise" / "augment").glob("_views*.so"))
     if compiler is None or not found:
-        return Row(what, 1, [], "skipped: no gcc")
+        return None
     package = shutil.copytree(ROOT / "src" / "headwise", folder / "headwise")
     source = package / "augment" / "views.c"
     built = [compiler, "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -141,7 +156,7 @@ def sanitized(folder: Path) -> Row:
         [sys.executable, *test], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     passed = done.returncode == 0 and " skipped" not in done.stdout
-    return Row(what, 1, [] if passed else [done.stdout[-3000:] + done.stderr[-3000:]])
+    return [] if passed else [done.stdout[-3000:] + done.stderr[-3000:]]
 
 
 if __name__ == "__main__":
