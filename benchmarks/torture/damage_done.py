@@ -64,7 +64,7 @@ def each(count: int, case: Callable[[int], str]) -> list[str]:
 def damage_images(count: int, folder: Path) -> list[str]:
     """One damaged file among sound ones: those are read as ever."""
     noise = np.random.default_rng(1)
-    picture = Image.fromarray(noise.integers(0, 256, (20, 24, 3), np.uint8))
+    picture = Image.fromarray(noise.integers(0, 256, (20, 20, 3), np.uint8))
     contents = {}
     for ending, name in FORMATS.items():
         file = io.BytesIO()
