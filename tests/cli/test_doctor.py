@@ -10,7 +10,7 @@ import torch
 
 from headwise.cli import doctor
 from headwise.cli.doctor import Check, diagnose, healthy, report
-from headwise.runtime import hardware
+from headwise.runtime import cgroup
 
 DIAGNOSE = """
 import json, sys
@@ -107,16 +107,16 @@ def test_a_python_out_of_range_fails(monkeypatch):
 @pytest.mark.parametrize(
     ("quota", "threads", "advice"),
     [
-        ("max 100000", 4, ""),
-        ("200000 100000", 4, "OMP_NUM_THREADS=2"),
-        ("200000 100000", 2, ""),
-        ("50000 100000", 1, ""),
-        ("", 1, "OMP_NUM_THREADS, or set it to 4"),
+        (None, 4, ""),
+        (2.0, 4, "OMP_NUM_THREADS=2"),
+        (2.0, 2, ""),
+        (0.5, 1, ""),
+        (None, 1, "OMP_NUM_THREADS, or set it to 4"),
     ],
 )
 def test_threads_are_compared_with_the_cores_that_may_be_used(monkeypatch, quota, threads, advice):
     monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
-    monkeypatch.setattr(hardware, "cgroup", lambda name: quota)
+    monkeypatch.setattr(cgroup, "cpu_quota", lambda: quota)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     found = doctor._cores().advice
     assert advice in found
@@ -124,8 +124,7 @@ def test_threads_are_compared_with_the_cores_that_may_be_used(monkeypatch, quota
 
 
 def test_a_containers_memory_limit_counts(monkeypatch):
-    limits = {"memory.max": str(3 * 2**30), "memory.current": str(2 * 2**30)}
-    monkeypatch.setattr(hardware, "cgroup", limits.__getitem__)
+    monkeypatch.setattr(cgroup, "memory_left", lambda: 2**30)
     check = doctor._memory()
     assert check.text == "1.0 GiB free"
     assert "--batch-size" in check.advice

@@ -400,7 +400,8 @@ def test_command(run: Path, capsys: pytest.CaptureFixture[str]):
     assert exit_code("fusion", run, *FLAGS) == 0
     said = capsys.readouterr().out.splitlines()
     arrays = Run.open(run).fusion_arrays
-    assert tuple(said[:5]) == conclusion(arrays, CONFIG.head)
+    assert said[0] == "On builtin:shapes, test images:"
+    assert tuple(said[1:6]) == conclusion(arrays, CONFIG.head)
     assert f"\n{text_table(arrays)}\n" in "\n".join(said)
     assert said[-2:] == [f"Arrays: {run / 'fusion.npz'}", f"Report: {run / 'report.html'}"]
 

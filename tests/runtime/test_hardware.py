@@ -10,28 +10,54 @@ from sources import write_folder
 from headwise.data import DataConfig, open_images
 from headwise.errors import UserError
 from headwise.model.extraction import decide_extraction
-from headwise.runtime import hardware
+from headwise.runtime import cgroup, hardware
 
 
 @pytest.mark.parametrize(
     ("quota", "ranks", "cores"),
     [
-        ("", 1, 8),
-        ("max 100000", 1, 8),
-        ("200000 100000", 1, 2),
-        ("50000 100000", 1, 1),
-        ("1600000 100000", 1, 8),
-        ("max 100000", 3, 2),
-        ("400000 100000", 2, 2),
-        ("100000 100000", 4, 1),
+        (None, 1, 8),
+        (2.0, 1, 2),
+        (0.5, 1, 1),
+        (16.0, 1, 8),
+        (None, 3, 2),
+        (4.0, 2, 2),
+        (1.0, 4, 1),
     ],
 )
 def test_usable_cores(monkeypatch, quota, ranks, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(hardware, "cgroup", lambda name: quota)
+    monkeypatch.setattr(cgroup, "cpu_quota", lambda: quota)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     assert hardware.usable_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "left"),
+    [
+        ({}, None, None),
+        ({"cpu.max": "max 100000", "memory.max": "max", "memory.current": "5"}, None, None),
+        ({"cpu.max": "150000 100000", "memory.max": "9", "memory.current": "5"}, 1.5, 4),
+        (
+            {
+                "cpu/cpu.cfs_quota_us": "200000",
+                "cpu/cpu.cfs_period_us": "100000",
+                "memory/memory.limit_in_bytes": "9",
+                "memory/memory.usage_in_bytes": "2",
+            },
+            2.0,
+            7,
+        ),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None, None),
+    ],
+)
+def test_limits_of_a_container_in_both_versions(monkeypatch, tmp_path, files, cores, left):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path)
+    assert (cgroup.cpu_quota(), cgroup.memory_left()) == (cores, left)
 
 
 @pytest.mark.parametrize(

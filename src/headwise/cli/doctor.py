@@ -197,14 +197,13 @@ def _cores() -> Check:
 
 
 def _memory() -> Check:
-    from headwise.runtime import hardware
+    from headwise.runtime import cgroup
 
     lines = Path("/proc/meminfo").read_text().splitlines()
     fields = {line.partition(":")[0]: line.split()[1] for line in lines}
     free = int(fields["MemAvailable"]) * 1024
-    limit = hardware.cgroup("memory.max")
-    if limit.isdecimal():
-        free = min(free, int(limit) - int(hardware.cgroup("memory.current")))
+    if (left := cgroup.memory_left()) is not None:
+        free = min(free, left)
     advice = ""
     if free < _LITTLE_MEMORY:
         advice = "little: try a smaller --batch-size, or --data.resident-mib 0"

@@ -14,6 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from headwise.errors import UserError
+from headwise.runtime import cgroup
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -60,9 +61,8 @@ def usable_cores() -> int:
     """Return the number of cores that this process may keep busy: those that it may run on, at most
     what its container has a quota for, divided among the ranks of this machine."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    quota, _, period = cgroup("cpu.max").partition(" ")
-    if quota.isdecimal():
-        cores = min(cores, max(1, round(int(quota) / int(period))))
+    if (quota := cgroup.cpu_quota()) is not None:
+        cores = min(cores, max(1, round(quota)))
     return max(1, cores // _local_ranks())
 
 
@@ -80,12 +80,6 @@ def use_threads(threads: int | None) -> None:
         threads = min(torch.get_num_threads(), usable_cores())
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def cgroup(name: str) -> str:
-    """Return what limits a container (cgroup v2); "" where nothing does."""
-    path = Path("/sys/fs/cgroup") / name
-    return path.read_text().strip() if path.is_file() else ""
 
 
 def _local_ranks() -> int:

@@ -10,7 +10,7 @@ from PIL import Image
 from planted_run import in_memory, keeping, planted_run
 from torch import nn
 
-from headwise.data import open_images
+from headwise.data import DataConfig, open_images
 from headwise.errors import UserError
 from headwise.evaluation.protocols.altered import altered_features, at_most
 from headwise.evaluation.protocols.transformations import (
@@ -203,7 +203,7 @@ def test_files_that_cannot_be_read_are_left_out(tmp_path):
         Image.fromarray(level).save(folder / f"{i}.png")
     damaged = folder / "2.png"
     damaged.write_bytes(damaged.read_bytes()[:-30])
-    images = open_images(str(folder)).train
+    images = open_images(DataConfig(spec=str(folder), max_bad_fraction=0.2)).train
     trained = planted_run(tmp_path, images, None, ViewEye(), Head([]), SIDE)
     h = altered_features(trained.model, images, ("h",), lambda x, _: x / 2, trained.extraction)["h"]
     assert h.index.tolist() == [0, 1, 3, 4, 5]
