@@ -44,6 +44,7 @@ augments = settings_of(
 )
 heads = st.one_of(
     settings_of(depth=st.none() | st.integers(1, 4), batch_norm=st.booleans()),
+    settings_of(name=st.just("mlp"), shift=st.booleans()),
     st.fixed_dictionaries(
         {"name": st.just("transformer")},
         optional={

@@ -43,7 +43,9 @@ def transformer(context: Context, norm: Norm) -> HeadConfig:
 
 HEADS = {
     "identity": HeadConfig(name="identity"),
+    "identity-batch-norm": HeadConfig(name="identity", batch_norm=True),
     "linear": HeadConfig(name="linear", output_size=5),
+    "linear-without-batch-norm": HeadConfig(name="linear", output_size=5, batch_norm=False),
     "mlp": HeadConfig(name="mlp", width=8, output_size=5),
     "mlp-without-batch-norm": HeadConfig(name="mlp", width=32, output_size=5, batch_norm=False),
     "ffn": HeadConfig(name="ffn", depth=2, width=8, output_size=5),

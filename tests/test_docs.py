@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import itertools
 import re
 import shlex
 import sys
@@ -18,6 +19,7 @@ import pytest
 import torch
 from documents import PACKAGE, PAGES, ROOT, SCRIPTS, SOURCES, Quote
 from PIL import Image
+from torch import nn
 
 import headwise
 from headwise import heads
@@ -437,6 +439,48 @@ def test_head_settings_stand_as_they_are() -> None:
         assert config.pretrain.head == recipe(name).head, (
             f"{flags[0]} does not make the head of {name}"
         )
+
+
+def test_what_heads_differ_in() -> None:
+    rows = {row[0].strip("`"): row[1:] for row in cells("heads.md", "## What the heads differ in")}
+    for words, row in rows.items():
+        ((command, _),) = readings(["--head", *shlex.split(words)])[:1]
+        assert row == made_of(command.pretrain.head, row[4]), words
+    names = ("parameters", "depth", "width", "d", "norm", "bias", "activation", "residual")
+    differ = [
+        [
+            f"`{one}`, `{other}`",
+            ", ".join(
+                name
+                for name, a, b in zip((*names, "attention"), rows[one], rows[other], strict=True)
+                if a != b
+            ),
+        ]
+        for one, other in itertools.combinations(heads.HEADS, 2)
+    ]
+    assert cells("heads.md", "### Every pair of heads") == differ
+
+
+def made_of(config: heads.HeadConfig, norm: str) -> list[str]:
+    """A head's row, and the words for its norm if they name the kinds that it has."""
+    head, settings = heads.build_head(config, 512), heads.resolve(config, 512)
+    kinds = {type(module).__name__ for module in head.modules()}
+    trained = {name for name, p in head.named_parameters() if p.requires_grad}
+    biases = {name.split(".")[1] for name in trained if name.endswith("bias")}
+    at_the_end = str(len(head.layers) - 1) in biases
+    norms = {name for name in ("BatchNorm", "LayerNorm") if name in norm}
+    attention = "softmax" if config.name == "transformer" else "ReLU"
+    return [
+        f"{sum(head.get_parameter(name).numel() for name in trained):,}",
+        str(sum(isinstance(module, nn.Linear) for module in head.modules())),
+        str(settings.width or "none"),
+        str(settings.output_size or "p"),
+        norm if norms == {k.removesuffix("1d") for k in kinds if "Norm" in k} else str(kinds),
+        "all" if at_the_end else "hidden" if biases else "none",
+        next((name for name in ("ReLU", "GELU") if name in kinds), "none"),
+        "in each block" if any(name.endswith("Block") for name in kinds) else "none",
+        attention if head.block_taps else "none",
+    ]
 
 
 def test_every_loss_of_a_run_is_documented() -> None:

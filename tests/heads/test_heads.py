@@ -28,7 +28,7 @@ NORMS: tuple[Norm, ...] = ("pre", "post", "batch")
 
 # First and last number of z of every default head: its weights of seed 0, in evaluation mode.
 GOLDEN = [
-    ("linear", 0.769483, 0.158693),
+    ("linear", 0.837861, 0.0513672),
     ("mlp", 0.0120502, -0.332732),
     ("ffn", -5.13230e-06, 6.24324e-05),
     ("ffn-matched", 0.557033, -0.383406),
@@ -72,9 +72,19 @@ def parameters(head: nn.Module) -> int:
     return sum(p.numel() for p in head.parameters())
 
 
+def trained(head: nn.Module) -> int:
+    return sum(p.numel() for p in head.parameters() if p.requires_grad)
+
+
 def test_identity_and_linear_sizes():
-    assert parameters(build_head(HeadConfig(name="identity"), 512)) == 0
-    assert parameters(build_head(HeadConfig(name="linear"), 512)) == 512 * 128 + 128
+    for name, batch_norm, expected in [
+        ("identity", None, 0),
+        ("identity", True, 512),
+        ("linear", None, 512 * 128 + 128),  # a scale
+        ("linear", False, 512 * 128 + 128),  # a bias
+    ]:
+        config = HeadConfig(name=name, batch_norm=batch_norm)
+        assert trained(build_head(config, 512)) == expected
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
@@ -87,8 +97,31 @@ def test_mlp_size(depth, batch_norm):
     beside = 2 if batch_norm else 1
     expected = sum(a * b + beside * b for a, b in itertools.pairwise(sizes))
     head = build_head(config, p)
-    assert parameters(head) == expected
+    assert trained(head) == expected - (d if batch_norm else 0)  # the last has no shift
     assert sum(isinstance(module, nn.ReLU) for module in head.modules()) == depth - 1
+    if batch_norm:
+        assert trained(build_head(dataclasses.replace(config, shift=True), p)) == expected
+
+
+@pytest.mark.parametrize("name", ["identity", "linear", "mlp", "ffn", "ffn-matched", "transformer"])
+def test_heads_end_in_simclrs_batch_norm(name):
+    """z has mean 0 and, at first, variance 1 over the batch; a scale is trained, and no shift."""
+    config = HeadConfig(name=name, batch_norm=True if name == "identity" else None)
+    head = build_head(config, 12).double().train()
+    z = head(3 + normal(64, 12))
+    torch.testing.assert_close(z.mean(0), torch.zeros_like(z[0]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(z.var(0, correction=0), torch.ones_like(z[0]), rtol=0, atol=0.01)
+    *_, last = (module for module in head.modules() if isinstance(module, nn.BatchNorm1d))
+    assert (last.weight.requires_grad, last.bias.requires_grad) == (True, False)
+
+
+def test_the_heads_of_version_0_1():
+    """linear was a linear layer with a bias, and the last BatchNorm of mlp learned a shift."""
+    linear = build_head(HeadConfig(name="linear", batch_norm=False), 12)
+    assert list(linear.state_dict()) == ["layers.0.weight", "layers.0.bias"]
+    mlp = build_head(HeadConfig(name="mlp", shift=True), 12)
+    assert all(p.requires_grad for p in mlp.parameters())
+    assert mlp.state_dict().keys() == build_head(HeadConfig(name="mlp"), 12).state_dict().keys()
 
 
 def test_ffn_is_deep_fusions():
@@ -158,6 +191,7 @@ def test_defaults_are_the_heads_own():
         "width": 512,
         "output_size": 128,
         "batch_norm": True,
+        "shift": False,
         "num_heads": None,
         "ratio": None,
         "norm": None,
@@ -178,18 +212,23 @@ def test_defaults_are_the_heads_own():
 
 
 def test_the_output_layers_bias_is_frozen_and_nothing_else():
-    for name in ("ffn", "transformer"):
+    for name in ("mlp", "ffn", "transformer"):
         head = build_head(HeadConfig(name=name, depth=10), 64)
         frozen = [key for key, p in head.named_parameters() if not p.requires_grad]
-        assert frozen == ["layers.11.1.bias"]
-        assert head.get_parameter("layers.11.1.bias").abs().max() == 0
+        assert frozen == [f"layers.{9 if name == 'mlp' else 11}.1.bias"]
+        assert head.get_parameter(frozen[0]).abs().max() == 0
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "identity", "depth": 2}, r"head\.depth is not a setting of the identity .* none"),
-        ({"name": "linear", "width": 8}, r"head\.width is not .* its settings: output_size"),
+        ({"name": "identity", "depth": 2}, r"not a setting of the identity .*: batch_norm$"),
+        (
+            {"name": "linear", "width": 8},
+            r"head\.width is not .* settings: output_size, batch_norm",
+        ),
+        ({"name": "linear", "shift": True}, r"head\.shift is not a setting of the linear head"),
+        ({"shift": True, "batch_norm": False}, r"head\.shift must come with head\.batch_norm"),
         ({"name": "mlp", "context": "joint"}, r"head\.context is not a setting of the mlp head"),
         ({"name": "ffn", "batch_norm": False}, r"head\.batch_norm is not a setting of the ffn"),
         ({"name": "mlp", "depth": 0}, r"head\.depth must be positive; got 0"),
@@ -235,6 +274,10 @@ def test_the_identity_heads_z_is_h():
     head = build_head(HeadConfig(name="identity"), 5)
     assert torch.equal(head(h), h)
     assert head.tap_names == ("z",)
+    normed = build_head(HeadConfig(name="identity", batch_norm=True), 5).double()
+    expected = torch.nn.functional.batch_norm(h, None, None, training=True)
+    torch.testing.assert_close(normed(h), expected, rtol=0, atol=1e-12)
+    assert normed.tap_names == ("z",)
 
 
 @pytest.mark.parametrize("name", HEADS)

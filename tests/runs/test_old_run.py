@@ -8,6 +8,7 @@ the arrays and the optimizer's state are left out to keep it small.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,11 +16,16 @@ import pytest
 import torch
 
 from headwise import EvaluateConfig, embed, evaluate, load_encoder, resume
+from headwise.comparison.compare import CompareConfig, resume_comparison
 from headwise.data import DataConfig
+from headwise.errors import UserError
 from headwise.files import read_json, write_json
+from headwise.heads import HeadConfig
+from headwise.model import checkpoint
 from headwise.model.config import PretrainConfig
 from headwise.model.config_file import CONFIG_VERSION, config_json, read_config
-from headwise.model.trained import load_config, open_trained
+from headwise.model.trained import load_config, load_model, open_trained
+from headwise.pretraining.loop import pretrain
 from headwise.runs.directory import Run
 
 OLD = Path(__file__).parent / "old_run"
@@ -101,9 +107,55 @@ def test_workers_are_decided_by_the_images_that_are_opened(old: Path, tmp_path: 
     assert open_trained(old, images=trained.images, workers=0).extraction.workers == 0
 
 
-def test_a_newer_file_is_refused(old: Path) -> None:
-    from headwise.errors import UserError
+@pytest.mark.parametrize(
+    "head",
+    [
+        HeadConfig(name="identity"),
+        HeadConfig(name="linear", output_size=8, batch_norm=False),
+        HeadConfig(name="mlp", output_size=8, shift=True),
+        HeadConfig(name="mlp", output_size=8, batch_norm=False),
+    ],
+    ids=["identity", "linear", "mlp", "mlp without BatchNorm"],
+)
+def test_heads_of_older_runs_keep_their_settings(
+    tmp_path: Path, tiny: PretrainConfig, head: HeadConfig
+) -> None:
+    """A run that has the head of an older version, with the config.json that this one wrote: it
+    opens with its weights, gives the same numbers, and goes on to the same end."""
+    tiny = replace(tiny, head=head, epochs=2, knn_every=0, keep_checkpoints=2)
+    run = pretrain(tiny, tmp_path / "run", quiet=True)
+    config, model = load_model(run)
+    h = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    z = model.head.eval()(h)
+    values = read_json(run.path / "config.json")
+    del values["head"]["shift"]
+    if head.name != "mlp":
+        values["head"]["batch_norm"] = None
+    for version in ({}, {"version": 2}):
+        older = {key: value for key, value in values.items() if key != "version"} | version
+        write_json(run.path / "config.json", older)
+        assert load_config(run) == config
+        assert torch.equal(load_model(run)[1].head.eval()(h), z)
+    (run.path / "DONE").unlink()
+    before = (run.path / "encoder.safetensors").read_bytes()
+    shutil.rmtree(checkpoint.checkpoints(run.path / "checkpoints")[-1])
+    resume(run.path, quiet=True)
+    assert (run.path / "encoder.safetensors").read_bytes() == before
 
+
+def test_a_file_written_by_hand_names_todays_heads(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"head": {"name": "mlp", "batch_norm": True}})
+    assert read_config(PretrainConfig, tmp_path / "config.json").head.shift is None
+
+
+def test_an_older_comparison_does_not_get_todays_heads(tmp_path: Path) -> None:
+    config = config_json(CompareConfig(heads=("identity", "linear", "mlp")))
+    write_json(tmp_path / "config.json", {**config, "version": 2})
+    with pytest.raises(UserError, match="its missing runs of linear would have today's"):
+        resume_comparison(tmp_path, quiet=True)
+
+
+def test_a_newer_file_is_refused(old: Path) -> None:
     write_json(old / "config.json", {**read_json(old / "config.json"), "version": 99})
-    with pytest.raises(UserError, match="must have version 2 or an older one; got 99"):
+    with pytest.raises(UserError, match="must have version 3 or an older one; got 99"):
         load_config(Run.open(old))

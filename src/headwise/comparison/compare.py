@@ -26,7 +26,7 @@ from headwise.files import Json, read_object, write_json
 from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, check_count, resolve
-from headwise.model.config_file import config_json, read_config
+from headwise.model.config_file import config_json, has_old_heads, read_config
 from headwise.model.extraction import extract_config
 from headwise.model.trained import identify, load_config
 from headwise.pretraining import kept
@@ -103,11 +103,30 @@ def resume_comparison(
     if not path.is_file():
         raise UserError(f"--resume must be a comparison's directory; {out} has no config.json")
     config = read_config(CompareConfig, path)
+    _refuse_other_heads(config, out)
     with writing(out):
         images = images or open_images(located(out, config.pretrain.data, data))
         kept.refuse_other_images(out, images)
         kept.keep_record(out, images, data, begun=True)
         return _compare(config, out, images, quiet)
+
+
+def _refuse_other_heads(config: CompareConfig, out: Path) -> None:
+    """Raise `UserError` if runs are missing of a head that was another one in the version that
+    began the comparison. config.json has the old settings of the head that it names."""
+    seeds = range(config.pretrain.seed, config.pretrain.seed + config.seeds)
+    missing = [
+        name
+        for name in ("linear", "mlp")
+        if name in config.heads and name != config.pretrain.head.name
+        if not all((out / f"{name}-seed{seed}" / "config.json").exists() for seed in seeds)
+    ]
+    if missing and has_old_heads(out / "config.json"):
+        raise UserError(
+            f"the heads of {out} must be those of the older headwise that began it; its missing "
+            f"runs of {' and '.join(missing)} would have today's; finish it with that version, or "
+            "begin another comparison"
+        )
 
 
 def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:

@@ -244,7 +244,12 @@ def shipped_heads() -> dict[str, HeadConfig]:
     configs: dict[str, HeadConfig] = {
         name: small_head(name) for name in HEADS if name not in several
     }
-    configs["mlp, no BatchNorm"] = HeadConfig(name="mlp", batch_norm=False, **stack)
+    configs |= {
+        "identity, BatchNorm": HeadConfig(name="identity", batch_norm=True),
+        "linear, no BatchNorm": replace(configs["linear"], batch_norm=False),
+        "mlp, no BatchNorm": replace(configs["mlp"], batch_norm=False),
+        "mlp, shift": replace(configs["mlp"], shift=True),
+    }
     for norm in norms:
         configs[f"ffn-matched, {norm}"] = HeadConfig(name="ffn-matched", norm=norm, **stack)
     for context, norm in itertools.product(contexts, norms):

@@ -22,10 +22,11 @@ class HeadConfig:
     """The projection head `g`, from `h` to `z`. A setting left at None is the head's own."""
 
     name: HeadName = "mlp"
-    """The projection head. identity: z is h; linear: one layer; mlp: SimCLR's; ffn: Deep Fusion's
-    baseline; ffn-matched: residual feed-forward blocks with as many parameters as the Transformer
-    head; transformer: Deep Fusion's, in which the views of a batch attend to each other;
-    transfusion: Deep Fusion's first version, whose ReLU attention leaves out the row itself."""
+    """The projection head. identity: z is h; linear: SimCLR's, one layer and BatchNorm; mlp:
+    SimCLR's; ffn: Deep Fusion's baseline; ffn-matched: residual feed-forward blocks with as many
+    parameters as the Transformer head; transformer: Deep Fusion's, in which the views of a batch
+    attend to each other; transfusion: Deep Fusion's first version, whose ReLU attention leaves out
+    the row itself."""
     depth: int | None = None
     """Number of layers. mlp: linear layers (2). ffn: Linear-BatchNorm-ReLU layers (10). ffn-matched
     and transformer: blocks (4; published with 10). transfusion: blocks (5)."""
@@ -34,7 +35,11 @@ class HeadConfig:
     output_size: int | None = None
     """The size of z. linear, mlp and transfusion: 128; others: 512."""
     batch_norm: bool | None = None
-    """mlp: put BatchNorm after every linear layer (on)."""
+    """linear and mlp: put BatchNorm after every linear layer (on). identity: z is h after BatchNorm
+    (off). The last BatchNorm of a head has a scale and no shift."""
+    shift: bool | None = None
+    """mlp: let the last BatchNorm learn a shift too (off, as in SimCLR's code; on in runs of
+    version 0.1)."""
     num_heads: int | None = None
     """transformer: number of attention heads in a block (16)."""
     ratio: float | None = None
@@ -75,7 +80,7 @@ class HeadConfig:
             if field.name == "name" or value is None:
                 continue
             if field.name not in own:
-                settings = ", ".join(own) or "none"
+                settings = ", ".join(own)
                 raise UserError(
                     f"head.{field.name} is not a setting of the {self.name} head; "
                     f"got {value!r}; its settings: {settings}"
@@ -85,22 +90,28 @@ class HeadConfig:
                     raise UserError(f"head.residual must not be negative; got {value}")
                 if field.name != "residual" and value <= 0:
                     raise UserError(f"head.{field.name} must be positive; got {value}")
+        if self.shift and self.batch_norm is False:
+            raise UserError("head.shift must come with head.batch_norm; got none; leave one out")
 
 
 # The settings of each head, with the values that replace None.
-# linear, mlp: SimCLR (arXiv 2002.05709; BatchNorm after every layer as in its code).
+# linear, mlp: SimCLR (arXiv 2002.05709), as in its code (google-research/simclr, model_util.py):
+# every linear layer without a bias and before a BatchNorm, and the last BatchNorm with a scale and
+# without a shift. The paper's formula has no BatchNorm.
 # ffn, transformer: as in the code of Deep Fusion (arXiv 2403.18681), except for the Transformer's
 # depth and norm: the published 10 blocks with norm post collapse at learning rates at which all
 # other heads train (docs/decisions/0006). transfusion: arXiv 2403.18681v1.
 @dataclass(frozen=True, kw_only=True)
 class IdentityHead(HeadConfig):
     name: Literal["identity"] = "identity"
+    batch_norm: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearHead(HeadConfig):
     name: Literal["linear"] = "linear"
     output_size: int = 128
+    batch_norm: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +121,7 @@ class MlpHead(HeadConfig):
     width: int
     output_size: int = 128
     batch_norm: bool = True
+    shift: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

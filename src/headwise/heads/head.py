@@ -22,7 +22,7 @@ from headwise.heads.config import (
     TransfusionHead,
     resolve,
 )
-from headwise.heads.layers import Layout, batch_layout, dense, output
+from headwise.heads.layers import Layout, batch_layout, dense, output, scaled
 
 
 class Head(nn.Module):
@@ -101,11 +101,12 @@ def with_uniform_attention(head: Head) -> Head:
 def _layers(config: ResolvedHead, p: int) -> list[nn.Module]:
     match config:
         case IdentityHead():
-            return []
-        case LinearHead():
-            return [nn.Linear(p, config.output_size)]
-        case MlpHead(depth=depth, width=width, output_size=size):
-            return _mlp([p, *[width] * (depth - 1), size], batch_norm=config.batch_norm)
+            return [scaled(p)] if config.batch_norm else []
+        case LinearHead(output_size=size):
+            return [output(p, size) if config.batch_norm else nn.Linear(p, size)]
+        case MlpHead(depth=depth, width=width, output_size=size, batch_norm=batch_norm):
+            sizes = [p, *[width] * (depth - 1), size]
+            return _mlp(sizes, batch_norm=batch_norm, shift=config.shift)
         case FfnHead(depth=depth, width=width, output_size=size):
             stack = [dense(width, width, batch_norm=True, activation=True) for _ in range(depth)]
             return [nn.Linear(p, width), *stack, output(width, size)]
@@ -118,23 +119,25 @@ def _layers(config: ResolvedHead, p: int) -> list[nn.Module]:
         case TransformerHead(width=width, output_size=size):
             stack = _blocks(config)  # first, because weights depend on the order of the draws
             if config.output == "mlp":
-                return [*stack, *_mlp([p, p, size], batch_norm=True)]
+                # This code takes its MLP from lightly, whose last BatchNorm learns a shift.
+                return [*stack, *_mlp([p, p, size], batch_norm=True, shift=True)]
             return [nn.Linear(p, width), *stack, output(width, size)]
         case TransfusionHead(depth=depth, width=width, output_size=size):
-            mlp = _mlp([p, width, size], batch_norm=False)
+            mlp = _mlp([p, width, size], batch_norm=False, shift=False)
             places = {"before": (0, p), "inside": (1, width), "after": (2, size)}
             cut, at = places[config.place]
             return [*mlp[:cut], *(ReluBlock(at) for _ in range(depth)), *mlp[cut:]]
     raise AssertionError(config.name)
 
 
-def _mlp(sizes: list[int], *, batch_norm: bool) -> list[nn.Module]:
-    """Return layers from each size to the next, with ReLU after all but the last."""
-    last = len(sizes) - 2
-    return [
-        dense(size_in, size_out, batch_norm=batch_norm, activation=i < last)
-        for i, (size_in, size_out) in enumerate(itertools.pairwise(sizes))
-    ]
+def _mlp(sizes: list[int], *, batch_norm: bool, shift: bool) -> list[nn.Module]:
+    """Return layers from each size to the next, with ReLU after all but the last. `shift`: whether
+    the last BatchNorm learns one."""
+    *pairs, last = itertools.pairwise(sizes)
+    hidden = [dense(*pair, batch_norm=batch_norm, activation=True) for pair in pairs]
+    if batch_norm and not shift:
+        return [*hidden, output(*last)]
+    return [*hidden, dense(*last, batch_norm=batch_norm, activation=False)]
 
 
 def _blocks(config: TransformerHead) -> list[Block]:

@@ -53,7 +53,13 @@ def dense(size_in: int, size_out: int, *, batch_norm: bool, activation: bool) ->
 
 
 def output(size_in: int, size_out: int) -> nn.Sequential:
-    """Return Deep Fusion's last layer: Linear, then BatchNorm with its bias fixed at zero."""
-    layer = dense(size_in, size_out, batch_norm=True, activation=False)
-    layer[1].bias.requires_grad_(False)
-    return layer
+    """Return the last layer of SimCLR's and Deep Fusion's heads: Linear without a bias, then
+    BatchNorm without a shift."""
+    return nn.Sequential(nn.Linear(size_in, size_out, bias=False), scaled(size_out))
+
+
+def scaled(size: int) -> nn.BatchNorm1d:
+    """Return BatchNorm with a scale and without a shift: its bias stays zero."""
+    norm = nn.BatchNorm1d(size)
+    norm.bias.requires_grad_(False)
+    return norm

@@ -6,10 +6,13 @@ from typing import Any, TypeVar, get_type_hints
 from headwise.config import from_dict, to_dict
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
-from headwise.files import Json, read_json
+from headwise.files import Json, read_json, read_object
 
-CONFIG_VERSION = 2
+CONFIG_VERSION = 3
 """The layout of config.json. Headwise 0.1 wrote no version: that is layout 1."""
+
+# Before this layout `linear` had no BatchNorm, and the last BatchNorm of `mlp` learned a shift.
+_HEADS_VERSION = 3
 
 Config = TypeVar("Config")
 
@@ -30,6 +33,11 @@ def read_config(kind: type[Config], path: Path) -> Config:
     return from_dict(kind, values, str(path))
 
 
+def has_old_heads(path: Path) -> bool:
+    """Whether `linear` and `mlp` were other heads in the version that wrote this config.json."""
+    return read_object(path).get("version", 1) < _HEADS_VERSION
+
+
 def _left_open(values: Any) -> Any:
     """A resolved file as settings to start from: what is the model's own is open again, and the
     schedule begins at the first epoch."""
@@ -48,14 +56,18 @@ def lifted(values: Any, path: Path) -> Any:
     if not isinstance(values, dict):
         return values
     version = values.get("version", 1)
-    if version not in (1, CONFIG_VERSION):
+    if version not in (1, 2, CONFIG_VERSION):
         raise UserError(
             f"{path} must have version {CONFIG_VERSION} or an older one; got {version!r}; "
             "it needs a newer headwise"
         )
     values = {key: value for key, value in values.items() if key != "version"}
+    trees = [values, values.get("pretrain")]  # a comparison's runs are under `pretrain`
+    for tree in trees if version < _HEADS_VERSION else []:
+        if isinstance(tree, dict) and isinstance(tree.get("head"), dict):
+            tree["head"] = _lifted_head(tree["head"])
     if version == 1:
-        for tree in (values, values.get("pretrain")):  # a comparison's runs are under `pretrain`
+        for tree in trees:
             if isinstance(tree, dict) and "anchors" in tree:
                 tree["class_directions"] = tree.pop("anchors")
         encoder = values.get("encoder")
@@ -64,3 +76,15 @@ def lifted(values: Any, path: Path) -> Any:
                 key: [] if value is None else value for key, value in encoder.items()
             }
     return values
+
+
+def _lifted_head(head: Json) -> Json:
+    """A head of layout 1 or 2 with the settings that it had."""
+    if "place" not in head:  # not a file of ours, which names every setting
+        return head
+    match head.get("name"):
+        case "identity" | "linear":
+            return {**head, "batch_norm": False}
+        case "mlp":
+            return {**head, "shift": head.get("batch_norm") is not False}
+    return head

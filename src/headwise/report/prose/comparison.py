@@ -40,7 +40,7 @@ def learned(summary: Summary, head: str) -> str:
     reached = f"A linear probe on h reaches {100 * h.value:.0f} % accuracy"
     reached += f" ({', '.join(gains)})" if gains else ""
     gap = h.value - z.value
-    if head == "identity":
+    if head == "identity" and gap == 0:  # without BatchNorm
         return f"{reached}. There is no head, so the loss is computed on h itself."
     if abs(gap) <= _NEAR:
         return f"{reached}. A probe on z is within 3 points of it."
