@@ -77,13 +77,12 @@ def trained(head: nn.Module) -> int:
 
 
 def test_identity_and_linear_sizes():
-    for name, batch_norm, expected in [
-        ("identity", None, 0),
-        ("identity", True, 512),
-        ("linear", None, 512 * 128 + 128),  # a scale
-        ("linear", False, 512 * 128 + 128),  # a bias
+    for config, expected in [
+        (HeadConfig(name="identity"), 0),
+        (HeadConfig(name="identity", batch_norm=True), 512),
+        (HeadConfig(name="linear"), 512 * 128 + 128),  # a scale
+        (HeadConfig(name="linear", batch_norm=False), 512 * 128 + 128),  # a bias
     ]:
-        config = HeadConfig(name=name, batch_norm=batch_norm)
         assert trained(build_head(config, 512)) == expected
 
 
