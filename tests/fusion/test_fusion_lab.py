@@ -56,7 +56,7 @@ QUICK = FusionConfig(batch_size=20, batches=3, permutations=20)
 
 
 def measured(*patterns: str, context: Context = "joint", depth: int = 2) -> dict[str, np.ndarray]:
-    batches = coded_batches(4)
+    batches = coded_batches(6)
     heads = planted(*patterns, batches=batches, context=context, depth=depth)
     arrays = measure_batches(heads, batches, permutations=50, seed=0)
     return arrays | {"split": np.array("test"), "classes": np.array(list("abcd"))}
@@ -98,8 +98,13 @@ def test_total_fusion_is_shown():
     lines = words(arrays)
     assert lines[0].startswith("Fusion is shown at 2 of 2 blocks")
     assert "12.5 % of a row's attention goes to its twin, 12.5 % to itself and 75.0 %" in lines[2]
-    assert "only 4 batches" in lines[4]
+    assert "it chooses: the similarity" in lines[1]
     assert text_table(arrays).count("fusion") == 2
+    few = {name: a[:5] if a.shape[:1] == (6,) else a for name, a in arrays.items()}
+    assert "5 batches are too few for a verdict, which needs 6" in words(few)[0]
+    assert "only 5 batches" in words(few)[4]
+    del arrays["layer_gain_input"]
+    assert "run headwise fusion again" in words(arrays)[0]
 
 
 def test_uniform_attention_is_not_fusion():
@@ -120,7 +125,7 @@ def test_uniform_attention_is_not_fusion():
     assert not judge(arrays).shown
     line = words(arrays)[0]
     assert line.startswith("Fusion is not shown")
-    assert "1.000 is not shown to exceed uniform attention (1.000;" in line
+    assert "1.000 is not shown to exceed uniform attention by 0.02 (1.000;" in line
 
 
 def test_copying_the_twin_is_not_fusion():
@@ -171,7 +176,9 @@ def test_contexts(context):
         assert "nothing to fuse" in lines[4]
     if context == "per-view":
         close(arrays, twin_mass=0, self_mass=1 / EACH, gain=MOST)
-        assert judge(arrays).shown
+        # Within a view, the most similar rows of h are the classmates too.
+        close(arrays, gain_h=MOST, layer_gain_h=MOST)
+        assert "similarity of h" in judge(arrays).strongest.obstacle
     assert ("leaks" in lines[4]) == (context == "twin-masked")
     if context in ("halves", "twin-masked"):
         close(arrays, twin_mass=0)
@@ -257,6 +264,8 @@ def test_a_run(run: Path, images: Splits):
         "auroc_h": (3,),
         "layer_nmi_h": (3,),
         "layer_gain_h": (3, 2),
+        "layer_gain_input": (3, 2),
+        "layer_gain_untrained": (3, 2),
         "layer_nmi_permuted": (2, 40),
         "p_gain": (2, 2),
         "p_layer_auroc": (2,),
@@ -281,7 +290,16 @@ def test_a_run(run: Path, images: Splits):
     (section,) = Run.open(run).sections
     assert section.results == results
     assert arrays["fingerprint"] == section.data.fingerprint == present(images.test).fingerprint
-    for name in ("gain", "gain_untrained", "gain_h", "twin_mass", "self_mass", "auroc", "nmi"):
+    for name in (
+        "gain",
+        "gain_untrained",
+        "gain_h",
+        "gain_input",
+        "twin_mass",
+        "self_mass",
+        "auroc",
+        "nmi",
+    ):
         assert {f"fusion_{name}/g2", f"fusion_{name}/g3"} <= set(results)
     one = results["fusion_gain/g2"]
     assert one["value"] == pytest.approx(arrays["layer_gain"][:, 0].mean())
@@ -359,6 +377,13 @@ def test_fewer_batches_than_asked(images: Splits, caplog: pytest.LogCaptureFixtu
     assert plan.batches == 3
     assert "3 batches of 20, not 9" in caplog.text
     assert plan_batches(FusionConfig(), images, "shapes", 256).batch_size == 30
+    assert plan_batches(FusionConfig(), images, "shapes", 256, least=6).batch_size == 10
+    assert plan_batches(QUICK, images, "shapes", 16, least=6).batch_size == 20
+    caplog.clear()
+    train = dataclasses.replace(QUICK, split="train")
+    plan = plan_batches(train, images, "shapes", 16)
+    assert (plan.split, plan.images) == ("train", images.train)
+    assert not caplog.text
     bare = Splits(images.train, None)
     assert plan_batches(QUICK, bare, "shapes", 16).split == "train"
     assert "training images" in caplog.text

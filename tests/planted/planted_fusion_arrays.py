@@ -10,10 +10,10 @@ CLASSES = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship"
 BATCH_SIZE = 256
 PERMUTATIONS = 250
 EPOCHS = (0, 5, 10, 20, 40, 80)
-SPREAD = np.array([-0.3, -0.1, 0.1, 0.3])
-"""What a batch adds to every number: mean 0, standard deviation √(0.2 / 3)."""
-HALF_WIDTH = 3.182446 * np.sqrt(0.2 / 3) / 2
-"""Of the 95 % t-interval over the four batches: t for 3 degrees of freedom is 3.182446."""
+SPREAD = np.array([-0.3, -0.2, -0.1, 0.1, 0.2, 0.3])
+"""What a batch adds to every number: mean 0, standard deviation √(0.28 / 5)."""
+HALF_WIDTH = 2.570582 * np.sqrt(0.28 / 5 / 6)
+"""Of the 95 % t-interval over the six batches: t for 5 degrees of freedom is 2.570582."""
 
 GEOMETRY = (
     "nn1",
@@ -79,9 +79,11 @@ def _by_block(blocks: int, heads: int) -> dict[str, np.ndarray]:
         "gain": by_batch(each),
         "gain_untrained": by_batch(np.full((blocks, heads), 1.1), 0.1),
         "gain_h": by_batch(np.full((blocks, heads), 1.4), 0.5),
+        "gain_input": by_batch(np.full((blocks, heads), 1.3), 0.5),
         "layer_gain": by_batch(layer),
         "layer_gain_untrained": by_batch(np.full(blocks, 1.1), 0.1),
         "layer_gain_h": by_batch(np.full(blocks, 1.4), 0.5),
+        "layer_gain_input": by_batch(np.full(blocks, 1.3), 0.5),
         "auroc_h": by_batch(np.array(0.6), 0.1),
         "layer_nmi_h": by_batch(np.array(0.3), 0.1),
         "p_gain": np.full((blocks, heads), 1 / 251),

@@ -22,6 +22,9 @@ LEAST_MASS = 1e-6
 
 # Number of pairs of images, over all labellings, that are compared at once.
 _BLOCK_ELEMENTS = 1 << 22
+# Rounds of proportional fitting. Only the diagonal is hidden, so that few are needed.
+_FITS = 20
+_LEAST = 1e-30
 # Relative to their size, sums that differ only in the order of float32 terms differ by less.
 _ROUNDING = 1e-6
 
@@ -45,7 +48,7 @@ class Masses(NamedTuple):
     same: Float[Tensor, "k p"]
     """Attention to other images of the own class, mean over images."""
     gain: Float[Tensor, "k p"]
-    """`same` over its value if each image spread its attention evenly over the images that it sees.
+    """`same` over its value if who attends and who is attended to were independent (`independent`).
     1 if `other` is below `LEAST_MASS`; NaN if no image has a classmate."""
 
 
@@ -116,12 +119,32 @@ def sum_over_classmates(
 
 def masses(affinity: Float[Tensor, "k n n"], classes: Classes) -> Masses:
     """Return how much attention stays in the own class, for each labelling."""
-    other = affinity.sum(-1, dtype=torch.float64)
-    same = sum_over_classmates(affinity, classes.labels).mean(-1, dtype=torch.float64)
-    chance = classes.classmates.double() / classes.visible.sum(-1).clamp(min=1)
-    gain = same / (other @ chance.T / other.shape[1])
-    other = other.mean(1)
+    other = affinity.sum(-1, dtype=torch.float64).mean(1)
+    same, chance = (
+        sum_over_classmates(values, classes.labels).mean(-1, dtype=torch.float64)
+        for values in (affinity, independent(affinity, classes.visible))
+    )
+    gain = same / chance
     return Masses(other, same, torch.where((other < LEAST_MASS)[:, None], 1.0, gain))
+
+
+def independent(
+    affinity: Float[Tensor, "k n n"], visible: Bool[Tensor, "n n"]
+) -> Float[Tensor, "k n n"]:
+    """Return the attention between images that depends on the two only by a factor each, one of the
+    attending and one of the attended image, and has the sums of this attention over rows and over
+    columns (iterative proportional fitting).
+
+    It is what an image gets that is attended to by all images alike. With classes of unequal size
+    such images alone would make more of the attention stay in a class than an even spread does."""
+    rows, columns = (affinity.sum(axis, dtype=torch.float64) for axis in (-1, -2))
+    seen = visible.double()
+    attended = columns
+    attending = rows / (attended @ seen.T).clamp(min=_LEAST)
+    for _ in range(_FITS):
+        attended = columns / (attending @ seen).clamp(min=_LEAST)
+        attending = rows / (attended @ seen.T).clamp(min=_LEAST)
+    return (attending[:, :, None] * attended[:, None] * seen).to(affinity.dtype)
 
 
 def ranks(affinity: Float[Tensor, "k n n"], visible: Bool[Tensor, "n n"]) -> Float[Tensor, "k n n"]:

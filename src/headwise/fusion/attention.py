@@ -1,16 +1,14 @@
 """The measures of each block's attention weights on one batch."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headwise.fusion.affinity import (
-    LEAST_MASS,
     Classes,
     auroc,
     between_images,
@@ -22,12 +20,9 @@ from headwise.fusion.affinity import (
     visible_classes,
     visible_rows,
 )
+from headwise.fusion.similarity import as_sharp, row_cosines, similarity
 from headwise.heads import Head
-from headwise.heads.layers import Layout, batch_layout
-
-# Inverse temperatures of the control by `h`, times the standard deviation of its cosines. At the
-# first, attention is almost uniform; at the last, almost all of it is on the nearest row.
-_SHARPNESS = 2 ** torch.arange(-3, 8.01, 0.25, dtype=torch.float64)
+from headwise.heads.layers import batch_layout
 
 
 class BlockMeasures(NamedTuple):
@@ -44,10 +39,12 @@ class BlockMeasures(NamedTuple):
     effective_number: Float[Tensor, " a"]
     auroc: Float[Tensor, " a"]
     gain_h: Float[Tensor, " a"]
+    gain_input: Float[Tensor, " a"]
     layer_gain: float
     layer_auroc: float
     layer_nmi: float
     layer_gain_h: float
+    layer_gain_input: float
     gain_permuted: Float[Tensor, "a p"]
     layer_gain_permuted: Float[Tensor, " p"]
     layer_auroc_permuted: Float[Tensor, " p"]
@@ -71,13 +68,6 @@ class RowMeasures(NamedTuple):
     effective_number: Float[Tensor, " a"]
 
 
-class Curve(NamedTuple):
-    """Attention by the cosines of `h`, softmax(β cos) over the visible rows, for β from 0 on."""
-
-    entropy: Float[Tensor, " g"]
-    gain: Float[Tensor, " g"]
-
-
 @torch.no_grad()
 def measure_attention(
     head: Head,
@@ -87,24 +77,41 @@ def measure_attention(
     *,
     permutations: int,
     seed: int,
+    controls: bool = True,
 ) -> Iterator[BlockMeasures]:
     """Yield the measures of one block after the other, so that only one block's weights are in
     memory. A head without attention yields nothing.
 
     `labels` are those of the n images, and `h` has the rows of all first views, then of all twins.
     Call the head's `eval()` before. `seed` draws the permutations; give every batch its own.
+    Without `controls` by similarity, their gains are NaN.
     """
     images = len(labels)
     layout = batch_layout(head.context, len(h), views, h.device)
     classes = visible_classes(layout, len(h), relabelled(labels.to(h.device), permutations, seed))
-    curve: Curve | None = None
-    for weights in head.attention(h, views):
-        if curve is None:
-            curve = cosine_curve(h, layout, classes)
-        rows = row_measures(weights, images)
-        affinity = between_images(weights, images)
+    inputs = block_inputs(head, h, views)
+    of_h = similarity(h, layout, images) if inputs and controls else None
+    for weights, rows in zip(head.attention(h, views), inputs, strict=True):
+        affinities = [between_images(weights, images)]
+        if of_h is not None:
+            of_input = of_h if rows is h else similarity(rows, layout, images)
+            affinities += [as_sharp(similar, weights, images) for similar in (of_h, of_input)]
+        by_row = row_measures(weights, images)
         del weights  # frees their memory before the next block computes its own
-        yield _block_measures(rows, affinity, classes, curve, seed)
+        yield _block_measures(by_row, affinities, classes, seed)
+
+
+@torch.no_grad()
+def layer_gains(
+    head: Head, h: Float[Tensor, "m p"], labels: Int[Tensor, " n"], views: int = 2
+) -> Float[Tensor, " l"]:
+    """Return the fusion gain of each block alone, as `measure_attention` has it."""
+    layout = batch_layout(head.context, len(h), views, h.device)
+    classes = visible_classes(layout, len(h), relabelled(labels.to(h.device), 0, 0))
+    layers = (
+        between_images(w, len(labels)).mean(0, keepdim=True) for w in head.attention(h, views)
+    )
+    return torch.cat([masses(layer, classes).gain[:, 0].cpu() for layer in layers])
 
 
 @torch.no_grad()
@@ -120,7 +127,7 @@ def h_affinity(
     that see each other. Negative cosines are not edges of the graph."""
     layout = batch_layout(context, len(h), views, h.device)
     classes = visible_classes(layout, len(h), relabelled(labels.to(h.device), 0, seed))
-    cosines = _cosines(h, layout).masked_fill(~visible_rows(layout, len(h), h.device), 0)
+    cosines = row_cosines(h, layout).masked_fill(~visible_rows(layout, len(h), h.device), 0)
     affinity = between_images(cosines, len(labels))
     auroc_h = auroc(ranks(affinity, classes.visible), classes).item()
     return HMeasures(auroc_h, spectral_nmi(affinity[0], classes.labels, seed).item())
@@ -145,50 +152,27 @@ def row_measures(weights: Float[Tensor, "s a t t"], images: int) -> RowMeasures:
     return RowMeasures(*(x.double().reshape(len(entropy), -1).mean(1).cpu() for x in by_row))
 
 
-def cosine_curve(h: Float[Tensor, "m p"], layout: Layout, classes: Classes) -> Curve:
-    """Return entropy (mean over rows, in nats) and fusion gain of attention by the cosines of `h`,
-    over a grid of β that ends where other images get almost no attention."""
-    images = classes.labels.shape[1]
-    visible = visible_rows(layout, len(h), h.device)
-    cosines = _cosines(h, layout)
-    others = visible & ~torch.eye(visible.shape[-1], dtype=torch.bool, device=h.device)
-    spread = cosines[others].std(correction=0).item() if others.any() else 1.0
-    affinity, entropy = [], []
-    for beta in [0.0, *(_SHARPNESS / max(spread, 1e-6)).tolist()]:
-        weights = (beta * cosines).masked_fill_(~visible, -torch.inf).softmax(-1)
-        affinity.append(between_images(weights, images))
-        entropy.append(torch.special.entr(weights).sum(-1).mean(dtype=torch.float64))
-    truth = count_classmates(classes.labels[:1], classes.visible)
-    other, _, gain = masses(torch.cat(affinity), truth)
-    points = other >= LEAST_MASS
-    points[0] = True
-    return Curve(torch.stack(entropy)[points].cpu(), gain[points, 0].cpu())
-
-
-def matched_gain(curve: Curve, entropy: Float[Tensor, " a"]) -> Float[Tensor, " a"]:
-    """Return the gain of attention by `h` at these entropies. Beyond the curve it is that of the
-    nearest end.
-
-    The gain is interpolated linearly over the root of the distance to the maximal entropy. Near
-    β = 0 this root is proportional to β, and so is the gain's distance from 1.
-    """
-    maximum = curve.entropy[0]
-    x, target = ((maximum - e).clamp(min=0).sqrt().numpy() for e in (curve.entropy, entropy))
-    order = np.argsort(x, kind="stable")
-    return torch.from_numpy(np.interp(target, x[order], curve.gain.numpy()[order]))
+def block_inputs(head: Head, h: Float[Tensor, "m p"], views: int) -> list[Float[Tensor, "m _"]]:
+    """Return the rows that each block with attention takes in, in the order of `attention`."""
+    rows = {"h": h, **head.taps(h, views)}
+    before = dict(itertools.pairwise(rows))
+    taken = {after: rows[tap] for tap, after in before.items()}
+    return [taken[tap] for tap in head.block_taps]
 
 
 def _block_measures(
-    rows: RowMeasures,
-    affinity: Float[Tensor, "a n n"],
-    classes: Classes,
-    curve: Curve,
-    seed: int,
+    rows: RowMeasures, affinities: list[Float[Tensor, "a n n"]], classes: Classes, seed: int
 ) -> BlockMeasures:
+    """`affinities` are the attention, and if asked for the controls by `h` and by input rows."""
+    affinity = affinities[0]
     layer = affinity.mean(0, keepdim=True)
     # The last row is the layer's.
     other, same, gain = (x.cpu() for x in masses(torch.cat([affinity, layer]), classes))
     truth = count_classmates(classes.labels[:1], classes.visible)
+    gain_h, gain_input = [
+        masses(torch.cat([control, control.mean(0, keepdim=True)]), truth).gain[:, 0].cpu()
+        for control in affinities[1:]
+    ] or [torch.full((len(gain),), torch.nan, dtype=gain.dtype)] * 2
     head_auroc = auroc(ranks(affinity, classes.visible), truth)
     layer_auroc = auroc(ranks(layer, classes.visible), classes)[0].cpu()
     nmi = spectral_nmi(layer[0], classes.labels, seed)
@@ -201,19 +185,15 @@ def _block_measures(
         entropy=rows.entropy,
         effective_number=rows.effective_number,
         auroc=head_auroc[:, 0].cpu(),
-        gain_h=matched_gain(curve, rows.entropy),
+        gain_h=gain_h[:-1],
+        gain_input=gain_input[:-1],
         layer_gain=gain[-1, 0].item(),
         layer_auroc=layer_auroc[0].item(),
         layer_nmi=nmi[0].item(),
-        layer_gain_h=matched_gain(curve, rows.entropy.mean(0, keepdim=True)).item(),
+        layer_gain_h=gain_h[-1].item(),
+        layer_gain_input=gain_input[-1].item(),
         gain_permuted=gain[:-1, 1:],
         layer_gain_permuted=gain[-1, 1:],
         layer_auroc_permuted=layer_auroc[1:],
         layer_nmi_permuted=nmi[1:],
     )
-
-
-def _cosines(h: Float[Tensor, "m p"], layout: Layout) -> Float[Tensor, "s 1 t t"]:
-    exact = torch.promote_types(h.dtype, torch.float32)
-    unit = F.normalize(h.to(exact), dim=1).unflatten(0, (layout.sequences, -1))[:, None]
-    return unit @ unit.mT

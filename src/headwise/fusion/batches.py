@@ -13,7 +13,7 @@ from headwise.data import Images, Splits
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import check_classes
 from headwise.features.extract import at_taps, finite
-from headwise.fusion.config import SMALLEST_BATCH, FusionConfig
+from headwise.fusion.config import SMALLEST_BATCH, FusionConfig, Split
 from headwise.model.extraction import ExtractConfig
 
 log = logging.getLogger("headwise")
@@ -37,18 +37,21 @@ class BatchPlan(NamedTuple):
     seed: int
 
 
-def plan_batches(config: FusionConfig, images: Splits, spec: str, batch_size: int) -> BatchPlan:
+def plan_batches(
+    config: FusionConfig, images: Splits, spec: str, batch_size: int, *, least: int = 2
+) -> BatchPlan:
     """Plan batches of labelled test images, or of training images if there are none. Their size is
-    `config.batch_size`, by default `batch_size`.
+    `config.batch_size`, by default `batch_size`, but at most so large that `least` batches fit.
 
     Raises `UserError` if the images have no labels, fewer than two classes, or do not fill two
     batches.
     """
-    split, selected = labelled_images(images, spec)
-    if split == "train":
+    split, selected = labelled_images(images, spec, config.split)
+    if split != config.split:
         log.warning("%s has no labelled test images: fusion is measured on training images", spec)
     largest = len(selected) // 2
-    size = min(batch_size, largest) if config.batch_size is None else config.batch_size
+    fitting = max(SMALLEST_BATCH, len(selected) // min(config.batches, least))
+    size = min(batch_size, fitting) if config.batch_size is None else config.batch_size
     if not SMALLEST_BATCH <= size <= largest:
         raise UserError(
             f"fusion needs 2 batches of at least {SMALLEST_BATCH} images each; {spec} has "
@@ -70,12 +73,12 @@ def plan_batches(config: FusionConfig, images: Splits, spec: str, batch_size: in
     return BatchPlan(selected, split, size, count, rng.seed_at(config.seed, "fusion"))
 
 
-def labelled_images(images: Splits, spec: str) -> tuple[str, Images]:
-    """`test` or `train`, and its images, which need not be decoded: the test images, or the
-    training images if there are no labelled test images. Raises `UserError` if the images have no
+def labelled_images(images: Splits, spec: str, split: Split = "test") -> tuple[Split, Images]:
+    """Return the split and its images, which need not be decoded: for `test` the training images
+    if there are no labelled test images. Raises `UserError` if the images have no
     labels or fewer than two classes."""
-    split, selected = "test", images.test
-    if selected is None or not len(selected) or selected.labels is None:
+    selected = images.test
+    if split == "train" or selected is None or not len(selected) or selected.labels is None:
         split, selected = "train", images.train
     if selected.labels is None:
         raise UserError(

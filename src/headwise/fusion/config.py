@@ -1,10 +1,13 @@
 """The settings of `headwise fusion`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from headwise.config import check_fields
 from headwise.errors import UserError
 from headwise.runtime.hardware import Device
+
+Split = Literal["test", "train"]
 
 SMALLEST_BATCH = 4
 """Number of images. Fewer cannot hold two images of each of two classes."""
@@ -16,10 +19,12 @@ class FusionConfig:
 
     batch_size: int | None = None
     """Images in a batch; each gives two views. None: the batch size of pretraining, but at most
-    half the images."""
+    a sixth of the images."""
     batches: int = 8
     """Number of batches; no image is in two. Intervals are over batches, because attention couples
-    the rows of a batch."""
+    the rows of a batch. Fewer than six have no verdict."""
+    split: Split = "test"
+    """The images to measure on. test: training images if there are no labelled test images."""
     permutations: int = 200
     """Number of random relabellings for each p-value. At least twenty for each block are drawn."""
     over_training: bool = False

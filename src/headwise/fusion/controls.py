@@ -9,13 +9,16 @@ from torch import nn
 from headwise.fusion.batches import EncodedBatch
 from headwise.heads import Head, HeadConfig, build_head, with_uniform_attention
 
+UNTRAINED = 5
+"""Number of untrained heads. Their gains differ, so that one of them alone could be a low one."""
+
 
 class HeadWithControls(NamedTuple):
     """A head and its controls for the same `h`, all in evaluation mode."""
 
     trained: Head
-    untrained: Head
-    """A head with the same config and other initial weights."""
+    untrained: tuple[Head, ...]
+    """Heads with the same config and other initial weights."""
     uniform: Head | None
     """The trained head with uniform attention. None if it has no softmax attention."""
 
@@ -23,9 +26,11 @@ class HeadWithControls(NamedTuple):
 def with_controls(
     head: Head, config: HeadConfig, batches: Sequence[EncodedBatch], *, seed: int
 ) -> HeadWithControls:
-    """Return the head with its controls. `seed` is that of the untrained head's weights."""
+    """Return the head with its controls. `seed` is that of the first untrained head's weights; each
+    further one has the next seed."""
     p, device = batches[0].h.shape[1], batches[0].h.device
-    untrained = with_statistics(build_head(config, p, seed).to(device), batches)
+    draws = (build_head(config, p, seed + i).to(device) for i in range(UNTRAINED))
+    untrained = tuple(with_statistics(draw, batches) for draw in draws)
     uniform = with_uniform_attention(head) if config.name == "transformer" else None
     return HeadWithControls(head, untrained, uniform)
 

@@ -10,8 +10,9 @@ FUSION = Description(
     ),
     labels={
         "fusion_gain": "fusion gain",
-        "fusion_gain_untrained": "gain, untrained head",
+        "fusion_gain_untrained": "gain, highest of the untrained heads",
         "fusion_gain_h": "gain, h at equal entropy",
+        "fusion_gain_input": "gain, input rows at equal entropy",
         "fusion_twin_mass": "attention to the twin",
         "fusion_self_mass": "attention to itself",
         "fusion_other_mass": "attention to other images",

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from headwise.fusion.config import FusionConfig
 from headwise.fusion.controls import with_controls
 from headwise.fusion.measuring import Arrays, measure_batches
 from headwise.fusion.training import measure_training
-from headwise.fusion.verdict import BlockVerdict, Estimate, estimate, judge
+from headwise.fusion.verdict import LEAST_BATCHES, BlockVerdict, Estimate, estimate, judge
 from headwise.model.trained import Trained, open_trained
 from headwise.runs.directory import Run
 from headwise.runs.lock import writing
@@ -22,7 +23,7 @@ from headwise.runs.results import Result, Settings, Unit
 
 log = logging.getLogger("headwise")
 
-VERSION = 1
+VERSION = 2
 """Of the measures: rises when the same run, images and seed give another value."""
 
 # A p-value can then fall to the level of the verdict, which is 0.05 over the number of blocks.
@@ -55,14 +56,15 @@ def measure_fusion(
             accept_changed_data=accept_changed_data,
             device=config.device,
             seed=config.seed,
-            check=labelled_images,
+            check=partial(labelled_images, split=config.split),
         )
         return _measure(trained, config, quiet=quiet)
 
 
 def _measure(trained: Trained, config: FusionConfig, *, quiet: bool) -> dict[str, Result]:
     pretraining, model = trained.config, trained.model
-    plan = plan_batches(config, trained.images, trained.data.spec, pretraining.batch_size)
+    size, images = pretraining.batch_size, trained.images
+    plan = plan_batches(config, images, trained.data.spec, size, least=LEAST_BATCHES)
     before = weights_hash(model)
     batches = draw_batches(model.encoder, plan, trained.extraction)
     heads = with_controls(model.head, pretraining.head, batches, seed=pretraining.seed + 1)
@@ -123,6 +125,7 @@ def _block_results(arrays: Arrays, place: int, block: BlockVerdict) -> Iterator[
         "fusion_gain": ("layer_gain", "gain", 1.0),
         "fusion_gain_untrained": ("layer_gain_untrained", "gain", 1.0),
         "fusion_gain_h": ("layer_gain_h", "gain", 1.0),
+        "fusion_gain_input": ("layer_gain_input", "gain", 1.0),
         "fusion_twin_mass": ("twin_mass", "share", None),
         "fusion_self_mass": ("self_mass", "share", None),
         "fusion_other_mass": ("other_mass", "share", None),

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from headwise import rng
 from headwise.fusion.affinity import p_value
-from headwise.fusion.attention import BlockMeasures, h_affinity, measure_attention
+from headwise.fusion.attention import (
+    BlockMeasures,
+    h_affinity,
+    layer_gains,
+    measure_attention,
+)
 from headwise.fusion.batches import EncodedBatch
 from headwise.fusion.controls import HeadWithControls
 from headwise.fusion.geometry import MEASURES, head_geometry, permuted_nn1, tap_names
@@ -26,7 +32,6 @@ _UNTRAINED_MEASURES = (
     "entropy",
     "effective_number",
     "auroc",
-    "layer_gain",
     "layer_auroc",
     "layer_nmi",
 )
@@ -50,6 +55,8 @@ def measure_batches(
     stacked = {name: np.stack([arrays[name] for arrays in by_batch]) for name in by_batch[0]}
     numbers = with_p_values(stacked)
     numbers.pop("gain_permuted", None)  # large, and the p-values say what matters of it
+    if heads.trained.block_taps:
+        numbers["layer_gain_untrained"] = highest_draw(numbers["layer_gain_untrained"])
     return {
         "taps": np.array(tap_names(heads.trained), dtype=str),
         "block_taps": np.array(heads.trained.block_taps, dtype=str),
@@ -69,7 +76,7 @@ def measure_batch(
         arrays = attention_arrays(heads, batch, permutations=permutations, seed=seed)
     arrays["nn1_permuted"] = permuted_nn1(heads.trained, batch, permutations, seed=seed)
     missing = np.full(len(tap_names(heads.trained)), np.nan)
-    suffixes = {"": heads.trained, "_untrained": heads.untrained, "_uniform": heads.uniform}
+    suffixes = {"": heads.trained, "_untrained": heads.untrained[0], "_uniform": heads.uniform}
     for suffix, head in suffixes.items():
         geometry = {} if head is None else head_geometry(head, batch, seed=seed)
         arrays |= {f"{name}{suffix}": geometry.get(name, missing) for name in MEASURES}
@@ -81,11 +88,12 @@ def attention_arrays(
 ) -> Arrays:
     """Return the measures of attention, by block."""
     context, (h, labels) = heads.trained.context, batch
-    untrained = _by_block(heads.untrained, batch, 0, seed)
+    untrained = _by_block(heads.untrained[0], batch, 0, seed, controls=False)
     h_measures = h_affinity(h, context, 2, labels, seed=seed)
     return {
         **_by_block(heads.trained, batch, permutations, seed),
         **{f"{name}_untrained": untrained[name] for name in _UNTRAINED_MEASURES},
+        "layer_gain_untrained": np.stack([layer_gains(u, h, labels) for u in heads.untrained]),
         **{name: np.array(value) for name, value in h_measures._asdict().items()},
     }
 
@@ -103,10 +111,25 @@ def with_p_values(arrays: Arrays) -> Arrays:
     return result
 
 
+def highest_draw(gains: Float[np.ndarray, "B U L"]) -> Float[np.ndarray, "B L"]:
+    """Return the gain of each block in that untrained head whose mean over batches is highest."""
+    highest = np.nan_to_num(gains.mean(0), nan=-np.inf).argmax(0)
+    return gains[:, highest, np.arange(gains.shape[2])]
+
+
 @torch.no_grad()
-def _by_block(head: Head, batch: EncodedBatch, permutations: int, seed: int) -> Arrays:
+def _by_block(
+    head: Head, batch: EncodedBatch, permutations: int, seed: int, *, controls: bool = True
+) -> Arrays:
     blocks = list(
-        measure_attention(head, batch.h, batch.labels, permutations=permutations, seed=seed)
+        measure_attention(
+            head,
+            batch.h,
+            batch.labels,
+            permutations=permutations,
+            seed=seed,
+            controls=controls,
+        )
     )
     names = BlockMeasures._fields
     return {name: np.array([np.asarray(getattr(b, name)) for b in blocks]) for name in names}

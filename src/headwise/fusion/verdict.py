@@ -11,7 +11,7 @@ from scipy import stats
 
 CONTROLS = {
     "uniform": "uniform attention",
-    "untrained": "the untrained head",
+    "untrained": "the untrained heads",
     "h": "the similarity of h at equal entropy",
 }
 """The controls that a gain must exceed, with their names in sentences."""
@@ -22,8 +22,12 @@ ALPHA = 0.05
 LEAST_OTHER_MASS = 0.01
 """With a smaller share of the attention on other images, there is no noteworthy exchange."""
 
-# Smaller differences are rounding: a head with uniform attention has a gain of 1 ± 1e-7.
-_ROUNDING = 1e-6
+LEAST_EXCESS = 0.02
+"""By at least so much must a gain exceed that of each control. With many batches, an interval alone
+would show differences that mean nothing."""
+
+LEAST_BATCHES = 6
+"""Fewer batches have no verdict: their interval rests on a spread that is hardly known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +39,9 @@ class Estimate:
     high: float
 
     @property
-    def above_zero(self) -> bool:
-        return self.low > _ROUNDING
+    def exceeds(self) -> bool:
+        """Whether it is above the least excess with its whole interval."""
+        return self.low > LEAST_EXCESS
 
 
 def estimate(values: Float[np.ndarray, " B"], comparisons: int = 1) -> Estimate:
@@ -64,6 +69,15 @@ class BlockVerdict:
     """The gain of each control in `CONTROLS`, mean over batches."""
     differences: dict[str, Estimate]
     """Gain minus the control's gain, paired by batch. The intervals hold for all blocks at once."""
+    input_gain: float
+    """The gain of attention by the similarity of the block's own input rows, at equal entropy. Not
+    a condition: it says whether attention chooses, or passes on what the rows say."""
+    input_difference: Estimate
+    """Gain minus `input_gain`, as in `differences`."""
+    batches: int
+    """The number of batches with a gain."""
+    outdated: bool
+    """Whether an older version measured it, whose controls were others."""
     p_value: float
     """The p-value of the gain against permuted labels."""
     level: float
@@ -74,16 +88,21 @@ class BlockVerdict:
     @property
     def obstacle(self) -> str:
         """The first reason why the block does not show fusion, with its numbers; else empty."""
+        if self.outdated:
+            return "an older version measured other controls; run headwise fusion again"
+        if self.batches < LEAST_BATCHES:
+            return f"{self.batches} batches are too few for a verdict, which needs {LEAST_BATCHES}"
         if not self.other_mass >= LEAST_OTHER_MASS:
             return (
                 f"only {100 * self.other_mass:.2g} % of the attention goes to other images, "
                 f"less than {100 * LEAST_OTHER_MASS:.0f} %"
             )
         for name, difference in self.differences.items():
-            if not difference.above_zero:
+            if not difference.exceeds:
                 return (
-                    f"{self.gain.mean:.3f} is not shown to exceed {CONTROLS[name]} "
-                    f"({self.controls[name]:.3f}; difference {difference.mean:+.3f}, "
+                    f"{self.gain.mean:.3f} is not shown to exceed {CONTROLS[name]} by "
+                    f"{LEAST_EXCESS} ({self.controls[name]:.3f}; "
+                    f"difference {difference.mean:+.3f}, "
                     f"{difference.low:+.3f} to {difference.high:+.3f})"
                 )
         if not self.p_value <= self.level:
@@ -123,6 +142,7 @@ def judge(arrays: dict[str, np.ndarray]) -> Verdict:
         return Verdict(blocks=(), slope=None)
     gain = arrays["layer_gain"].astype(np.float64)
     controls = control_gains(gain, arrays["layer_gain_untrained"], arrays["layer_gain_h"])
+    of_input = arrays.get("layer_gain_input", np.full_like(gain, np.nan))
     blocks = tuple(
         BlockVerdict(
             tap=tap,
@@ -132,6 +152,10 @@ def judge(arrays: dict[str, np.ndarray]) -> Verdict:
                 name: estimate(gain[:, block] - values[:, block], len(taps))
                 for name, values in controls.items()
             },
+            input_gain=float(of_input[:, block].mean()),
+            input_difference=estimate(gain[:, block] - of_input[:, block], len(taps)),
+            batches=int(np.isfinite(gain[:, block]).sum()),
+            outdated="layer_gain_input" not in arrays,
             p_value=float(arrays["p_layer_gain"][block]),
             level=ALPHA / len(taps),
             other_mass=float(arrays["other_mass"][:, block].mean()),
@@ -197,7 +221,7 @@ def emergence(arrays: dict[str, np.ndarray]) -> Emergence | None:
     ]
     nn1 = arrays["training_nn1_h"].astype(np.float64)
     risen = nn1.mean(1) >= (nn1[0].mean() + nn1[-1].mean()) / 2
-    separable = epochs[risen] if estimate(nn1[-1] - nn1[0]).above_zero else []
+    separable = epochs[risen] if estimate(nn1[-1] - nn1[0]).low > 0 else []
     return Emergence(
         fusion=float(fused[0]) if fused else None,
         separable=float(separable[0]) if len(separable) else None,
@@ -209,6 +233,6 @@ def _exceeds(gain: np.ndarray, untrained: np.ndarray, h: np.ndarray) -> bool:
     gain = gain.astype(np.float64)
     controls = control_gains(gain, untrained, h).values()
     return any(
-        all(estimate(gain[:, b] - values[:, b], gain.shape[1]).above_zero for values in controls)
+        all(estimate(gain[:, b] - values[:, b], gain.shape[1]).exceeds for values in controls)
         for b in range(gain.shape[1])
     )

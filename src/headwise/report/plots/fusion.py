@@ -53,6 +53,7 @@ TRAINED = Look("trained", COLOURS[0], "-", "o")
 UNTRAINED = Look("untrained", COLOURS[6], DASHES[1], "s")
 UNIFORM = Look("uniform attention", COLOURS[1], DASHES[3], "^")
 OF_H = Look("h at equal entropy", COLOURS[1], DASHES[3], "^")
+OF_INPUT = Look("input rows at equal entropy", COLOURS[3], DASHES[2], "v")
 HEADS = Look("one attention head", COLOURS[5], "", "o")
 OTHERS = Look("other blocks", COLOURS[5])
 PERMUTED = Look("permuted labels, 95 %", COLOURS[2])
@@ -81,7 +82,12 @@ class Line:
 
 def gain_by_depth(fusion: FusionArrays) -> Drawing | None:
     """Fusion gain after each block, with every control; attention heads are dots."""
-    looks = {"layer_gain": TRAINED, "layer_gain_untrained": UNTRAINED, "layer_gain_h": OF_H}
+    looks = {
+        "layer_gain": TRAINED,
+        "layer_gain_untrained": UNTRAINED,
+        "layer_gain_h": OF_H,
+        "layer_gain_input": OF_INPUT,
+    }
     lines = _lines(fusion, looks)
     if not lines:
         return None

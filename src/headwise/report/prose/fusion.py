@@ -4,6 +4,7 @@ import numpy as np
 
 from headwise.fusion.verdict import (
     CONTROLS,
+    LEAST_BATCHES,
     BlockVerdict,
     Emergence,
     Estimate,
@@ -14,8 +15,6 @@ from headwise.fusion.verdict import (
 )
 from headwise.heads import HeadConfig, leaks
 from headwise.report.words import percent
-
-_FEW_BATCHES = 5
 
 
 def conclusion(arrays: dict[str, np.ndarray], head: HeadConfig) -> tuple[str, ...]:
@@ -56,7 +55,8 @@ def _where(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
     where = (
         f"Where: the gain is highest at {block.tap}, {block.gain.mean:.2f} "
         f"({block.gain.low:.2f} to {block.gain.high:.2f}), "
-        f"and there in attention head {best + 1} of {len(by_head)} ({by_head[best]:.2f})"
+        f"and there in attention head {best + 1} of {len(by_head)} ({by_head[best]:.2f}); "
+        f"{_choice(block)}"
     )
     slope = verdict.slope
     if slope is None:
@@ -65,6 +65,19 @@ def _where(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
     return (
         f"{where}; over depth the gain {side}: {slope.mean:+.3f} per block "
         f"({slope.low:+.3f} to {slope.high:+.3f})."
+    )
+
+
+def _choice(block: BlockVerdict) -> str:
+    """Whether the attention prefers classmates more than the similarity of the rows it gets."""
+    if block.outdated:
+        return "an older version did not measure whether it chooses"
+    difference = block.input_difference
+    chooses = "it chooses" if difference.exceeds else "it is not shown to choose"
+    return (
+        f"{chooses}: the similarity of the block's own input rows at equal entropy would have "
+        f"{block.input_gain:.2f} (difference {difference.mean:+.2f}, {difference.low:+.2f} to "
+        f"{difference.high:+.2f})"
     )
 
 
@@ -126,8 +139,8 @@ def _caveats(verdict: Verdict, arrays: dict[str, np.ndarray], head: HeadConfig) 
     if verdict.blocks and head.context == "self":
         found.append("context self lets no row see another image, so there is nothing to fuse")
     if str(arrays["split"]) == "train":
-        found.append("measured on training images, because there are no labelled test images")
-    if len(arrays["nn1"]) < _FEW_BATCHES:
+        found.append("measured on training images")
+    if len(arrays["nn1"]) < LEAST_BATCHES:
         found.append(f"the intervals come from only {len(arrays['nn1'])} batches")
     return found
 

@@ -27,11 +27,12 @@ def _gains(blocks: Sequence[BlockVerdict]) -> Table:
             Cell(text=f"{gain.mean:.3f}", spread=f"{gain.high - gain.mean:.3f}"),
             Cell(text=f"{block.controls['untrained']:.3f}"),
             Cell(text=f"{block.controls['h']:.3f}"),
+            Cell(text=f"{block.input_gain:.3f}"),
             Cell(text=f"{block.p_value:.3f}"),
             Cell(text="fusion" if block.shown else ""),
         ]
         rows.append(TableRow(label=block.tap, cells=cells))
-    return _table(["gain", "untrained", "h", "p", ""], rows)
+    return _table(["gain", "untrained", "h", "input", "p", ""], rows)
 
 
 def _attention(blocks: Sequence[BlockVerdict], arrays: Arrays) -> Table:
