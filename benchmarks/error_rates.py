@@ -28,7 +28,7 @@ GAINS = (0.03, 0.05)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "statistics.md")
-    parser.add_argument("--repeats", type=int, default=2000, help="planted comparisons in a cell")
+    parser.add_argument("--repeats", type=int, default=1000, help="planted comparisons in a cell")
     flags = parser.parse_args()
     started = time.monotonic()
     head = (
@@ -44,8 +44,8 @@ def main() -> None:
     ]
     minutes = (time.monotonic() - started) / 60
     how = (
-        f"`benchmarks/error_rates.py --repeats {flags.repeats}` on {date.today()}, "
-        f"{minutes:.0f} minutes, seed 0: {machine()}"
+        f"`benchmarks/error_rates.py` on {date.today()}, {flags.repeats:,} planted comparisons in a "
+        f"cell, {minutes:.0f} minutes, seed 0: {machine()}"
     )
     page = flags.out.read_text(encoding="utf-8") if flags.out.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
