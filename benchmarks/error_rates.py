@@ -44,8 +44,8 @@ def main() -> None:
     ]
     minutes = (time.monotonic() - started) / 60
     how = (
-        f"`benchmarks/error_rates.py` on {date.today()}, {flags.repeats:,} planted comparisons in a "
-        f"cell, {minutes:.0f} minutes, seed 0: {machine()}"
+        f"`benchmarks/error_rates.py` on {date.today()}, {flags.repeats:,} planted comparisons in "
+        f"a cell, {minutes:.0f} minutes, seed 0: {machine()}"
     )
     page = flags.out.read_text(encoding="utf-8") if flags.out.exists() else f"{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
