@@ -14,7 +14,6 @@ SHARES_DIFFER = 0.1
 """Training and test images differ much if more than this fraction of the test images would have to
 change class for equal shares, and more than chance explains."""
 
-
 CUT_AWAY = 0.1
 """The least share of the area outside of central squares that is said."""
 

@@ -54,10 +54,9 @@ def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str)
     tolerance = Tolerance(where, len(images), settings.max_bad_fraction)
     tolerance.check(dict(skipped))
     tolerance.say(dict(skipped), "skipped")
-    images = dataclasses.replace(images, tolerance=tolerance)
+    images = dataclasses.replace(images, tolerance=tolerance, marks=decoded.marks)
     if settings.cache and cached is None:
         cache.save(key, decoded)
-    images = dataclasses.replace(images, marks=decoded.marks)
     if skipped:
         readable = torch.ones(len(images), dtype=torch.bool)
         readable[list(decoded.unreadable)] = False
