@@ -9,6 +9,9 @@ from torch import Tensor
 from headwise.data import Splits
 from headwise.errors import UserError
 
+UNBALANCED = 1.5
+"""From this many times its even share on, the largest class decides what an accuracy says."""
+
 
 def labelled(images: Splits) -> bool:
     """Whether there are training and test images, both with labels."""
@@ -43,3 +46,10 @@ def chance(labels: Int[Tensor, " n"], truth: Int[Tensor, " m"], top: int = 1) ->
     classes, counts = labels.unique(return_counts=True)
     common = classes[counts.argsort(descending=True, stable=True)]
     return torch.isin(truth, common[:top]).double().mean().item()
+
+
+def unbalanced(truth: Int[Tensor, " m"]) -> bool:
+    """Whether accuracy alone misleads: the largest class of the test images is at least
+    `UNBALANCED` times its even share. Balanced accuracy then stands before it."""
+    counts = truth.unique(return_counts=True)[1]
+    return bool(counts.max() * len(counts) >= UNBALANCED * counts.sum())
