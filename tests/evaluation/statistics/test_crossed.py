@@ -74,9 +74,9 @@ def test_where_seeds_do_not_differ_it_is_the_t_test_over_images() -> None:
 
 
 def test_no_difference_at_all() -> None:
-    test = crossed_test(torch.zeros(3, 10))
+    test = crossed_test(torch.zeros(5, 10))
     assert (test.difference, test.interval, test.p_value) == (0, (0, 0), 1)
-    assert verdict(test) == "equivalent within 0.03"
+    assert verdict(test) == "equivalent within 3 points"
     assert seeds_needed(test) == 2
 
 
@@ -93,9 +93,11 @@ def test_words() -> None:
     assert verdict(shown) == "shown over 5 seeds"
     assert verdict(shown, 0.2) == "not shown", "a p-value that is adjusted for others counts"
     alike = crossed_test(differences(draw, seeds=10, images=5000, spread=0.002))
-    assert verdict(alike) == "equivalent within 0.03"
-    unknown = crossed_test(differences(draw, seeds=3, images=100, spread=0.02))
+    assert verdict(alike) == "equivalent within 3 points"
+    unknown = crossed_test(differences(draw, seeds=5, images=100, spread=0.02))
     assert verdict(unknown) == "not shown"
+    few = crossed_test(differences(draw, seeds=3, images=2000, spread=0.002, gain=0.1))
+    assert verdict(few) == "3 of 5 seeds: no verdict"
 
 
 def test_the_seeds_that_are_said_to_be_needed_are_enough_and_one_less_is_not() -> None:

@@ -16,6 +16,10 @@ from torch import Tensor
 
 from headwise.errors import UserError
 
+FEWEST_SEEDS = 5
+"""With fewer, differences and intervals are given, and no verdict."""
+MARGIN = 0.03
+"""Two heads are equivalent where they differ by less: 3 points of accuracy."""
 MOST_SEEDS = 100
 """Above this, `seeds_needed` says that seeds alone do not help."""
 
@@ -87,18 +91,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(test: CrossedTest, p_value: float | None = None, *, margin: float = 0.03) -> str:
+def verdict(test: CrossedTest, p_value: float | None = None, *, margin: float = MARGIN) -> str:
     """In words: shown, equivalent, or not shown. `p_value`: the test's, adjusted for others beside
-    it. Equivalent: two one-sided tests at 5 % show a difference of less than `margin`."""
+    it. Equivalent: two one-sided tests at 5 % show a difference of less than `margin`. With fewer
+    than `FEWEST_SEEDS`, that there is no verdict."""
+    if test.seeds < FEWEST_SEEDS:
+        return f"{test.seeds} of {FEWEST_SEEDS} seeds: no verdict"
     p_value = test.p_value if p_value is None else p_value
     if p_value < 0.05:
         return f"shown over {test.seeds} seeds"
     if _margin_p_value(test, margin) < 0.05:
-        return f"equivalent within {margin:g}"
+        return f"equivalent within {100 * margin:g} points"
     return "not shown"
 
 
-def seeds_needed(test: CrossedTest, difference: float = 0.03, power: float = 0.8) -> int | None:
+def seeds_needed(test: CrossedTest, difference: float = MARGIN, power: float = 0.8) -> int | None:
     """How many seeds would show a difference of this size, on as many test images as here, with
     this probability, if seeds and images vary as they did. None: more than `MOST_SEEDS`, so it
     takes more test images."""
