@@ -33,11 +33,30 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def percent(value: float) -> str:
-    """0.6215 as "62.2"; the caller writes the sign or the word."""
-    return f"{100 * value:.1f}".replace("-", "−")
+def percent(value: float, *, signed: bool = False) -> str:
+    """0.6215 as "62.2"; the caller writes the sign of per cent or the word. What rounds to zero
+    has no sign."""
+    text = f"{100 * value:{'+' if signed else ''}.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def points(value: float, *, signed: bool = False) -> str:
+    """A difference of two shares: 0.012 as `1.2 points`."""
+    return f"{percent(value, signed=signed)} points"
+
+
+def interval_text(low: float, high: float, *, signed: bool = False) -> str:
+    """`1.2 to 3.4`, in points."""
+    return f"{percent(low, signed=signed)} to {percent(high, signed=signed)}"
 
 
 def counted(number: int, noun: str) -> str:
     """`1 seed`, `2 seeds`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
