@@ -20,6 +20,8 @@ from headwise.augment import (
     whole_batches,
     write_sheet,
 )
+from headwise.augment.batches import local_batch
+from headwise.augment.study_ops import apply_rotation
 from headwise.data import DataConfig, ImageFiles, ResidentImages, open_images
 from headwise.errors import UserError
 from headwise.runtime import distributed
@@ -75,6 +77,15 @@ def batches(images, config, *, steps=range(5), batch_size=4, seed=3, workers=0):
         workers=workers,
     )
     return list(made)
+
+
+def test_branches_of_files_have_their_own_operators(both):
+    _, files = both
+    config = dataclasses.replace(CROPS, ops=("crop",), ops_second=("crop", "rotation"))
+    crops, views = (batches(files, some)[0].pixels for some in (CROPS, config))
+    turns = local_batch(config, 11, 4, step=0, seed=3)[1].turns
+    assert turns[4:].any()
+    torch.testing.assert_close(views, apply_rotation(crops, turns), rtol=0, atol=3e-5)
 
 
 @settings(deadline=None, max_examples=40)

@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 from headwise.augment import AugmentConfig, ResolvedAugment, policies, simclr, simclr_small
 from headwise.augment.batches import local_batch, local_rows
 from headwise.augment.crop import crop_boxes
-from headwise.augment.policies import make_views, sample_views
+from headwise.augment.views import ViewParameters, make_views, sample_views
 from headwise.data.images import image_files, resident_images
 from headwise.errors import UserError
 from headwise.runtime import distributed
@@ -52,7 +52,7 @@ def views_of(config: ResolvedAugment, images: torch.Tensor, drawn) -> torch.Tens
     return make_views(plain, images, boxes, drawn)
 
 
-def leaves(drawn: policies.ViewParameters) -> dict[str, torch.Tensor]:
+def leaves(drawn: ViewParameters) -> dict[str, torch.Tensor]:
     jitter = {f"jitter.{name}": value for name, value in drawn.jitter._asdict().items()}
     blur = {f"blur.{name}": value for name, value in drawn.blur._asdict().items()}
     return {"crop": drawn.crop, "flip": drawn.flip, "grey": drawn.grey, **jitter, **blur}
@@ -62,7 +62,7 @@ def leaves(drawn: policies.ViewParameters) -> dict[str, torch.Tensor]:
 RESOLVED = resolved_augment(strength=1.0, blur=0.5)
 
 
-def differing(one: policies.ViewParameters, other: policies.ViewParameters) -> set[str]:
+def differing(one: ViewParameters, other: ViewParameters) -> set[str]:
     a, b = leaves(one), leaves(other)
     return {name.split(".")[0] for name in a if not torch.equal(a[name], b[name])}
 
@@ -165,7 +165,13 @@ def test_resolve_chooses_by_the_views_size(height, width, given, size, strength,
 
 def test_resolve_keeps_what_was_given():
     config = AugmentConfig(
-        size=24, strength=0.7, blur=0.3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
+        ops=("crop", "noise", "flip"),
+        ops_second=("crop",),
+        size=24,
+        strength=0.7,
+        blur=0.3,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
     )
     assert vars(policies.resolve(config, resident(pictures(2, 9, 9)))) == vars(config)
     off = AugmentConfig(strength=0.0, blur=0.0, mean=(0.0, 0.0, 0.0))

@@ -8,8 +8,11 @@ from headwise.augment.batches import (
     whole_batches,
 )
 from headwise.augment.policies import (
+    PROBABILITIES,
+    SIMCLR,
     SMALL_PX,
     AugmentConfig,
+    Operator,
     ResolvedAugment,
     resolve,
     simclr,
@@ -20,8 +23,11 @@ from headwise.augment.policies import (
 from headwise.augment.sheet import write_sheet
 
 __all__ = [
+    "PROBABILITIES",
+    "SIMCLR",
     "SMALL_PX",
     "AugmentConfig",
+    "Operator",
     "ResolvedAugment",
     "batch_index",
     "central_squares",

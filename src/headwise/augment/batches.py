@@ -14,12 +14,8 @@ from headwise import rng
 from headwise.augment.crop import apply_crop, crop_boxes
 from headwise.augment.decoding import read_central_squares, read_crops
 from headwise.augment.ops import normalise
-from headwise.augment.policies import (
-    ResolvedAugment,
-    ViewParameters,
-    make_views,
-    sample_views,
-)
+from headwise.augment.policies import ResolvedAugment
+from headwise.augment.views import ViewParameters, make_views, sample_views
 from headwise.data import ImageFiles, Images, ResidentImages
 from headwise.data.unreadable import Unreadable
 from headwise.runtime import distributed

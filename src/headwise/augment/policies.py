@@ -1,36 +1,50 @@
-"""Policies: which operations make a batch of views from a batch of images."""
+"""Policies: which operators make the two views of an image, and with which settings."""
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
-from headwise import rng
-from headwise.augment import ops
-from headwise.augment.crop import apply_crop, sample_crop
-from headwise.augment.ops import Blur, Jitter
-from headwise.augment.views_in_c import library, views_in_c
 from headwise.config import check_fields, resolved_as
 from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
-from headwise.runtime import hardware
+
+Operator = Literal["crop", "flip", "colour", "grey", "blur", "cutout", "rotation", "noise", "sobel"]
+
+SIMCLR: tuple[Operator, ...] = ("crop", "flip", "colour", "grey", "blur")
+"""SimCLR's operators (arXiv 2002.05709, appendix A), in its order."""
+
+PROBABILITIES: dict[Operator, str] = {
+    "flip": "flip",
+    "colour": "jitter",
+    "grey": "grey",
+    "blur": "blur",
+    "cutout": "cutout",
+    "noise": "noise",
+    "sobel": "sobel",
+}
+"""The setting that is an operator's probability. Every view is cropped, and turned by 0 to 3 right
+angles."""
 
 # Up to this side, images are small: by default no blur, colour at half strength, and a small stem.
 SMALL_PX = 64
-
-# Number of floats that pass through all operations together: 1 MiB.
-_CHUNK_VALUES = 2**18
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random-resized crop, flip, colour jitter, grey and blur: the SimCLR family of policies."""
+    """The operators of each view and their settings; by default those of SimCLR."""
 
+    ops: tuple[Operator, ...] | None = None
+    """The operators of both views, in this order; crop, where it is one of them, is the first.
+    None: SimCLR's, which are crop, flip, colour, grey and blur."""
+    ops_second: tuple[Operator, ...] | None = None
+    """The operators of each image's second view, if they are others. None: those of
+    --augment.ops."""
     size: int | None = None
     """Side of the views in pixels. None: the images' own side, or 224 for images of mixed sizes."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -50,9 +64,20 @@ class AugmentConfig:
     grey: float = 0.2
     """Probability that a view is made grey."""
     blur: float | None = None
-    """Probability that a view is blurred. None: 0 for views up to 64 px, otherwise 0.5."""
+    """Probability that a view is blurred. None: 0 for views up to 64 px, if --augment.ops does not
+    name blur, otherwise 0.5."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Smallest and largest σ of the Gaussian blur, in pixels."""
+    cutout: float = 0.5
+    """Probability that a view with cutout among its operators gets a grey square."""
+    cutout_side: float = 0.5
+    """Side of the square of cutout, as a fraction of the view's side."""
+    noise: float = 0.5
+    """Probability that a view with noise among its operators gets Gaussian noise."""
+    noise_sigma: float = 0.1
+    """σ of the Gaussian noise, where 1 is white."""
+    sobel: float = 0.5
+    """Probability that a view with sobel among its operators is Sobel-filtered."""
     mean: tuple[float, float, float] | None = None
     """Means that are subtracted from the red, green and blue channels; 1 is white. None: those of
     the training images, or ImageNet's if the images stay files."""
@@ -64,7 +89,9 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("flip", "jitter", "grey", "blur"):
+        _check_operators("ops", self.ops)
+        _check_operators("ops_second", self.ops_second)
+        for name in PROBABILITIES.values():
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"augment.{name} must be a probability in [0, 1]; got {value}")
@@ -84,21 +111,48 @@ class AugmentConfig:
                 "augment.strength times the hue's colour must be at most 0.5, half a turn; "
                 f"got {self.strength} × {self.colour[3]}"
             )
+        for name in ("cutout_side", "noise_sigma"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"augment.{name} must be positive; got {getattr(self, name)}")
         if self.std is not None and min(self.std) <= 0:
             raise UserError(f"augment.std must be positive; got {self.std}")
         if self.size is not None and self.size < 8:
             raise UserError(f"augment.size must be at least 8 px; got {self.size}")
 
 
+def _check_operators(name: str, ops: tuple[Operator, ...] | None) -> None:
+    given = " ".join(ops or ())
+    if len(set(ops or ())) < len(ops or ()):
+        raise UserError(f"augment.{name} must have each operator once; got {given}")
+    if "crop" in (ops or ())[1:]:
+        raise UserError(
+            f"augment.{name} must have crop first, because images are cut when they are read; "
+            f"got {given}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResolvedAugment(AugmentConfig):
     """An `AugmentConfig` in which nothing is left open."""
 
+    # The default is that of runs from before operators could be chosen.
+    ops: tuple[Operator, ...] = SIMCLR
     size: int
     strength: float
     blur: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @property
+    def branches(self) -> tuple[tuple[Operator, ...], tuple[Operator, ...]]:
+        """The operators of the first and of the second view."""
+        return self.ops, self.ops if self.ops_second is None else self.ops_second
+
+    def uses(self, op: Operator) -> bool:
+        """Whether some views are changed by this operator."""
+        idle = op in PROBABILITIES and vars(self)[PROBABILITIES[op]] == 0
+        idle = idle or (op == "colour" and self.strength == 0)
+        return not idle and any(op in branch for branch in self.branches)
 
 
 def simclr(strength: float = 1.0) -> AugmentConfig:
@@ -120,7 +174,12 @@ def resolve(config: AugmentConfig, images: Images) -> ResolvedAugment:
         image_px, mean, std = 224, IMAGENET_MEAN, IMAGENET_STD
     size = config.size or image_px
     strength, blur = (0.5, 0.0) if size <= SMALL_PX else (1.0, 0.5)
+    if "blur" in (config.ops or ()) or "blur" in (config.ops_second or ()):
+        blur = 0.5
+    ops = SIMCLR if config.ops is None else config.ops
     decided = {
+        "ops": ops,
+        "ops_second": None if config.ops_second == ops else config.ops_second,
         "size": size,
         "strength": strength if config.strength is None else config.strength,
         "blur": blur if config.blur is None else config.blur,
@@ -157,100 +216,3 @@ def _channel_statistics(
         # The deviation of a constant channel is 0. Dividing by 1 instead keeps it finite.
         stds.append(round(std.item(), 6) or 1.0)
     return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])
-
-
-class ViewParameters(NamedTuple):
-    """All random parameters of a batch of views. Rows `i` and `i + n` belong to image `i`."""
-
-    crop: Float[Tensor, "m tries 4"]
-    flip: Bool[Tensor, " m"]
-    jitter: Jitter
-    grey: Bool[Tensor, " m"]
-    blur: Blur
-
-    def rows(self, index: Int64[Tensor, " k"] | slice) -> "ViewParameters":
-        """Return the parameters of some of the views."""
-        return ViewParameters(
-            self.crop[index],
-            self.flip[index],
-            Jitter(*(part[index] for part in self.jitter)),
-            self.grey[index],
-            Blur(*(part[index] for part in self.blur)),
-        )
-
-
-def sample_views(config: ResolvedAugment, n: int, seed: int, step: int) -> ViewParameters:
-    """Draw the parameters of two views of each of `n` images at this step. Every operation has its
-    own generator, so changing one does not change the draws of the others."""
-    crop, flip, jitter, grey, blur = (
-        rng.generator(seed, "augment", step, name)
-        for name in ("crop", "flip", "jitter", "grey", "blur")
-    )
-    brightness, contrast, saturation, hue = (config.strength * value for value in config.colour)
-    return ViewParameters(
-        sample_crop(2 * n, crop, scale=config.crop_scale, ratio=config.crop_ratio),
-        ops.sample_mask(2 * n, flip, probability=config.flip),
-        ops.sample_jitter(
-            2 * n,
-            jitter,
-            probability=config.jitter,
-            strengths=(brightness, contrast, saturation, hue),
-        ),
-        ops.sample_mask(2 * n, grey, probability=config.grey),
-        ops.sample_blur(2 * n, blur, probability=config.blur, sigma=config.blur_sigma),
-    )
-
-
-def make_views(
-    config: ResolvedAugment,
-    images: UInt8[Tensor, "n 3 height width"],
-    boxes: Int64[Tensor, "m 4"] | None,
-    parameters: ViewParameters,
-) -> Float[Tensor, "m 3 size size"]:
-    """Return normalised views, in channels_last, of images of one size. Box `j` is cut from image
-    `j mod n`. Without boxes the images are already crops, and `m = n`.
-
-    On the CPU a few views at a time pass through all operations, so that intermediate results stay
-    in the processor's cache.
-    """
-    size, m, n = config.size, len(parameters.crop), len(images)
-    if boxes is None:
-        boxes = torch.tensor([0, 0, size, size]).expand(m, 4)
-    memory_format = torch.channels_last
-    views = torch.empty(m, 3, size, size, device=images.device, memory_format=memory_format)
-    on_cpu = images.device.type == "cpu"
-    in_c = config.in_c and on_cpu and library() is not None
-
-    def make(rows: slice) -> None:
-        pixels = images[rows.start % n : (rows.stop - 1) % n + 1]
-        part = parameters.rows(rows)
-        if in_c:
-            views_in_c(
-                pixels,
-                boxes[rows],
-                flipped=part.flip,
-                jitter=part.jitter,
-                grey=part.grey,
-                blur=part.blur,
-                mean=config.mean,
-                std=config.std,
-                views=views[rows],
-            )
-        else:
-            views[rows] = finish_views(config, apply_crop(pixels, boxes[rows], size), part)
-
-    chunk = max(1, _CHUNK_VALUES // (3 * size**2)) if on_cpu else n
-    starts = [i for view in range(0, m, n) for i in range(view, view + n, chunk)]
-    hardware.on_threads(make, [slice(i, min(i + chunk, i - i % n + n)) for i in starts])
-    return views
-
-
-def finish_views(
-    config: ResolvedAugment, crops: Float[Tensor, "m 3 size size"], parameters: ViewParameters
-) -> Float[Tensor, "m 3 size size"]:
-    """Apply all operations after the crop: flip, jitter, grey, blur, normalise."""
-    views = ops.apply_flip(crops, parameters.flip)
-    views = ops.apply_jitter(views, parameters.jitter)
-    views = ops.apply_grey(views, parameters.grey)
-    views = ops.apply_blur(views, parameters.blur)
-    return ops.normalise(views, config.mean, config.std)

@@ -1,5 +1,5 @@
-"""Operations for studies of what a representation keeps; no pretraining policy uses them: rotation,
-Gaussian noise, Sobel and cutout, the rest of SimCLR's figure 4 (arXiv 2002.05709).
+"""The operators of SimCLR's studies that its own policy does not have: rotation, Gaussian noise,
+Sobel and cutout, the rest of figure 4 (arXiv 2002.05709).
 
 As in `ops`, *sample* draws each row's parameters on the CPU and *apply* uses them. Sobel takes the
 rows that `ops.sample_mask` draws. Images are floats in [0, 1].
@@ -57,6 +57,32 @@ def apply_noise(images: Float[Tensor, "n 3 h w"], noise: Noise) -> Float[Tensor,
     sigma, grain = (part.to(images.device, images.dtype) for part in noise[:2])
     noisy = (images + sigma[:, None, None, None] * grain).clamp_(0, 1)
     return _where(noise.applied, noisy, images)
+
+
+class Grain(NamedTuple):
+    """Gaussian noise of `n` rows as seeds, for batches whose noise would fill the memory: the seed
+    of each row's noise, and the rows that get noise."""
+
+    seed: Int64[Tensor, " n"]
+    applied: Bool[Tensor, " n"]
+
+
+def sample_grain(n: int, generator: torch.Generator, *, probability: float) -> Grain:
+    """Draw a seed for every row."""
+    seeds = torch.randint(2**62, (n,), generator=generator)
+    return Grain(seeds, sample_mask(n, generator, probability=probability))
+
+
+def apply_grain(
+    images: Float[Tensor, "n 3 h w"], grain: Grain, sigma: float
+) -> Float[Tensor, "n 3 h w"]:
+    """Add to each row of the mask the noise of its seed, made on the CPU: on every device the
+    same."""
+    noise = torch.zeros(images.shape)
+    for row in grain.applied.nonzero().flatten().tolist():
+        generator = torch.Generator().manual_seed(int(grain.seed[row]))
+        noise[row] = torch.randn(images.shape[1:], generator=generator)
+    return apply_noise(images, Noise(torch.full((len(images),), sigma), noise, grain.applied))
 
 
 def apply_sobel(

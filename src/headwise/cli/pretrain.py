@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from headwise.augment import PROBABILITIES, SIMCLR, AugmentConfig, Operator
 from headwise.cli.flags import Role
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
@@ -108,6 +109,37 @@ def refuse_idle(given: Given[Any], config: PretrainConfig) -> None:
         if unused and flag.path in given.values:
             raise UserError(f"{flag.name} has an effect only with {needs}; leave it out")
     _refuse_anothers_rate(given, optimizer)
+    _refuse_idle_operators(given, config.augment)
+
+
+_OPERATOR_OF: dict[str, Operator] = {
+    "crop_scale": "crop",
+    "strength": "colour",
+    "colour": "colour",
+    "blur_sigma": "blur",
+    "cutout_side": "cutout",
+    "noise_sigma": "noise",
+    **{setting: op for op, setting in PROBABILITIES.items()},
+}
+
+
+def _refuse_idle_operators(given: Given[Any], config: AugmentConfig) -> None:
+    """Raise `UserError` for a setting whose operator no view has, and for an operator that was
+    named although its probability is 0."""
+    used = {*(config.ops or SIMCLR), *(config.ops_second or ())}
+    for setting, op in _OPERATOR_OF.items():
+        if f"augment.{setting}" in given.values and op not in used:
+            raise UserError(
+                f"augment.{setting} has an effect only with {op} among --augment.ops; leave it out"
+            )
+    named = {*(given.values.get("augment.ops") or ())}
+    named |= {*(given.values.get("augment.ops_second") or ())}
+    for op, setting in PROBABILITIES.items():
+        if op in named and vars(config)[setting] == 0:
+            raise UserError(
+                f"augment.{setting} must be above 0 with {op} among --augment.ops; got 0; "
+                f"give another value, or leave {op} out"
+            )
 
 
 def _refuse_anothers_rate(given: Given[Any], optimizer: str) -> None:

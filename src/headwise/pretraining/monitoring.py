@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from headwise import heads, rng
-from headwise.augment.views_in_c import library
+from headwise.augment.views import made_in_c
 from headwise.data import Images, ResidentImages, write_skipped
 from headwise.data.split import only_labelled
 from headwise.encoders.build import representation_size
@@ -175,7 +175,7 @@ def describe(config: ResolvedConfig, state: TrainState, images: Images) -> str:
     model: Any = state.model
     encoder, head = model.encoder, model.head
     p = representation_size(encoder, config.encoder, config.augment.size)
-    in_c = config.device == "cpu" and config.augment.in_c and library() is not None
+    in_c = made_in_c(config.augment, config.device)
     return (
         f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
         f"({config.encoder.stem} stem, p = {p}, {_count(encoder)} parameters); "

@@ -209,8 +209,8 @@ def check_splits(train: Images, test: Images | None) -> Images:
 
 
 def crops_and_flips(config: ResolvedAugment) -> ResolvedAugment:
-    """Pretraining's crops and flips, size and normalisation, without its changes of colour."""
-    return dataclasses.replace(config, jitter=0.0, grey=0.0, blur=0.0)
+    """Crops and flips alone, with pretraining's settings, size and normalisation."""
+    return dataclasses.replace(config, ops=("crop", "flip"), ops_second=None)
 
 
 def new_weights(config: ResolvedConfig, seed: int) -> ContrastiveModel:
