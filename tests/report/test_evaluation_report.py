@@ -6,7 +6,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from headwise.report.prose.evaluation import plain_evaluation
 from headwise.report.reading.evaluation import Evaluation, read_run
 from headwise.report.tables.numbers import label, number_text, p_text
 from headwise.runs.directory import Run
-from headwise.runs.results import Result, bootstrap_mean
+from headwise.runs.results import Result, Unit, bootstrap_mean
 from headwise.runs.sections import Section
 from headwise.runs.version_one import lift_results
 
@@ -234,7 +234,7 @@ def place(result: Result) -> tuple[str, str, str]:
         case "geometry" if result.measure in ("cka", "renyi"):
             return "pairs", where, words
         case "transfer":
-            return "transfer", "pets, mean per class" if where == "pets" else where, words
+            return "transfer", "pets, balanced accuracy" if where == "pets" else where, words
         case "robustness":
             words = "accuracy" if result.measure == "robustness" else "cosine"
             return "robustness", result.variant.replace("_", " "), f"{words}, {where}"
@@ -281,8 +281,10 @@ def test_every_number_is_in_its_place(run: Path, page: Page) -> None:
     assert cells["taps", "linear probe", "chance"] == "10.0"
     assert cells["taps", "linear probe", "n"] == "2,000"
     assert cells["taps", "linear probe", "seeds"] == "1"
-    assert cells["differences", "linear probe, h", "p"] == "< 0.001"
-    assert cells["differences", "effective rank, z", "verdict"] == "no difference shown"
+    assert {column for section, _, column in cells if section == "differences"} == {
+        "difference",
+        "n",
+    }, "two networks are described: no p, no verdict"
     assert not missing(["mlp-run", "cifar10", "abc123", "2.11.0", "k = 10"], page.text)
 
 
@@ -365,42 +367,209 @@ def test_only_what_was_measured_is_shown(tmp_path: Path) -> None:
     assert "effective rank of h is 61.2 and of z is 9.8" in page.text.replace("\n", " ")
 
 
+def ends(results: Old, arrays: dict[str, np.ndarray], a: str, b: str) -> str:
+    """The 95 % interval of the difference between two planted values, as it is printed."""
+    differences = torch.from_numpy(arrays[f"each/{a}"] - arrays[f"each/{b}"])
+    low, high = (f"{100 * abs(end):.1f}" for end in bootstrap_mean(differences))
+    return f"{low} to {high}"
+
+
 def test_sentences(run: Path) -> None:
     found = plain_evaluation(evaluation_of(run))
-    assert 3 <= len(found) <= 6
+    results, arrays = everything()
+    low, high = (f"{100 * end:.1f}" for end in results["linear/h"]["interval"])
+    accuracy = f"reaches 81.3 % accuracy (95 % interval {low} to {high}) on 2,000 test images."
+    lead = found[0]
+    assert lead.startswith(
+        f"A linear probe on h {accuracy} This network is above a constant answer"
+    )
+    for name, words in (
+        ("pixels", "raw pixels (39.4 %) by 41.9 points"),
+        ("untrained", "the same encoder untrained (42.8 %) by 38.5 points"),
+    ):
+        assert f"{words} ({ends(results, arrays, 'linear/h', f'linear/{name}')})" in lead
+    for arm, share in (
+        ("semi_1/finetuned", "1 % of the"),
+        ("semi_10/finetuned", "10 % of the"),
+        ("finetune/h", "all"),
+    ):
+        scratch = arm.partition("/")[0] + "/scratch"
+        ours, theirs = (results[name]["value"] for name in (arm, scratch))
+        assert (
+            f"Fine-tuned on {share} labels, it reaches {100 * ours:.1f} % accuracy and is above "
+            f"training from scratch on the same labels ({100 * theirs:.1f} %) by "
+            f"{100 * (ours - theirs):.1f} points ({ends(results, arrays, arm, scratch)})."
+        ) in lead
     words = " ".join(found)
-    low, high = (f"{100 * end:.1f}" for end in everything()[0]["linear/h"]["interval"])
-    accuracy = f"reaches 81.3 % accuracy (95 % interval {low} to {high}) on 2,000 test images"
-    assert accuracy in words
-    assert "chance is 10.0 %" in words
-    assert "41.9 points above raw pixels (39.4 %)" in words
-    assert "38.5 points above the same encoder untrained (42.8 %)" in words
-    assert "on z reaches 68.9 %, which is lower (h − z: +12.4 points, " in words
+    gap = "+" + ends(results, arrays, "linear/h", "linear/z").replace("to ", "to +")
+    assert f"on z reaches 68.9 %; for this network h − z is +12.4 points ({gap})." in words
     assert "Leakage: z depends on its batch-mates" in words
-    assert "Compared with b, the probe on h is 1.8 points higher; 1 of 2 compared values" in words
     assert "another seed could change every number" in words
 
 
-def test_no_difference_is_said_so(tmp_path: Path) -> None:
-    """Two thousand coins against two thousand others: half right each."""
-    noise = torch.rand(2, N, generator=torch.Generator().manual_seed(0)) < 0.5
-    results, arrays = measured("linear", {"linear/h": 0.5, "linear/z": 0.5, "linear/pixels": 0.5})
-    for name, right in zip(("linear/h", "linear/z"), noise.double(), strict=True):
-        results[name]["value"] = right.mean().item()
+def test_two_runs_are_described_and_never_ranked(run: Path, page: Page) -> None:
+    words = " ".join(plain_evaluation(evaluation_of(run)))
+    low, high = (f"{100 * (0.018 + end):+.1f}" for end in (-0.0137, 0.0137))
+    assert (
+        f"This run minus b, accuracy of a linear probe on h: +1.8 points ({low} to {high}). "
+        "One run of each: this describes these two networks; a comparison of heads needs "
+        "`headwise compare --seeds 5`."
+    ) in words
+    assert "One run of each" in page.text
+    for rank in ("higher", "highest", "beats", "noise", "best", "confirmed"):
+        assert rank not in words.replace("29.7 points higher", "")  # the leakage of one network
+
+
+def coins(names: dict[str, float], n: int = N) -> Planted:
+    """Answers that are right by independent draws."""
+    draws = torch.rand(len(names), n, generator=torch.Generator().manual_seed(0))
+    results, arrays = measured("linear", names, chance=0.1)
+    for (name, share), draw in zip(names.items(), draws, strict=True):
+        right = (draw < share).double()
+        results[name] |= {"value": right.mean().item(), "interval": list(bootstrap_mean(right))}
+        results[name]["n"] = n
         arrays[f"each/{name}"] = right.numpy()
-    words = sentences(tmp_path / "run", (results, arrays))
-    assert "no difference between h and z is shown" in words
-    assert "No difference from raw pixels" in words
-    assert "above" not in words
-    assert "lower" not in words
+    return results, arrays
+
+
+def test_no_difference_is_said_with_its_interval(tmp_path: Path) -> None:
+    words = sentences(
+        tmp_path / "run", coins({"linear/h": 0.5, "linear/z": 0.5, "linear/pixels": 0.5})
+    )
+    assert re.search(r"h − z is .0\.\d points \(−\d\.\d to \+\d\.\d\): no difference", words)
+    assert re.search(r"is not shown to be above raw pixels \(.*points, −\d\.\d to \+\d", words)
+    assert "above the same" not in words
+
+
+@pytest.mark.parametrize(("n", "said"), [(2000, "is below"), (80, "is not shown to be above")])
+def test_below_a_baseline_is_said_plainly(tmp_path: Path, n: int, said: str) -> None:
+    """25.0 against 31.5 %: with few images the interval says that it is open, with many it is
+    below; never that the two do not differ."""
+    values = {"linear/h": 0.25, "linear/pixels": 0.315, "linear/untrained": 0.2}
+    found = plain_evaluation(evaluation_of(make_run(tmp_path / "run", *coins(values, n))))
+    assert f"This network {said} raw pixels" in found[0]
+    assert "No difference" not in " ".join(found)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.01, 0.02, 0.03, 0.05, -0.03])
+def test_every_sentence_agrees_with_its_interval(tmp_path: Path, gap: float) -> None:
+    """With two tests, one of twenty images' choices said "no difference" beside +0.8 to +15.8."""
+    for n in (60, 300, 2000):
+        planted = coins({"linear/h": 0.5 + gap, "linear/z": 0.5, "linear/pixels": 0.5}, n)
+        words = sentences(tmp_path / f"run-{n}", planted)
+        low, high = (
+            float(end.replace("−", "-"))
+            for end in re.findall(r"h − z is \S+ points \((\S+) to (\S+)\)", words)[0]
+        )
+        assert ("no difference between them is shown" in words) == (low <= 0 <= high)
+        for side, ends in re.findall(
+            r"is (below|above) raw pixels .*? by \S+ points \((.*?)\)", words
+        ):
+            assert side in ("below", "above")
+            assert all(float(end) > 0 for end in ends.split(" to "))
 
 
 def test_what_was_not_tested_is_said(tmp_path: Path) -> None:
     results, arrays = measured("linear", {"linear/h": 0.8, "linear/z": 0.5, "linear/pixels": 0.4})
     del arrays["each/linear/z"], arrays["each/linear/pixels"]
     words = sentences(tmp_path / "run", (results, arrays))
-    assert "40.0 points (untested) above raw pixels" in words
+    assert "above raw pixels (40.0 %) by 40.0 points (untested)" in words
     assert "z" not in re.findall(r"\bz\b", words)
+
+
+def unbalanced() -> Planted:
+    """700 good tiles, 200 cracked, 100 frayed: h is right on nearly every good one and on few
+    others, and pixels on all good ones."""
+    truth = np.repeat([0, 1, 2], [700, 200, 100])
+    right = {
+        "h": np.concatenate([np.arange(700) < 665, np.arange(200) < 40, np.arange(100) < 10]),
+        "z": truth == 0,
+        "pixels": np.concatenate([np.arange(700) < 690, np.arange(200) < 120, np.arange(100) < 30]),
+    }
+    results, arrays = measured("linear", {})
+    for where, answers in right.items():
+        weights = len(truth) / (3 * np.bincount(truth)[truth])
+        for key, each, chance in (
+            (f"linear/{where}", answers.astype(float), 0.7),
+            (f"linear_per_class/{where}", answers * weights, 1 / 3),
+        ):
+            found, _ = measured("linear", {key: 0.5}, chance=chance)
+            interval = list(bootstrap_mean(torch.from_numpy(each)))
+            results[key] = found[key] | {
+                "value": float(each.mean()),
+                "n": 1000,
+                "interval": interval,
+            }
+            arrays[f"each/{key}"] = each
+    arrays |= {"truth/constant": truth, "each/constant": (truth == 0).astype(float)}
+    return results, arrays
+
+
+def test_under_imbalance_balanced_accuracy_and_recall_lead(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", {}, {})
+    add(Run(path), *unbalanced(), classes=("good", "crack", "fray"))
+    found = plain_evaluation(evaluation_of(path))
+    assert found[0].startswith(
+        "The largest of 3 classes has 70.0 % of the test images, so balanced accuracy comes first. "
+        "A linear probe on h reaches 41.7 % balanced accuracy (95 % interval "
+    )
+    assert "This network is below raw pixels (62.9 %) by 21.2 points (" in found[0]
+    assert "This network is above a constant answer (33.3 %) by 8.3 points (" in found[0]
+    assert found[0].endswith(
+        "The plain accuracy is 71.5 % for h, 70.0 % for a constant answer and "
+        "84.0 % for raw pixels."
+    )
+    assert found[1] == (
+        "Recall in each class, rarest first: fray 10.0 % of 100, crack 20.0 % of 200 and "
+        "good 95.0 % of 700 test images."
+    )
+    assert "The same probe on z reaches 33.3 %; for this network h − z is +8.3 points" in found[2]
+    write_run_report(path)
+    html = (path / "report.html").read_text(encoding="utf-8")
+    assert html.index("linear probe, balanced accuracy") < html.index('"name">linear probe</th>')
+    svg = (path / "figures" / "taps.svg").read_text(encoding="utf-8")
+    assert "% balanced accuracy" in svg
+
+
+def test_below_a_constant_answer(tmp_path: Path) -> None:
+    """Image by image: 66.8 % and 70.0 % have intervals that overlap, their difference leaves out
+    0."""
+    results, arrays = unbalanced()
+    key = "linear/h"
+    right = (np.arange(1000) < 668).astype(float)
+    results = {key: results[key] | {"value": 0.668, "interval": [0.63, 0.70]}}
+    arrays = {f"each/{key}": right, "each/constant": arrays["each/constant"]}
+    words = sentences(tmp_path / "run", (results, arrays))
+    assert "This network is below a constant answer (70.0 %) by 3.2 points (2." in words
+
+
+def test_of_the_identity_z_is_h(tmp_path: Path) -> None:
+    planted = measured("linear", {"linear/h": 0.8, "linear/z": 0.8})
+    path = make_run(tmp_path / "run", *planted)
+    for head, said in (
+        ({"name": "identity"}, "The head is the identity, so z is h."),
+        ({"name": "identity", "batch_norm": True}, "no difference between them is shown"),
+    ):
+        write_json(path / "config.json", {"data": {"spec": "cifar10"}, "head": head})
+        assert said in " ".join(plain_evaluation(evaluation_of(path)))
+
+
+def test_a_short_run_is_called_that_before_all_else(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", *measured("linear", {"linear/h": 0.8}))
+    Run(path).log({"step": 24, "images_seen": 24 * 64, "loss": 4.5})
+    found = plain_evaluation(evaluation_of(path))
+    assert found[0] == "24 steps: too short to judge a head."
+    write_run_report(path)
+    assert found[0] in page_of(path).text
+
+
+def test_what_plus_minus_means_stands_below_every_table_that_has_one(run: Path) -> None:
+    html = (run / "report.html").read_text(encoding="utf-8")
+    tables = re.findall(r"<table.*?</table>(.*?)(?=<table|</section>)", html, flags=re.DOTALL)
+    with_spread = re.findall(r"<table.*?</table>", html, flags=re.DOTALL)
+    assert len(tables) == len(with_spread)
+    for table, after in zip(with_spread, tables, strict=True):
+        assert ("±" in table) == ("± is half of the 95 % interval over test images." in after)
 
 
 def test_two_data_sets_never_meet(tmp_path: Path) -> None:
@@ -441,13 +610,11 @@ def test_a_command_speaks_of_what_it_was_asked(tmp_path: Path) -> None:
     assert "linear" not in text
 
 
-def test_one_large_class_and_a_z_that_depends_on_its_batch_are_said(tmp_path: Path) -> None:
-    values = {"linear/h": 0.96, "linear/z": 0.5, "linear_per_class/h": 0.6}
+def test_a_z_that_depends_on_its_batch_is_said(tmp_path: Path) -> None:
+    values = {"linear/h": 0.96, "linear/z": 0.5}
     path = make_run(tmp_path / "run", *measured("linear", values, chance=0.95))
     evaluation = read_run(path).evaluations[0]
-    words = " ".join(plain_evaluation(evaluation))
-    assert "Most test images are of one class: the mean over classes is 60.0 %." in words
-    assert "batch" not in words
+    assert "batch" not in " ".join(plain_evaluation(evaluation))
     aware = dataclasses.replace(evaluation, batch_aware=True)
     words = " ".join(plain_evaluation(aware))
     assert "on z, which also depends on the images in its batch, reaches 50.0 %" in words
@@ -486,14 +653,9 @@ def test_a_run_of_version_one_makes_a_page(tmp_path: Path) -> None:
     assert contents(path) == contents(tmp_path / "new" / "run")
 
 
-def test_the_best_tap_must_be_shown_to_be_better(tmp_path: Path) -> None:
-    values = {"linear/h": 0.800, "linear/g1": 0.801, "linear/g2": 0.6, "linear/z": 0.5}
-    words = sentences(tmp_path / "near", measured("linear", values))
-    assert "g1 has the highest accuracy (80.1 %), but no difference from h is shown" in words
-    words = sentences(tmp_path / "far", measured("linear", values | {"linear/g1": 0.85}))
-    assert "g1 has the highest accuracy (85.0 %)." in words
-    words = sentences(tmp_path / "h", measured("linear", values | {"linear/g1": 0.7}))
-    assert "None of the 4 taps measured has a higher accuracy than h" in words
+def test_no_tap_is_chosen_by_looking(tmp_path: Path) -> None:
+    values = {"linear/h": 0.8, "linear/g1": 0.85, "linear/g2": 0.6, "linear/z": 0.5}
+    assert "g1" not in sentences(tmp_path / "run", measured("linear", values))
 
 
 def test_most_confused(run: Path, tmp_path: Path) -> None:
@@ -561,5 +723,7 @@ def test_numbers_as_text() -> None:
     assert number_text("rank", -1.25) == "−1.2"
     assert number_text("score", 0.1234) == "0.123"
     assert number_text("nat", 1234.5) == "1,234"
+    for unit in get_args(Unit):
+        assert "−" not in number_text(unit, -1e-9), "what rounds to 0 has no sign"
     assert p_text(0.0004) == "< 0.001"
     assert p_text(None) == ""

@@ -37,9 +37,9 @@ def run(given: Given[Evaluate]) -> None:
     refuse_idle(given, command.evaluate)
     accept = command.accept_changed_data
     measured = measure(command.run, command.data, command.evaluate, accept_changed_data=accept)
+    say(evaluation_text(command.run, measured), "", _HEADING)
     say(*(_line(name, result) for name, result in measured.results.items()))
-    page = write_run_report(command.run)
-    say(evaluation_text(command.run, measured), f"Report: {page}")
+    say("", f"Report: {write_run_report(command.run)}")
 
 
 def refuse_idle(given: Given[Evaluate], config: EvaluateConfig) -> None:
@@ -66,6 +66,9 @@ def refuse_idle(given: Given[Evaluate], config: EvaluateConfig) -> None:
             )
 
 
+_HEADING = f"{'':32} {'value':>9}  [95 % interval over test images]"
+
+
 def _line(name: str, result: Result) -> str:
     """Value, 95 % interval, standard deviation over seeds, and how many stand behind them."""
     words = [f"{name:32} {result.value:9.4f}"]
@@ -73,7 +76,7 @@ def _line(name: str, result: Result) -> str:
         low, high = result.interval
         words.append(f"[{low:.4f}, {high:.4f}]")
     if result.std is not None:
-        words.append(f"± {result.std:.4f} over {len(result.seeds)} seeds")
+        words.append(f"σ {result.std:.4f} over {len(result.seeds)} seeds")
     return "  ".join([*words, f"n = {result.n}"])
 
 

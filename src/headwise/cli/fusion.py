@@ -18,6 +18,7 @@ from headwise.model.build import build_model
 from headwise.model.trained import load_config
 from headwise.report import write_run_report
 from headwise.report.prose.fusion import conclusion
+from headwise.report.reading.training import too_short
 from headwise.report.tables.fusion import text_table
 from headwise.runs.directory import FUSION_FILE, Run
 from headwise.runtime.progress import progress
@@ -62,7 +63,8 @@ def run(given: Given[Fusion]) -> None:
     opened = Run.open(path)
     arrays = opened.fusion_arrays
     say(f"On {arrays['spec']}, {arrays['split']} images:")
-    say(*conclusion(arrays, load_config(opened).head))
+    lines = conclusion(arrays, load_config(opened).head)
+    say(*filter(None, [too_short(opened.metrics()), *lines]))
     say(f"\n{text_table(arrays)}\n")
     page = write_run_report(path)
     say(f"Arrays: {path / FUSION_FILE}", f"Report: {page}")

@@ -55,7 +55,10 @@ def run(given: Given[Pretrain]) -> None:
         command = given.command()
         refuse_idle(given, command.pretrain)
         done = pretrain(command.pretrain, out, extends=command.extend, quiet=command.quiet)
-    say(f"{done.path} is finished; its encoder is {done.path / 'encoder.safetensors'}")
+    from headwise.report.reading.training import too_short
+
+    finished = f"{done.path} is finished; its encoder is {done.path / 'encoder.safetensors'}"
+    say(*filter(None, [finished, too_short(done.metrics())]))
 
 
 def starting_config(given: Given[Any], default: str) -> PretrainConfig:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise.data import DataConfig, Given
+from headwise.data import DataConfig, Given, Splits
 from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
+from headwise.evaluation.probes.labels import constant_answer
 from headwise.evaluation.protocols.targets import Target, open_targets
 from headwise.features.extract import all_taps, check_taps, weights_hash
 from headwise.model.trained import Trained, open_trained
@@ -69,6 +70,7 @@ def measure(
             check=partial(check_protocols, config),
         )
         extracted, protocols = extract_run(trained, config)
+        opened.add_arrays(trained.data, _truth(trained.images))
         results: dict[str, Result] = {}
         for name in protocols:
             measured, arrays = measure_protocol(name, extracted, config)
@@ -81,6 +83,15 @@ def measure(
             opened.add_results(trained.data, compared)
             results |= compared
     return Section(data=trained.data, results=results)
+
+
+def _truth(images: Splits) -> dict[str, np.ndarray]:
+    """The labels of the test images, and for which of them the constant answer is right."""
+    train, test = images
+    if test is None or train.labels is None or test.labels is None:
+        return {}
+    right = constant_answer(train.labels, test.labels)
+    return {"truth/constant": test.labels.numpy(), "each/constant": right.float().numpy()}
 
 
 def extract_run(

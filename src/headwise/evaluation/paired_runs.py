@@ -10,7 +10,7 @@ from headwise.errors import UserError
 from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.protocols.geometry import cka_between
 from headwise.evaluation.statistics.metrics import compare_values
-from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test, verdict
+from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test
 from headwise.features.extract import extract
 from headwise.model.trained import open_trained
 from headwise.runs.directory import Run
@@ -33,8 +33,8 @@ def differences(
     run: Run, other: Run, data: DataIdentity, results: Mapping[str, Result], *, seed: int
 ) -> dict[str, Result]:
     """`difference/KEY` for each of `results` that the other run has on the same images: `value` is
-    this run's minus the other's, with a paired test image by image. Each test stands alone: of
-    twenty equal values one is called different on average."""
+    this run's minus the other's, with a paired test image by image. They describe two networks
+    and have no verdict on heads: that takes seeds."""
     section = other.section(data)
     if section is None:
         theirs = "; ".join(section.data.words for section in other.sections)
@@ -100,7 +100,6 @@ def _difference(result: Result, test: PairedTest, other: Run) -> Result:
         interval=test.interval,
         n=test.n,
         p_value=test.p_value,
-        verdict=verdict(test),
         against=str(other.path),
         version=result.version,
     )

@@ -135,8 +135,9 @@ def test_the_protocols_are_the_papers():
     train, labels, test, test_labels = tables(6)
     pair = features(train, labels), features(test, test_labels)
     for protocol, k, temperature in (knn.knn, 10, None), (knn.knn_weighted, 200, 0.1):
-        (value,) = protocol("h", *pair, num_classes=5)
+        value, balanced = protocol("h", *pair, num_classes=5)
         assert value.key == f"{protocol.__name__}/h"
+        assert balanced.key == f"{protocol.__name__}_per_class/h"
         right = knn.knn_predict(
             train, labels, test, k=k, temperature=temperature, num_classes=5
         ).eq(test_labels)
@@ -147,8 +148,11 @@ def test_the_protocols_are_the_papers():
         expected = {"k": k} | ({"temperature": temperature} if temperature else {})
         assert value.settings == expected
         assert value.chance == chance
+        recalls = [right[test_labels == c].double().mean().item() for c in range(5)]
+        assert balanced.value == pytest.approx(np.mean(recalls))
+        assert (balanced.chance, balanced.settings) == (1 / 5, expected)
     few = features(train[:40], labels[:40])
-    (value,) = knn.knn_weighted("z", few, pair[1], num_classes=5)
+    value, _ = knn.knn_weighted("z", few, pair[1], num_classes=5)
     assert value.settings["k"] == 40
 
 
@@ -159,10 +163,10 @@ def test_planted_twins_are_found_inside_the_test_set_alone():
     x += 0.01 * torch.randn(100, 16, generator=generator)
     train = features(x[:0], torch.zeros(0).long())
     same, other = torch.arange(50).repeat(2) % 5, torch.arange(100) // 50
-    (value,) = knn.knn_self("h", train, features(x, same))
+    value, _ = knn.knn_self("h", train, features(x, same))
     assert (value.key, value.value, value.n) == ("knn_self/h", 1.0, 100)
     assert (value.settings, value.chance) == ({"k": 1}, 0.2)
-    (value,) = knn.knn_self("h", train, features(x, other))
+    value, _ = knn.knn_self("h", train, features(x, other))
     assert value.value == 0.0
 
 
@@ -170,7 +174,7 @@ def test_a_probe_of_noise_is_at_chance():
     train, labels, test, test_labels = tables(7, n=2000, m=2000)
     generator = torch.Generator().manual_seed(1)
     shuffled = labels[torch.randperm(2000, generator=generator)]
-    (value,) = knn.knn("h", features(train, shuffled), features(test, test_labels), num_classes=5)
+    value, _ = knn.knn("h", features(train, shuffled), features(test, test_labels), num_classes=5)
     assert abs(value.value - 0.2) < 4 * (0.2 * 0.8 / 2000) ** 0.5
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from headwise.data import Splits
@@ -41,11 +41,19 @@ def check_seen(
         )
 
 
-def chance(labels: Int[Tensor, " n"], truth: Int[Tensor, " m"], top: int = 1) -> float:
-    """How often one of the `top` commonest training labels is right; of equals, the lowest."""
+def constant_answer(
+    labels: Int[Tensor, " n"], truth: Int[Tensor, " m"], top: int = 1
+) -> Bool[Tensor, " m"]:
+    """For which test images it is right to answer always with the `top` commonest training labels;
+    of equals, the lowest."""
     classes, counts = labels.unique(return_counts=True)
     common = classes[counts.argsort(descending=True, stable=True)]
-    return torch.isin(truth, common[:top]).double().mean().item()
+    return torch.isin(truth, common[:top])
+
+
+def chance(labels: Int[Tensor, " n"], truth: Int[Tensor, " m"], top: int = 1) -> float:
+    """The accuracy of the constant answer: what "chance" means for every accuracy."""
+    return constant_answer(labels, truth, top).double().mean().item()
 
 
 def unbalanced(truth: Int[Tensor, " m"]) -> bool:

@@ -26,7 +26,7 @@ PageSection = Literal[
 
 METRIC_LABELS = {
     "top5": "top 5",
-    "per_class": "mean per class",
+    "per_class": "balanced accuracy",
     "nmi": "NMI",
     "ari": "ARI",
 }

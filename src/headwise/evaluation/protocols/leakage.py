@@ -69,7 +69,7 @@ def leakage(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
     right: dict[str, Tensor] = {}
     for order in get_args(Order):
         z = SplitFeatures(*(projected(head, part, order, trained.extraction, seed) for part in h))
-        for value in (*knn(order, *z, num_classes=classes), *knn_self(order, *z)):
+        for value in (next(knn(order, *z, num_classes=classes)), next(knn_self(order, *z))):
             assert value.each is not None, "k-NN says right or wrong for every image"
             right[value.key] = value.each
             yield dataclasses.replace(value, protocol="leakage", measure=f"leakage_{value.measure}")
@@ -129,7 +129,7 @@ def _gap(
 def _verdict(gap: Value, reader: str) -> str:
     assert gap.interval is not None, "a gap has one"
     low, high = gap.interval
-    reads = f"in class-sorted batches {reader} reads it {100 * gap.value:+.1f} points against"
+    reads = f"in class-sorted batches {reader} reads it {100 * gap.value:+z.1f} points against"
     if low <= 0 <= high:
         return f"no leakage into z shown: {reads} shuffled ones, which chance explains"
     return (

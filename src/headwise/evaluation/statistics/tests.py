@@ -106,13 +106,6 @@ def bootstrap(
     return float(low), float(high)
 
 
-def verdict(test: PairedTest, alpha: float = 0.05) -> str:
-    """In words: higher, lower, or "no difference shown", which does not mean that there is none."""
-    if test.p_value >= alpha:
-        return "no difference shown"
-    return "higher" if test.difference > 0 else "lower"
-
-
 def _sign_flip_p_value(differences: Float[Tensor, " n"], seed: int, permutations: int) -> float:
     # Zeros have no sign to flip.
     moved = differences[differences != 0]

@@ -46,6 +46,7 @@ def fusion_parts(fusion: FusionArrays, head: HeadConfig, evaluation: Evaluation)
             note=_GAIN_NOTE if fusion.block_taps else "",
             lines=conclusion(fusion.arrays, head),
             table=fusion_table(results) if results else None,
+            spread="± is half of the 95 % interval over batches.",
         )
     ]
     curves = [gain_by_depth(fusion), mass_by_depth(fusion), over_training(fusion)]

@@ -21,6 +21,8 @@ class PagePart:
     wide: Sequence[Drawing] = ()
     """Those that take the width of the page."""
     table: Table | None = None
+    spread: str = "± is half of the 95 % interval over test images."
+    """What ± means in the table."""
 
     @property
     def figures(self) -> list[Drawing]:

@@ -14,7 +14,7 @@ from headwise.report.pages.part import PagePart
 from headwise.report.pages.rendering import render, write_page
 from headwise.report.pages.sections import evaluation_parts
 from headwise.report.plots.drawing import Drawing, style
-from headwise.report.prose.evaluation import plain_evaluation, seen_sentence
+from headwise.report.prose.evaluation import before_all, plain_evaluation
 from headwise.report.reading.evaluation import EvaluatedRun, Evaluation, read_run
 from headwise.report.words import counted
 from headwise.runs.sections import DataIdentity
@@ -62,8 +62,8 @@ def _data_part(evaluation: Evaluation, head: HeadConfig, number: int) -> DataPar
     sentences = plain_evaluation(evaluation) if parts else [_NOT_EVALUATED]
     if evaluation.fusion is not None:
         fused = fusion_parts(evaluation.fusion, head, evaluation)
-        seen = seen_sentence(evaluation)
-        sentences = sentences if parts else [*seen, fused[0].lines[0], *sentences]
+        first = before_all(evaluation)
+        sentences = sentences if parts else [*first, fused[0].lines[0], *sentences]
         parts += fused
     return DataPart(
         anchor=f"data-{number}",

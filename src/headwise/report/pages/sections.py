@@ -13,7 +13,7 @@ from headwise.report.plots.grids import (
     most_confused,
     parameter_grid,
 )
-from headwise.report.prose.evaluation import leakage_sentence
+from headwise.report.prose.evaluation import ONE_RUN_OF_EACH, leakage_sentence
 from headwise.report.reading.evaluation import Evaluation
 from headwise.report.tables.evaluation import (
     apart_table,
@@ -76,8 +76,7 @@ _SECTIONS: dict[PageSection, tuple[str, str]] = {
 }
 _DIFFERENCES = (
     "Compared with another run",
-    "This run minus the other, on the same test images. Each value has its own paired test at 5 %, "
-    "so about one of twenty equal values is called different.",
+    f"This run minus the other, on the same test images. {ONE_RUN_OF_EACH}.",
 )
 
 
@@ -91,7 +90,7 @@ _APART = (
 def evaluation_parts(evaluation: Evaluation) -> list[PagePart]:
     """The sections that have results, apart from those of the fusion lab. Call within `style()`."""
     by_section: dict[PageSection, list[Result]] = {}
-    for result in evaluation.results.values():
+    for result in _in_order(evaluation):
         section = description_of(result).section_of(result)
         if section == "fusion" and evaluation.fusion is None:
             section = "others"  # without its arrays the lab has no section of its own
@@ -106,6 +105,20 @@ def evaluation_parts(evaluation: Evaluation) -> list[PagePart]:
         table = apart_table(evaluation.apart)
         parts.append(PagePart(anchor="apart", title=title, note=note, table=table))
     return parts
+
+
+def _in_order(evaluation: Evaluation) -> list[Result]:
+    """As in results.json; where classes are unbalanced, balanced accuracy before accuracy."""
+    results = list(evaluation.results.values())
+    if not evaluation.unbalanced:
+        return results
+    families = [(r.protocol, r.measure, r.variant) for r in results]
+    first = {family: place for place, family in reversed([*enumerate(families)])}
+    in_order = sorted(
+        zip(families, results, strict=True),
+        key=lambda pair: (first[pair[0]], pair[1].metric != "per_class"),
+    )
+    return [result for _, result in in_order]
 
 
 def _part(evaluation: Evaluation, name: PageSection, results: Sequence[Result]) -> PagePart:

@@ -56,10 +56,10 @@ def taps_curve(evaluation: Evaluation) -> Drawing | None:
     figure, axes = new_axes(3.2)
     _shade_head(axes, along)
     for probe, (_, colour, marker) in _PROBES.items():
-        found = [(i, r) for i, tap in enumerate(along) if (r := evaluation.get(probe, tap))]
+        found = [(i, r) for i, tap in enumerate(along) if (r := evaluation.leading(probe, tap))]
         _band(axes, [i for i, _ in found], [r for _, r in found], Look("", colour, "-", marker))
         for name, (_, dashes) in _BASELINES.items():
-            if result := evaluation.get(probe, name):
+            if result := evaluation.leading(probe, name):
                 axes.axhline(100 * result.value, color=colour, linestyle=dashes, linewidth=1)
     chance = _chance(evaluation, along)
     if chance is not None:
@@ -68,7 +68,7 @@ def taps_curve(evaluation: Evaluation) -> Drawing | None:
     axes.set_xlim(-0.2, len(along) - 0.8)
     axes.grid(False, axis="x")
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("% correct")
+    axes.set_ylabel(_ylabel(evaluation))
     figure.legend(handles=_taps_legend(evaluation, chance), loc="outside lower center", ncols=3)
     described = (
         "Accuracy of probes at every tap from the encoder to z, with 95 % bands; "
@@ -130,7 +130,7 @@ def semi_curve(evaluation: Evaluation) -> Drawing | None:
     axes.set_xticks(shares, [f"{share:g} %" for share in shares])
     axes.xaxis.set_minor_locator(FixedLocator([]))
     axes.set_xlabel("of the training labels")
-    axes.set_ylabel("% correct")
+    axes.set_ylabel(_ylabel(evaluation))
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=2)
     described = (
@@ -216,8 +216,10 @@ def _band(axes: Axes, at: Sequence[int | float], results: Sequence[Result], look
 
 def _by_share(evaluation: Evaluation, arm: str, with_all: str) -> dict[float, Result]:
     """By percent of the labels. With all of them it is another protocol."""
-    found = {float(r.variant): r for r in evaluation.of("semi") if r.where == arm}
-    if result := evaluation.get("finetune", with_all):
+    shares = [r.variant for r in evaluation.of("semi") if r.where == arm]
+    leading = {share: evaluation.leading("semi", arm, share) for share in shares}
+    found = {float(share): result for share, result in leading.items() if result}
+    if result := evaluation.leading("finetune", with_all):
         found[100.0] = result
     return found
 
@@ -269,9 +271,13 @@ def _panel(axes: Axes, evaluation: Evaluation, kind: str, variants: dict[str, st
     axes.set_ylim(0, 1.04)
 
 
+def _ylabel(evaluation: Evaluation) -> str:
+    return "% balanced accuracy" if evaluation.unbalanced else "% correct"
+
+
 def _chance(evaluation: Evaluation, along: list[str]) -> float | None:
     """The first that is known."""
-    results = [evaluation.get(probe, tap) for probe in _PROBES for tap in along]
+    results = [evaluation.leading(probe, tap) for probe in _PROBES for tap in along]
     return next((r.chance for r in results if r is not None and r.chance is not None), None)
 
 

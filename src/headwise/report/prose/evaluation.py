@@ -1,49 +1,62 @@
 """What an evaluation found, in plain words, no stronger than its numbers."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from headwise.evaluation.statistics.tests import verdict
+import numpy as np
+
 from headwise.model.trained import seen_words
-from headwise.report.reading.evaluation import Evaluation, taps
+from headwise.report.reading.evaluation import Evaluation, Gap
 from headwise.report.tables.numbers import interval_of, value_text
-from headwise.report.words import counted, listed, percent
+from headwise.report.words import counted, interval_text, listed, percent, points
 from headwise.runs.results import Result
 
-ALPHA = 0.05
-"""The level of all comparisons that a sentence makes, together."""
-NOT_SHOWN = "no difference shown"
-"""What a test says of a difference within noise."""
+ONE_RUN_OF_EACH = (
+    "One run of each: this describes these two networks; a comparison of heads needs "
+    "`headwise compare --seeds 5`"
+)
+"""What a difference between two trained networks is."""
 
 _PROBES = {"linear": "linear probe", "knn": "nearest-neighbour probe"}
 _BASELINES = {"pixels": "raw pixels", "untrained": "the same encoder untrained"}
-_MOST = 6
-"""Sentences at most, the last of them on the noise."""
+_CLASSES = 6
+"""Classes whose recall a sentence has at most: those with the fewest test images."""
+
+
+class _Baseline(NamedTuple):
+    """Something that h is set beside."""
+
+    words: str
+    value: float
+    difference: float
+    """h minus it."""
+    gap: Gap | None
+    """The same with its interval; None if it could not be tested."""
 
 
 def plain_evaluation(evaluation: Evaluation) -> list[str]:
-    """At most six sentences, plain text that is not escaped: the accuracy of a probe on h, against
-    baselines, against z and other taps; leakage; another run; few labels; and what the intervals
-    cover. Before them, if pretraining saw test images, how many."""
+    """Plain text that is not escaped. The first entry is what matters most: a probe on h against
+    a constant answer, raw pixels, the untrained encoder and training from scratch. Then come z,
+    leakage, another run, and what the intervals cover. Before them stands whether pretraining was
+    too short, and whether it saw test images."""
     probe = next((name for name in _PROBES if evaluation.get(name, "h")), None)
-    h = evaluation.get(probe, "h") if probe else None
-    if h is None:
-        sentences = _without_probe(evaluation)
-    else:
-        sentences = [_accuracy(h) + _one_class(evaluation, h)]
-        sentences += [*_against_baselines(evaluation, h), *_against_z(evaluation, h)]
-    sentences += _leakage(evaluation) + _against_run(evaluation)
+    h = evaluation.leading(probe, "h") if probe else None
+    scratch = _against_scratch(evaluation)
     if h is not None:
-        sentences += _best_tap(evaluation, h)
-    sentences += _few_labels(evaluation)
-    return [*seen_sentence(evaluation), *sentences[: _MOST - 1], _noise(evaluation)]
+        lead = [*_reached(evaluation, h), *_against_baselines(evaluation, h), *scratch]
+        sentences = [" ".join(lead), *_recalls(evaluation, h), *_z(evaluation, h)]
+    else:
+        sentences = [" ".join(scratch)] if scratch else _without_probe(evaluation)
+    sentences += _leakage(evaluation) + _against_run(evaluation)
+    return [*before_all(evaluation), *sentences, _noise(evaluation)]
 
 
-def seen_sentence(evaluation: Evaluation) -> list[str]:
-    """Where pretraining saw test images: how many."""
+def before_all(evaluation: Evaluation) -> list[str]:
+    """What is said before any number: pretraining was too short, or it saw test images."""
     data = evaluation.data
-    if not data.seen_images:
-        return []
-    return [f"{seen_words(data.seen_images, data.test_images or 0)}."]
+    seen = f"{seen_words(data.seen_images, data.test_images or 0)}." if data.seen_images else ""
+    return list(filter(None, [evaluation.too_short, seen]))
 
 
 def leakage_sentence(evaluation: Evaluation) -> str:
@@ -52,86 +65,134 @@ def leakage_sentence(evaluation: Evaluation) -> str:
     return f"Leakage: {result.verdict}." if result and result.verdict else ""
 
 
-def _accuracy(h: Result) -> str:
+def _reached(evaluation: Evaluation, h: Result) -> Iterator[str]:
     low, high = interval_of(h)
-    chance = "" if h.chance is None else f"; chance is {percent(h.chance)} %"
-    return (
-        f"A {_PROBES[h.measure]} on h reaches {percent(h.value)} % accuracy "
-        f"(95 % interval {percent(low)} to {percent(high)}) on {h.n:,} test images{chance}."
+    kind = "balanced accuracy" if h.metric else "accuracy"
+    if evaluation.unbalanced:
+        classes, counts = np.unique(evaluation.truth, return_counts=True)
+        yield (
+            f"The largest of {len(classes)} classes has {percent(counts.max() / counts.sum())} % "
+            "of the test images, so balanced accuracy comes first."
+        )
+    yield (
+        f"A {_PROBES[h.measure]} on h reaches {percent(h.value)} % {kind} "
+        f"(95 % interval {interval_text(low, high)}) on {h.n:,} test images."
     )
 
 
-def _one_class(evaluation: Evaluation, h: Result) -> str:
-    """What to read where most test images are of one class; empty where they are not."""
-    classes = len(evaluation.data.classes)
-    if h.chance is None or not classes or h.chance < max(0.5, 1.5 / classes):
-        return ""
-    mean = evaluation.results.get(f"{h.measure}_per_class/h")
-    read = f"the mean over classes is {percent(mean.value)} %" if mean else "compare with chance"
-    return f" Most test images are of one class: {read}."
-
-
 def _against_baselines(evaluation: Evaluation, h: Result) -> list[str]:
-    found = {name: evaluation.get(h.measure, name) for name in _BASELINES}
-    bases = {name: result for name, result in found.items() if result}
-    apart, near = [], []
-    for name, base in bases.items():
-        against = f"{_BASELINES[name]} ({percent(base.value)} %)"
-        test = _compared(evaluation, h, base, len(bases))
-        if test == NOT_SHOWN:
-            near.append(against)
-        else:
-            side = "above" if h.value > base.value else "below"
-            untested = "" if test else " (untested)"
-            apart.append(f"{percent(abs(h.value - base.value))} points{untested} {side} {against}")
-    sentences = [f"That is {listed(apart)}."] if apart else []
-    return sentences + ([f"No difference from {listed(near, 'or')} is shown."] if near else [])
+    """The plain accuracies follow where balanced accuracy leads."""
+    found = []
+    if constant := evaluation.constant(h):
+        value, gap = constant
+        found.append(_Baseline("a constant answer", value, gap.value, gap))
+    for name, words in _BASELINES.items():
+        if base := evaluation.beside(h, name):
+            found.append(_baseline(evaluation, h, base, words))
+    sentences = [f"This network {clause}." for clause in _clauses(found)]
+    return sentences + (_accuracies(evaluation, h) if h.metric else [])
 
 
-def _against_z(evaluation: Evaluation, h: Result) -> list[str]:
-    z = evaluation.get(h.measure, "z")
-    test = evaluation.paired(h, z) if z else None
-    if z is None or test is None:
+def _accuracies(evaluation: Evaluation, h: Result) -> list[str]:
+    """The same without balance: no comparison, since one has been made."""
+    usual = {
+        words: evaluation.get(h.measure, where) for where, words in {"h": "h", **_BASELINES}.items()
+    }
+    known = [f"{percent(result.value)} % for {words}" for words, result in usual.items() if result]
+    top = usual["h"]
+    if top is not None and (constant := evaluation.constant(top)):
+        known.insert(1, f"{percent(constant[0])} % for a constant answer")
+    return [f"The plain accuracy is {listed(known)}."]
+
+
+def _recalls(evaluation: Evaluation, h: Result) -> list[str]:
+    """The share of each class that is found, where classes are unbalanced."""
+    right = evaluation.arrays.get(f"each/{h.measure}/h")
+    truth = evaluation.arrays.get("truth/constant", np.empty(0))
+    if not h.metric or right is None or right.shape != truth.shape:
         return []
-    low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in test.interval)
-    gap = f"(h − z: {100 * test.difference:+.1f} points, {low} to {high})".replace("-", "−")
-    aware = ", which also depends on the images in its batch," if evaluation.batch_aware else ""
-    reached = f"The same probe on z{aware} reaches {percent(z.value)} %"
-    if verdict(test, ALPHA) == NOT_SHOWN:
-        return [f"{reached}; no difference between h and z is shown {gap}."]
-    return [f"{reached}, which is {'lower' if z.value < h.value else 'higher'} {gap}."]
-
-
-def _best_tap(evaluation: Evaluation, h: Result) -> list[str]:
-    measured = {result.where: result for result in evaluation.of(h.measure)}
-    along = taps(measured.values())
-    if not set(along) - {"h", "z"}:
-        return []
-    best = max(along, key=lambda tap: measured[tap].value)
-    if best == "h":
-        return [f"None of the {len(along)} taps measured has a higher accuracy than h."]
-    # The best was chosen by looking at all of them.
-    found = _compared(evaluation, measured[best], h, len(along) - 1)
-    doubt = {NOT_SHOWN: ", but no difference from h is shown", "": ", untested"}
-    return [
-        f"Of the {len(along)} taps measured, {best} has the highest accuracy "
-        f"({percent(measured[best].value)} %){doubt.get(found, '')}."
+    classes, counts = np.unique(truth, return_counts=True)
+    rarest = np.argsort(counts, kind="stable")[:_CLASSES]
+    names = evaluation.data.classes
+    found = [
+        f"{names[label] if label < len(names) else label} "
+        f"{percent(right[truth == label].mean().item())} % of {counts[i]:,}"
+        for i, label in zip(rarest, classes[rarest].tolist(), strict=True)
     ]
+    which = "each class" if len(found) == len(classes) else f"each of the {len(found)} rarest"
+    return [f"Recall in {which}, rarest first: {listed(found)} test images."]
 
 
-def _few_labels(evaluation: Evaluation) -> list[str]:
-    shares = [result.variant for result in evaluation.of("semi")]
-    if not shares:
+def _against_scratch(evaluation: Evaluation) -> list[str]:
+    """The fine-tuned network against the same network trained from scratch on the same labels."""
+    arms = [("semi", "finetuned", r.variant) for r in evaluation.of("semi")]
+    arms = sorted(set(arms), key=lambda arm: float(arm[2]))
+    sentences = []
+    for measure, where, share in [*arms, ("finetune", "h", "")]:
+        ours = evaluation.leading(measure, where, share)
+        scratch = evaluation.beside(ours, "scratch") if ours else None
+        if ours is None or scratch is None:
+            continue
+        base = _baseline(evaluation, ours, scratch, "training from scratch on the same labels")
+        kind = "balanced accuracy" if ours.metric else "accuracy"
+        sentences += [
+            f"Fine-tuned on {f'{share} % of the' if share else 'all'} labels, it reaches "
+            f"{percent(ours.value)} % {kind} and {clause}."
+            for clause in _clauses([base])
+        ]
+    return sentences
+
+
+def _baseline(evaluation: Evaluation, h: Result, base: Result, words: str) -> _Baseline:
+    return _Baseline(words, base.value, h.value - base.value, evaluation.gap(h, base))
+
+
+def _clauses(found: Sequence[_Baseline]) -> Iterator[str]:
+    """`is below raw pixels (31.5 %) by 6.5 points (4.1 to 8.9)`: those below first, then those
+    above, then those of which the images show neither. What could not be tested says so."""
+    decided = [base for base in found if base.gap is None or base.gap.shown]
+    below = [base for base in decided if base.difference < 0]
+    above = [base for base in decided if base.difference > 0]
+    for side, bases in (("below", below), ("above", above)):
+        if bases:
+            yield f"is {side} {listed([_by(base) for base in bases])}"
+    open_ = [base for base in found if base not in [*below, *above]]
+    if open_:
+        yield f"is not shown to be above {listed([_undecided(base) for base in open_], 'or')}"
+
+
+def _by(base: _Baseline) -> str:
+    said = f"{base.words} ({percent(base.value)} %) by {points(abs(base.difference))}"
+    if base.gap is None:
+        return f"{said} (untested)"
+    low, high = sorted(abs(end) for end in base.gap[1:])
+    return f"{said} ({interval_text(low, high)})"
+
+
+def _undecided(base: _Baseline) -> str:
+    within = "untested" if base.gap is None else _interval(base.gap)
+    return (
+        f"{base.words} ({percent(base.value)} %; the difference is "
+        f"{points(base.difference, signed=True)}, {within})"
+    )
+
+
+def _interval(gap: Gap) -> str:
+    return interval_text(gap.low, gap.high, signed=True)
+
+
+def _z(evaluation: Evaluation, h: Result) -> list[str]:
+    if evaluation.z_is_h:
+        return ["The head is the identity, so z is h."]
+    z = evaluation.beside(h, "z")
+    gap = evaluation.gap(h, z) if z else None
+    if z is None or gap is None:
         return []
-    fewest = min(shares, key=float)
-    ours, scratch = (evaluation.get("semi", arm, fewest) for arm in ("finetuned", "scratch"))
-    if ours is None or scratch is None:
-        return []
-    doubt = {NOT_SHOWN: "; no difference is shown", "": " (untested)"}
+    aware = ", which also depends on the images in its batch," if evaluation.batch_aware else ""
+    doubt = "" if gap.shown else ": no difference between them is shown"
     return [
-        f"Fine-tuned on {fewest} % of the labels, the network reaches {percent(ours.value)} % "
-        f"accuracy; trained from scratch, {percent(scratch.value)} %"
-        f"{doubt.get(_compared(evaluation, ours, scratch, 1), '')}."
+        f"The same probe on z{aware} reaches {percent(z.value)} %; for this network h − z is "
+        f"{points(gap.value, signed=True)} ({_interval(gap)}){doubt}."
     ]
 
 
@@ -142,21 +203,23 @@ def _leakage(evaluation: Evaluation) -> list[str]:
 
 
 def _against_run(evaluation: Evaluation) -> list[str]:
-    compared = evaluation.differences
+    """The difference to another run, which is no verdict on their heads."""
+    compared = {result.key: result for result in evaluation.differences}
     if not compared:
         return []
-    other = Path(compared[0].against or "another run").name
-    shown = sum(result.verdict in ("higher", "lower") for result in compared)
-    verb = "differs" if shown == 1 else "differ"
-    of_all = f"{shown or 'none'} of {counted(len(compared), 'compared value')} {verb} beyond noise"
-    h = next((r for r in compared if r.key in (f"difference/{p}/h" for p in _PROBES)), None)
+    other = Path(next(iter(compared.values())).against or "another run").name
+    metric = "_per_class" if evaluation.unbalanced else ""
+    keys = [f"difference/{probe}{end}/h" for end in (metric, "") for probe in _PROBES]
+    h = next((compared[key] for key in keys if key in compared), None)
     if h is None:
-        return [f"Compared with {other}, {of_all}."]
-    points = f"{percent(abs(h.value))} points"
-    if h.verdict == NOT_SHOWN:
-        return [f"Compared with {other}, no difference of h is shown ({points}); {of_all}."]
-    side = "higher" if h.value > 0 else "lower"
-    return [f"Compared with {other}, the probe on h is {points} {side}; {of_all}."]
+        said = f"{counted(len(compared), 'value')} of this run and of {other} were compared"
+        return [f"{said}. {ONE_RUN_OF_EACH}."]
+    gap = Gap(h.value, *interval_of(h))
+    kind = "balanced accuracy" if h.metric else "accuracy"
+    return [
+        f"This run minus {other}, {kind} of a {_PROBES[h.measure]} on h: "
+        f"{points(gap.value, signed=True)} ({_interval(gap)}). {ONE_RUN_OF_EACH}."
+    ]
 
 
 def _without_probe(evaluation: Evaluation) -> list[str]:
@@ -175,15 +238,8 @@ def _without_probe(evaluation: Evaluation) -> list[str]:
 def _noise(evaluation: Evaluation) -> str:
     results = [*evaluation.results.values(), *evaluation.differences]
     seeds = max((len(result.seeds) for result in results), default=0)
-    several = f" and σ (over {seeds} seeds of the evaluation)" if seeds > 1 else ""
+    several = f" σ is over {seeds} seeds of the evaluation." if seeds > 1 else ""
     return (
-        f"The intervals{several} describe one pretrained run; "
-        "pretraining with another seed could change every number by more."
+        f"Intervals are at 95 %, over test images.{several} All of this describes one pretrained "
+        "network; pretraining with another seed could change every number by more."
     )
-
-
-def _compared(evaluation: Evaluation, a: Result, b: Result, comparisons: int) -> str:
-    """The verdict of a test whose level is shared among so many comparisons; empty if no test can
-    be made."""
-    test = evaluation.paired(a, b)
-    return verdict(test, ALPHA / comparisons) if test else ""

@@ -4,20 +4,36 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from headwise.errors import UserError
-from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test
+from headwise.evaluation.probes.labels import unbalanced
 from headwise.report.reading.comparison import words_of
 from headwise.report.reading.fusion import FusionArrays, read_fusion
+from headwise.report.reading.training import too_short
 from headwise.runs.directory import Run
-from headwise.runs.results import Result, key_of, unlike
+from headwise.runs.results import Result, bootstrap_mean, key_of, unlike
 from headwise.runs.sections import DataIdentity, Section
 
 _BASELINE = (4, 0)
 """The first place that is no tap."""
+
+
+class Gap(NamedTuple):
+    """The difference of two shares over the same test images and its 95 % interval, which is the
+    only test that a sentence makes of it."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves out 0, as it is printed."""
+        return round(self.low, 3) > 0 or round(self.high, 3) < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +52,25 @@ class Evaluation:
     """By `kind/key`."""
     batch_aware: bool = False
     """Whether the head attends over the batch, so that z depends on the images in the batch."""
+    z_is_h: bool = False
+    """Whether the head is the identity."""
+    too_short: str = ""
+    """A sentence where pretraining was too short to judge the head."""
     fusion: FusionArrays | None = None
     """What `headwise fusion` measured on these images."""
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The class of each test image; empty where it is not known. Older files have it only in
+        the counts of a confusion matrix, so not in the order of the images."""
+        confusion = self.arrays.get("confusion/linear/h", np.empty((0, 0)))
+        counted = np.repeat(np.arange(len(confusion)), confusion.sum(1).astype(int))
+        return self.arrays.get("truth/constant", counted)
+
+    @property
+    def unbalanced(self) -> bool:
+        """Whether balanced accuracy comes before accuracy."""
+        return len(self.truth) > 0 and unbalanced(torch.from_numpy(self.truth))
 
     def get(self, measure: str, where: str, variant: str = "") -> Result | None:
         """The measure in its usual metric."""
@@ -48,12 +81,32 @@ class Evaluation:
         found = self.results.values()
         return [result for result in found if result.measure in measures and not result.metric]
 
-    def paired(self, a: Result, b: Result) -> PairedTest | None:
-        """Whether two means over the same test images differ; None if they are not that."""
+    def leading(self, measure: str, where: str, variant: str = "") -> Result | None:
+        """The accuracy that comes first: the balanced one where classes are unbalanced."""
+        usual = self.get(measure, where, variant)
+        balanced = self.results.get(key_of(measure, variant, "per_class", where))
+        return (balanced or usual) if self.unbalanced else usual
+
+    def beside(self, result: Result, where: str) -> Result | None:
+        """The same measure in the same metric, elsewhere."""
+        return self.results.get(key_of(result.measure, result.variant, result.metric, where))
+
+    def gap(self, a: Result, b: Result) -> Gap | None:
+        """a − b, image by image; None if they are no means over the same test images."""
         first, second = (self.arrays.get(f"each/{result.key}") for result in (a, b))
         if first is None or second is None or first.shape != second.shape:
             return None
-        return paired_permutation_test(torch.from_numpy(first), torch.from_numpy(second), seed=0)
+        return _gap(first.astype(np.float64) - second)
+
+    def constant(self, h: Result) -> tuple[float, Gap] | None:
+        """What a constant answer reaches where `h` was measured, and h's gap to it."""
+        first, second = (self.arrays.get(f"each/{key}") for key in (h.key, "constant"))
+        if not h.metric and first is not None and second is not None:
+            return float(second.mean()), _gap(first.astype(np.float64) - second)
+        if h.chance is None or h.interval is None:
+            return None
+        # The balanced accuracy of a constant answer is the same for all images.
+        return h.chance, Gap(*(value - h.chance for value in (h.value, *h.interval)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +151,16 @@ def evaluation_of(run: Run, section: Section) -> Evaluation:
         for key, result in own.items()
         if unlike(result, reference[key_of(result.measure, result.variant, result.metric)])
     }
+    head = run.config.get("head", {})
     return Evaluation(
         data=section.data,
         results={key: result for key, result in own.items() if key not in unlike_h},
         differences=[r for r in section.results.values() if r.against is not None],
         apart=[result for key, result in own.items() if key in unlike_h],
         arrays=run.arrays(section.data),
-        batch_aware=run.config.get("head", {}).get("context") not in (None, "self"),
+        batch_aware=head.get("context") not in (None, "self"),
+        z_is_h=head.get("name") == "identity" and not head.get("batch_norm"),
+        too_short=too_short(run.metrics()),
     )
 
 
@@ -130,6 +186,10 @@ def _with_fusion(evaluations: list[Evaluation], fusion: FusionArrays | None) -> 
         return [*evaluations, alone]
     last = own[-1]
     return [replace(e, fusion=fusion) if e is last else e for e in evaluations]
+
+
+def _gap(differences: np.ndarray) -> Gap:
+    return Gap(differences.mean().item(), *bootstrap_mean(torch.from_numpy(differences)))
 
 
 def _place(where: str) -> tuple[int, int]:

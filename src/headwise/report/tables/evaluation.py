@@ -8,7 +8,7 @@ from headwise.report.tables.table import Cell, Column, Table, TableRow
 from headwise.report.words import settings_in_words
 from headwise.runs.results import Result
 
-_TARGET_METRICS = {"per_class": "mean per class", "map11": "11-point mAP"}
+_TARGET_METRICS = {"per_class": "balanced accuracy", "map11": "11-point mAP"}
 _ROBUSTNESS = {"robustness": "accuracy", "invariance": "cosine"}
 
 Lines = Sequence[tuple[str, Sequence[Result | None]]]
@@ -51,10 +51,9 @@ def differences_table(results: Sequence[Result]) -> Table:
     """A row for each value that was compared with another run's."""
     rows = []
     for result in results:
-        words = (p_text(result.p_value), result.verdict or "", count_text(result.n))
-        cells = [cell(result), *(Cell(text=text) for text in words)]
+        cells = [cell(result), Cell(text=count_text(result.n))]
         rows.append(TableRow(label=f"{label(result)}, {result.where}", cells=cells))
-    return _plain("measure", ["difference", "p", "verdict", "n"], rows)
+    return _plain("measure", ["difference", "n"], rows)
 
 
 def apart_table(results: Sequence[Result]) -> Table:

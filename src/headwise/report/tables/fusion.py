@@ -16,7 +16,8 @@ def text_table(arrays: Arrays) -> str:
     of the attention in percent, AUROC, NMI, and the 1-NN accuracy. Without attention only that."""
     blocks = judge(arrays).blocks
     tables = [_gains(blocks)] if blocks else []
-    return "\n\n".join(table.text() for table in [*tables, _attention(blocks, arrays)])
+    texts = [table.text() for table in [*tables, _attention(blocks, arrays)]]
+    return "\n\n".join([*texts, *["± is half of the 95 % interval over batches"] * len(tables)])
 
 
 def _gains(blocks: Sequence[BlockVerdict]) -> Table:

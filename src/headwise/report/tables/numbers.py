@@ -10,20 +10,21 @@ from headwise.runs.results import Result, Unit
 def number_text(unit: Unit, value: float) -> str:
     """Shares in percent, without the sign."""
     if unit == "share":
-        text = f"{100 * value:.1f}"
+        text = f"{100 * value:z.1f}"
     elif unit == "rank":
-        text = f"{value:,.1f}"
+        text = f"{value:z,.1f}"
     elif abs(value) >= 1000:
         text = f"{value:,.0f}"
     else:
-        text = f"{value:.3f}"
+        text = f"{value:z.3f}"
     return text.replace("-", "−")
 
 
 def value_text(result: Result) -> str:
-    """A difference has its sign."""
-    sign = "+" if result.against is not None and result.value > 0 else ""
-    return sign + number_text(result.unit, result.value)
+    """A difference has its sign, unless it rounds to 0."""
+    text = number_text(result.unit, result.value)
+    signed = result.against is not None and result.value > 0 and text.strip("0.")
+    return f"+{text}" if signed else text
 
 
 def cell(result: Result | None) -> Cell:

@@ -75,6 +75,11 @@ class Table:
         return [(group[0], [column.tap for column in group]) for group in groups]
 
     @property
+    def spread(self) -> bool:
+        """Whether a ± stands in it, whose meaning must then stand beside it."""
+        return any(cell.spread for row in self.rows for cell in row.cells)
+
+    @property
     def grouped(self) -> bool:
         """Whether there are taps below the headings."""
         return any(column.tap for column in self.columns)
