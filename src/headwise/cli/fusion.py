@@ -63,8 +63,9 @@ def run(given: Given[Fusion]) -> None:
     opened = Run.open(path)
     arrays = opened.fusion_arrays
     say(f"On {arrays['spec']}, {arrays['split']} images:")
-    lines = conclusion(arrays, load_config(opened).head)
-    say(*filter(None, [too_short(opened.metrics()), *lines]))
+    if short := too_short(opened.metrics()):
+        say(short)
+    say(*conclusion(arrays, load_config(opened).head))
     say(f"\n{text_table(arrays)}\n")
     page = write_run_report(path)
     say(f"Arrays: {path / FUSION_FILE}", f"Report: {page}")
