@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from measure import machine
+from measure import machine, put_between
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "planted"))
@@ -19,7 +19,6 @@ sys.path.insert(0, str(ROOT / "tests" / "planted"))
 from planted_seeds import differences  # noqa: E402
 
 from headwise.evaluation.statistics.crossed import crossed_test  # noqa: E402
-from headwise.files import write_text  # noqa: E402
 
 BEGIN, END = "<!-- error rates -->", "<!-- /error rates -->"
 GAINS = (0.03, 0.05)
@@ -47,10 +46,7 @@ def main() -> None:
         f"`benchmarks/error_rates.py` on {date.today()}, {flags.repeats:,} planted comparisons in "
         f"a cell, {minutes:.0f} minutes, seed 0: {machine()}"
     )
-    page = flags.out.read_text(encoding="utf-8") if flags.out.exists() else f"{BEGIN}\n{END}\n"
-    before, _, rest = page.partition(BEGIN)
-    text = "\n".join([head, *rows, "", how])
-    write_text(flags.out, f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+    put_between(flags.out, BEGIN, END, "\n".join([head, *rows, "", how]))
 
 
 def cells(images: int, seeds: int, spread: float, repeats: int) -> str:

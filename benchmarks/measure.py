@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from headwise.files import write_text
 from headwise.runs import directory as runs
 from headwise.runtime import hardware
 
@@ -126,3 +127,10 @@ def machine() -> str:
         f"{hardware.resolve_precision('auto', hardware.resolve_device('auto'))}.\n"
         f"{', '.join(versions)}; headwise at commit {(found['commit'] or 'unknown')[:7]}{dirty}."
     )
+
+
+def put_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Write text between two marks of a page; the rest stays. A page that is missing is made."""
+    old = page.read_text(encoding="utf-8") if page.exists() else f"{begin}\n{end}\n"
+    before, _, rest = old.partition(begin)
+    write_text(page, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")

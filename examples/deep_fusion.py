@@ -182,7 +182,7 @@ def gains(runs: Runs) -> str:
             f"{100 * statistics.fmean(float(one[name].mean()) for one in arrays):.1f} %"
             for name in ("twin_mass", "self_mass")
         ]
-        shown = " ".join(f"{sum(b.shown for b in v.blocks)}/{len(taps)}" for v in verdicts)
+        shown = " ".join(f"{sum(b.fuses for b in v.blocks)}/{len(taps)}" for v in verdicts)
         lines.append(f"| {head} | {' | '.join(cells)} | {' | '.join(masses)} | {shown} |")
     return "\n".join(lines)
 

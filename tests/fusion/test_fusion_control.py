@@ -103,7 +103,7 @@ def judged(logits: Logits, batches: int = BATCHES) -> tuple[float, bool]:
     arrays = with_p_values({name: np.stack([f[name] for f in found]) for name in found[0]})
     arrays["layer_gain_untrained"] = np.ones_like(arrays["layer_gain"])
     verdict = judge(arrays | {"block_taps": np.array(["z"])})
-    return verdict.blocks[0].differences["h"].mean, verdict.shown
+    return verdict.blocks[0].differences["h"].mean, verdict.fuses
 
 
 @pytest.mark.parametrize(

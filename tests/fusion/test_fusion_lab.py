@@ -74,7 +74,7 @@ def close(arrays: dict[str, np.ndarray], **expected: float) -> None:
         np.testing.assert_allclose(arrays[name], value, atol=1e-6, err_msg=name)
 
 
-def test_total_fusion_is_shown():
+def test_total_fusion():
     arrays = measured("class", "class")
     close(
         arrays,
@@ -91,18 +91,19 @@ def test_total_fusion_is_shown():
         p_layer_gain=1 / 51,
     )
     verdict = judge(arrays)
-    assert verdict.shown
-    assert all(block.shown for block in verdict.blocks)
+    assert verdict.fuses
+    assert all(block.fuses for block in verdict.blocks)
     assert verdict.blocks[0].differences["uniform"].mean == pytest.approx(MOST - 1, abs=1e-6)
     assert present(verdict.slope).mean == pytest.approx(0, abs=1e-6)
     lines = words(arrays)
-    assert lines[0].startswith("Fusion is shown at 2 of 2 blocks")
+    assert lines[0].startswith("In this network, fusion exceeds its controls at 2 of 2 blocks")
     assert "12.5 % of a row's attention goes to its twin, 12.5 % to itself and 75.0 %" in lines[2]
     assert "it chooses: the similarity" in lines[1]
     assert text_table(arrays).count("fusion") == 2
     few = {name: a[:5] if a.shape[:1] == (6,) else a for name, a in arrays.items()}
     assert "5 batches are too few for a verdict, which needs 6" in words(few)[0]
     assert "only 5 batches" in words(few)[4]
+    assert "headwise fusion RUN RUN RUN RUN RUN" in lines[4]
     del arrays["layer_gain_input"]
     assert "run headwise fusion again" in words(arrays)[0]
 
@@ -122,18 +123,18 @@ def test_uniform_attention_is_not_fusion():
     )
     for name in ("nn1", "rank", "within"):
         np.testing.assert_allclose(arrays[name], arrays[f"{name}_uniform"], atol=1e-6)
-    assert not judge(arrays).shown
+    assert not judge(arrays).fuses
     line = words(arrays)[0]
-    assert line.startswith("Fusion is not shown")
+    assert line.startswith("In this network, fusion does not exceed its controls")
     assert "1.000 is not shown to exceed uniform attention by 0.02 (1.000;" in line
 
 
 def test_copying_the_twin_is_not_fusion():
     arrays = measured("twin", "twin")
     close(arrays, twin_mass=1, self_mass=0, other_mass=0, gain=1, effective_number=1)
-    assert not judge(arrays).shown
+    assert not judge(arrays).fuses
     lines = words(arrays)
-    assert lines[0].startswith("Fusion is not shown")
+    assert lines[0].startswith("In this network, fusion does not exceed its controls")
     assert "of the attention goes to other images" in lines[0]
     assert "100.0 % of a row's attention goes to its twin" in lines[2]
 
@@ -155,13 +156,13 @@ def test_what_h_says_already_is_not_the_heads():
     arrays = measured("class", "class")
     arrays["layer_gain_h"] = arrays["layer_gain"].copy()
     verdict = judge(arrays)
-    assert not verdict.shown
+    assert not verdict.fuses
     assert "similarity of h" in verdict.strongest.obstacle
     arrays["layer_gain_h"] -= 1
     arrays["p_layer_gain"][:] = 0.03  # above 0.05 / 2
     assert "permuted labels" in judge(arrays).strongest.obstacle
     arrays["p_layer_gain"][1] = 0.02
-    assert [block.shown for block in judge(arrays).blocks] == [False, True]
+    assert [block.fuses for block in judge(arrays).blocks] == [False, True]
     assert judge(arrays).strongest.tap == "g3"
 
 
@@ -172,7 +173,7 @@ def test_contexts(context):
     if context == "self":
         close(arrays, self_mass=1, other_mass=0, gain=1)
         assert np.isnan(arrays["layer_auroc"]).all()
-        assert not judge(arrays).shown
+        assert not judge(arrays).fuses
         assert "nothing to fuse" in lines[4]
     if context == "per-view":
         close(arrays, twin_mass=0, self_mass=1 / EACH, gain=MOST)
@@ -331,7 +332,7 @@ def test_uniform_attention_planted_into_a_run(
     arrays = Run.open(path).fusion_arrays
     close(arrays, gain=1, twin_mass=1 / 40, self_mass=1 / 40)
     np.testing.assert_allclose(arrays["nn1"], arrays["nn1_uniform"])
-    assert words(arrays)[0].startswith("Fusion is not shown")
+    assert words(arrays)[0].startswith("In this network, fusion does not exceed its controls")
 
 
 def test_a_head_that_does_not_attend(

@@ -104,8 +104,8 @@ def test_conclusion_and_numbers_of_every_block_come_first(run: Path, page: Page)
         assert cells["fusion", "fusion gain", tap] == f"{gain} {spread}"
         assert cells["fusion", "attention to the twin", tap].startswith(f"{32 + block}.0 ")
         assert cells["fusion", "p, permuted labels", tap] == "0.004"
-    assert cells["fusion", "fusion", "g2"] == "not shown"  # 0.1 ± 0.19 above the h control
-    assert cells["fusion", "fusion", "g5"] == "shown"
+    assert cells["fusion", "exceeds every control", "g2"] == "no"  # 0.1 ± 0.19 above the h control
+    assert cells["fusion", "exceeds every control", "g5"] == "yes"
 
 
 def test_gain_is_drawn_with_its_controls(run: Path) -> None:

@@ -1,5 +1,6 @@
 """`headwise fusion`: does the attention of a run's head bring classes together?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +15,15 @@ from headwise.errors import UserError
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.lab import measure_fusion
 from headwise.fusion.noise_audit import Audit, audit_table, noise_audits, shipped_heads
+from headwise.fusion.seed_runs import SEEDS_FILE, fusion_over_seeds
 from headwise.model.build import build_model
 from headwise.model.trained import load_config
-from headwise.report import write_run_report
+from headwise.report import write_run_report, write_seeds_report
 from headwise.report.prose.fusion import conclusion
+from headwise.report.prose.fusion_seeds import conclusion_over_seeds
+from headwise.report.reading.fusion import short_runs
 from headwise.report.reading.training import too_short
-from headwise.report.tables.fusion import text_table
+from headwise.report.tables.fusion import seeds_table, text_table
 from headwise.runs.directory import FUSION_FILE, Run
 from headwise.runtime.progress import progress
 
@@ -29,10 +33,15 @@ _OF_THE_AUDIT = ("run", "noise_audit", "seed", "threads", "quiet")
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
     """Test whether, where and why the attention of a finished run's head brings the images of a
-    class together, against controls. Adds fusion.npz, results and figures to the run."""
+    class together, against controls. Adds fusion.npz, results and figures to the run. One run
+    describes its network. Five runs of other seeds make a claim about their head."""
 
-    run: Annotated[Path | None, Role.POSITIONAL] = None
-    """The run directory. --noise-audit can do without."""
+    run: Annotated[tuple[Path, ...] | None, Role.POSITIONAL] = None
+    """The run directory, or those of several runs that differ in their seed alone. --noise-audit
+    can do without."""
+    out: Path | None = None
+    """A directory to create for what several runs show together: fusion-seeds.json and
+    report.html. None: it is only printed."""
     data: DataConfig | None = None
     accept_changed_data: bool = False
     """Go on if the images of pretraining have changed since."""
@@ -51,8 +60,21 @@ def run(given: Given[Fusion]) -> None:
     if given.values.get("noise_audit"):
         _audit(given)
         return
-    path = given.need("run")
-    command = given.command({"data": own_images(given, path)})
+    runs = given.need("run")
+    command = given.command({"data": own_images(given, runs[0])})
+    if len(runs) > 1:
+        _over_seeds(command, runs)
+        return
+    if command.out is not None:
+        raise UserError(
+            "--out is for what several runs show together; got one run, which keeps its own "
+            "results; leave --out out"
+        )
+    _describe(command, runs[0])
+
+
+def _describe(command: Fusion, path: Path) -> None:
+    """One run: what its network does."""
     measure_fusion(
         path,
         command.data,
@@ -71,6 +93,24 @@ def run(given: Given[Fusion]) -> None:
     say(f"Arrays: {path / FUSION_FILE}", f"Report: {page}")
 
 
+def _over_seeds(command: Fusion, runs: Sequence[Path]) -> None:
+    """Several runs: what their head does."""
+    result = fusion_over_seeds(
+        runs,
+        command.data,
+        command.fusion,
+        out=command.out,
+        accept_changed_data=command.accept_changed_data,
+        quiet=command.quiet,
+    )
+    say(*short_runs(result), *conclusion_over_seeds(result))
+    say("\nGain, and its excess over h and over input rows ± half of the 95 % interval:")
+    say(seeds_table(result.found).text())
+    if command.out is not None:
+        page = write_seeds_report(command.out)
+        say(f"\nNumbers: {command.out / SEEDS_FILE}", f"Report: {page}")
+
+
 def _audit(given: Given[Fusion]) -> None:
     idle = [
         f.name for f in given.line.flags if f.path in given.values and f.path not in _OF_THE_AUDIT
@@ -78,7 +118,9 @@ def _audit(given: Given[Fusion]) -> None:
     if idle:
         raise UserError(f"{idle[0]} has no effect on --noise-audit; leave one of them out")
     command = given.command()
-    opened = None if command.run is None else Run.open(command.run, finished=False)
+    if command.run is not None and len(command.run) > 1:
+        raise UserError(f"--noise-audit takes one run; got {len(command.run)}; name one")
+    opened = None if command.run is None else Run.open(command.run[0], finished=False)
     say(audit_table(_audits(opened, command.fusion.seed, quiet=command.quiet)))
 
 
@@ -102,7 +144,7 @@ LINE = CommandLine(
     kind=Fusion,
     example="headwise fusion runs/transformer --data ./labelled",
     usual=(
-        "data.spec batch_size batches permutations over_training noise_audit data.limit seed "
+        "data.spec out batch_size batches permutations over_training noise_audit data.limit seed "
         "device quiet"
     ),
     run=run,

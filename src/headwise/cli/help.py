@@ -24,7 +24,7 @@ def help_text(given: Given[Any]) -> str:
     line = given.line
     places = [flag for flag in line.flags if flag.positional]
     flags = [flag for flag in line.flags if not flag.positional]
-    words = " ".join(f"[{flag.name}]" if flag.optional else flag.name for flag in places)
+    words = " ".join(f"[{_usage(flag)}]" if flag.optional else _usage(flag) for flag in places)
     about = inspect.getdoc(line.kind) or ""
     lines = [f"usage: headwise {line.name} {words}".rstrip() + (" [options]" if flags else "")]
     lines += ["", *_wrapped(about), "", f"example: {line.example}", ""]
@@ -54,7 +54,7 @@ def _entries(flags: list[Flag], given: Given[Any]) -> Iterator[str]:
 
 def _usage(flag: Flag) -> str:
     if flag.positional:
-        return flag.name
+        return flag.name + " ..." * (flag.count is None)
     names = ", ".join(flag.names)
     if flag.switch:
         return f"{names}, {flag.off_names[0]}"

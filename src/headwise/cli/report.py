@@ -11,10 +11,11 @@ from headwise.cli.words import CommandLine, Given
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write the report.html of a run or a comparison again, from what is in its directory."""
+    """Write the report.html of a run, a comparison or fusion over seeds again, from what is in its
+    directory."""
 
     directory: Annotated[Path, Role.POSITIONAL]
-    """A run that was evaluated, or a comparison."""
+    """A run that was evaluated, a comparison, or the --out of headwise fusion."""
 
 
 def run(given: Given[Report]) -> None:

@@ -117,10 +117,12 @@ def read_words(line: CommandLine[Command], words: Sequence[str]) -> Given[Comman
         if word in ("-h", "--help"):
             return Given(line=line, values=values, help="all" if rest[:1] == ["all"] else "usual")
         if not _is_flag(word):
-            flag = next((flag for flag in places if flag.path not in values), None)
+            free = (flag for flag in places if flag.count is None or flag.path not in values)
+            flag = next(free, None)
             if flag is None:
                 raise _surplus(line, before, word)
-            values[flag.path] = _value(flag, flag.name, [word])
+            value = _value(flag, flag.name, [word])
+            values[flag.path] = values.get(flag.path, ()) + value if flag.count is None else value
             continue
         before, equals, text = word.partition("=")
         name = before.replace("_", "-")

@@ -19,7 +19,7 @@ FUSION = Description(
         "fusion_auroc": "same class, AUROC",
         "fusion_nmi": "clusters of attention, NMI",
         "fusion_nn1": "1-NN within the batch",
-        "fusion_slope": "slope of the gain along the blocks",
+        "fusion_slope": "slope of the excess over h along the blocks",
     },
     section="fusion",
     source="arXiv 2403.18681",

@@ -1,5 +1,6 @@
 """The lab: whether the attention of a run's head brings a class together, against its controls."""
 
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from headwise.runs.results import Result, Settings, Unit
 
 log = logging.getLogger("headwise")
 
-VERSION = 2
+VERSION = 3
 """Of the measures: rises when the same run, images and seed give another value."""
 
 # A p-value can then fall to the level of the verdict, which is 0.05 over the number of blocks.
@@ -40,7 +41,8 @@ def measure_fusion(
     quiet: bool = True,
 ) -> dict[str, Result]:
     """Measure attention and geometry of a finished run's head: write fusion.npz into the run
-    directory, add the main numbers to its results.json, and return those.
+    directory, add the main numbers to its results.json, and return those. What is there already of
+    the same weights, images and settings is kept.
 
     `data` None: that of pretraining. docs/fusion.md lists the arrays; `fusion.conclusion` puts
     them into words. Raises `UserError` for an unfinished run and for images that cannot serve:
@@ -62,39 +64,73 @@ def measure_fusion(
 
 
 def _measure(trained: Trained, config: FusionConfig, *, quiet: bool) -> dict[str, Result]:
-    pretraining, model = trained.config, trained.model
+    model, pretraining = trained.model, trained.config
+    blocks = model.head.block_taps
     size, images = pretraining.batch_size, trained.images
     plan = plan_batches(config, images, trained.data.spec, size, least=LEAST_BATCHES)
+    config = replace(config, permutations=_permutations(config, len(blocks)))
+    if config.over_training and not blocks:
+        log.warning("--over-training has no effect: the head has no attention over the batch")
     before = weights_hash(model)
+    settings = _settings(trained, config, plan, before)
+    kept = trained.run.fusion_arrays
+    if str(kept.get("settings")) == settings and (
+        "training_gain" in kept or not (config.over_training and blocks)
+    ):
+        log.info("%s: measured already with these settings, and kept", trained.run.path)
+        return _add_results(trained, kept, plan, seed=config.seed)
     batches = draw_batches(model.encoder, plan, trained.extraction)
     heads = with_controls(model.head, pretraining.head, batches, seed=pretraining.seed + 1)
-    permutations = max(config.permutations, _PERMUTATIONS_A_BLOCK * len(model.head.block_taps))
-    if permutations > config.permutations:
-        log.warning(
-            "--permutations is raised from %d to %d, so that p can reach the level of the verdict",
-            config.permutations,
-            permutations,
-        )
-    if config.over_training and not model.head.block_taps:
-        log.warning("--over-training has no effect: the head has no attention over the batch")
     arrays = measure_batches(
-        heads, batches, permutations=permutations, seed=config.seed, quiet=quiet
+        heads, batches, permutations=config.permutations, seed=config.seed, quiet=quiet
     )
-    if config.over_training and model.head.block_taps:
+    if config.over_training and blocks:
         arrays |= measure_training(trained, plan, quiet=quiet)
         arrays["training_gain_untrained"] = arrays["layer_gain_untrained"]
     assert weights_hash(model) == before, "fusion has changed the model"
-    return _write(trained, arrays, plan, seed=config.seed)
-
-
-def _write(trained: Trained, arrays: Arrays, plan: BatchPlan, *, seed: int) -> dict[str, Result]:
-    """Write fusion.npz and the results, and return those."""
-    data = replace(trained.data, fingerprint=plan.images.fingerprint)
-    about = {"split": plan.split, "spec": data.spec, "fingerprint": data.fingerprint}
-    about["train_fingerprint"] = data.train_fingerprint
+    about = {"split": plan.split, "spec": trained.data.spec, "settings": settings}
+    about |= {"fingerprint": plan.images.fingerprint}
+    about |= {"train_fingerprint": trained.data.train_fingerprint}
     arrays |= {name: np.array(text) for name, text in about.items()}
     arrays["classes"] = np.array(plan.images.classes)
     trained.run.write_fusion_arrays(arrays)
+    return _add_results(trained, arrays, plan, seed=config.seed)
+
+
+def _permutations(config: FusionConfig, blocks: int) -> int:
+    """So many that a p-value can fall to the level of the verdict."""
+    least = _PERMUTATIONS_A_BLOCK * blocks
+    if least > config.permutations:
+        log.warning(
+            "--permutations is raised from %d to %d, so that p can reach the level of the verdict",
+            config.permutations,
+            least,
+        )
+    return max(config.permutations, least)
+
+
+def _settings(trained: Trained, config: FusionConfig, plan: BatchPlan, weights: str) -> str:
+    """All that the arrays depend on, beside whether they are over training."""
+    settings = {
+        "version": VERSION,
+        "weights": weights,
+        "images": plan.images.fingerprint,
+        "split": plan.split,
+        "batch_size": plan.batch_size,
+        "batches": plan.batches,
+        "permutations": config.permutations,
+        "seed": config.seed,
+        "device": str(trained.extraction.device),
+        "precision": trained.extraction.precision,
+    }
+    return json.dumps(settings)
+
+
+def _add_results(
+    trained: Trained, arrays: Arrays, plan: BatchPlan, *, seed: int
+) -> dict[str, Result]:
+    """Add the results to results.json, and return them."""
+    data = replace(trained.data, fingerprint=plan.images.fingerprint)
     settings = {"split": plan.split, "batch_size": plan.batch_size}
     results = main_results(arrays, seed=seed, settings=settings)
     trained.run.add_results(data, results)
@@ -139,7 +175,9 @@ def _block_results(arrays: Arrays, place: int, block: BlockVerdict) -> Iterator[
         result = _result(measure, block.tap, unit, estimate(values), len(values))
         result = replace(result, chance=chance)
         if measure == "fusion_gain":
-            result = replace(result, p_value=block.p_value, settings={"shown": block.shown})
+            result = replace(
+                result, p_value=block.p_value, settings={"exceeds_controls": block.fuses}
+            )
         yield result
 
 

@@ -63,18 +63,12 @@ def as_sharp(
     """Return the attention from image to image if each row of each attention head kept its share on
     other images, and the entropy of its spread over them, but spread it by similarity alone."""
     # One attention head after the other, because the control takes as much memory as its weights.
-    by_head = (_as_sharp(similar, weights[:, i]) for i in range(weights.shape[1]))
+    by_head = (rows_as_sharp(similar, weights[:, i]) for i in range(weights.shape[1]))
     return torch.cat([between_images(control[:, None], images) for control in by_head])
 
 
-def row_cosines(rows: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "s 1 t t"]:
-    """Return the cosines of the rows within each sequence, in the shape of attention weights."""
-    exact = torch.promote_types(rows.dtype, torch.float32)
-    unit = F.normalize(rows.to(exact), dim=1).unflatten(0, (layout.sequences, -1))[:, None]
-    return unit @ unit.mT
-
-
-def _as_sharp(similar: Similarity, weights: Float[Tensor, "s t t"]) -> Float[Tensor, "s t t"]:
+def rows_as_sharp(similar: Similarity, weights: Float[Tensor, "s t t"]) -> Float[Tensor, "s t t"]:
+    """Return the same from row to row, for one attention head."""
     cosines, hidden, betas, losses = similar
     kept = weights.to(cosines.dtype).masked_fill(hidden, 0)
     mass = kept.sum(-1, keepdim=True)
@@ -92,6 +86,13 @@ def _as_sharp(similar: Similarity, weights: Float[Tensor, "s t t"]) -> Float[Ten
         slope = (beta * spread.variance).clamp(min=1e-12)
         beta = (beta + (spread.entropy - even + target) / slope).clamp(low, high)
     return _spread(cosines, hidden, beta).p.mul_(mass)
+
+
+def row_cosines(rows: Float[Tensor, "m w"], layout: Layout) -> Float[Tensor, "s 1 t t"]:
+    """Return the cosines of the rows within each sequence, in the shape of attention weights."""
+    exact = torch.promote_types(rows.dtype, torch.float32)
+    unit = F.normalize(rows.to(exact), dim=1).unflatten(0, (layout.sequences, -1))[:, None]
+    return unit @ unit.mT
 
 
 def _spread(cosines: Float[Tensor, "s t t"], hidden: Bool[Tensor, "s t t"], beta: Tensor) -> Spread:

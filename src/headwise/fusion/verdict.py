@@ -1,6 +1,7 @@
-"""Whether a head shows fusion: every block's gain is compared with all of its controls.
+"""Whether one network fuses: every block's gain is compared with all of its controls.
 
-Intervals are over batches: attention couples the rows of a batch, so rows are not independent.
+Intervals are over batches: attention couples the rows of a batch, so rows are not independent. They
+hold for other images and this network alone; a claim about its head is in over_seeds.py.
 """
 
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class BlockVerdict:
 
     @property
     def obstacle(self) -> str:
-        """The first reason why the block does not show fusion, with its numbers; else empty."""
+        """The first reason why the block does not fuse, with its numbers; else empty."""
         if self.outdated:
             return "an older version measured other controls; run headwise fusion again"
         if self.batches < LEAST_BATCHES:
@@ -113,7 +114,8 @@ class BlockVerdict:
         return ""
 
     @property
-    def shown(self) -> bool:
+    def fuses(self) -> bool:
+        """Whether this network's block exceeds every control."""
         return not self.obstacle
 
 
@@ -123,16 +125,17 @@ class Verdict:
 
     blocks: tuple[BlockVerdict, ...]
     slope: Estimate | None
-    """The slope of the gain over the block's number. None for fewer than two blocks."""
+    """The slope of the excess (the gain minus that of h at equal entropy) over the block's number.
+    None for fewer than two blocks."""
 
     @property
-    def shown(self) -> bool:
-        return any(block.shown for block in self.blocks)
+    def fuses(self) -> bool:
+        return any(block.fuses for block in self.blocks)
 
     @property
     def strongest(self) -> BlockVerdict:
-        """The block of highest gain, among those that show fusion if any does."""
-        return max(self.blocks, key=lambda block: (block.shown, block.gain.mean))
+        """The block of highest gain, among those that fuse if any does."""
+        return max(self.blocks, key=lambda block: (block.fuses, block.gain.mean))
 
 
 def judge(arrays: dict[str, np.ndarray]) -> Verdict:
@@ -162,24 +165,27 @@ def judge(arrays: dict[str, np.ndarray]) -> Verdict:
         )
         for block, tap in enumerate(taps)
     )
-    return Verdict(blocks=blocks, slope=depth_slope(gain))
+    return Verdict(blocks=blocks, slope=depth_slope(gain - controls["h"]))
 
 
 def control_gains(
-    gain: Float[np.ndarray, "B L"],
-    untrained: Float[np.ndarray, "B L"],
-    h: Float[np.ndarray, "B L"],
-) -> dict[str, Float[np.ndarray, "B L"]]:
+    gain: Float[np.ndarray, "*batches L"],
+    untrained: Float[np.ndarray, "*batches L"],
+    h: Float[np.ndarray, "*batches L"],
+) -> dict[str, Float[np.ndarray, "*batches L"]]:
     """Return the gain of each control in `CONTROLS`. That of uniform attention is 1."""
     return dict(zip(CONTROLS, (np.ones_like(gain), untrained, h), strict=True))
 
 
-def depth_slope(gain: Float[np.ndarray, "B L"]) -> Estimate | None:
-    """Return the least-squares slope of a batch's gain over the block's number."""
-    if gain.shape[1] < 2:
-        return None
-    number = np.arange(gain.shape[1]) - (gain.shape[1] - 1) / 2
-    return estimate(gain @ number / (number @ number))
+def depth_slope(excess: Float[np.ndarray, "*batches L"]) -> Estimate | None:
+    """Return the mean over batches of `slopes`."""
+    return None if excess.shape[1] < 2 else estimate(slopes(excess))
+
+
+def slopes(excess: Float[np.ndarray, "*batches L"]) -> Float[np.ndarray, "*batches"]:
+    """Return the least-squares slope of a batch's excess over the block's number."""
+    number = np.arange(excess.shape[-1]) - (excess.shape[-1] - 1) / 2
+    return excess @ number / (number @ number)
 
 
 @dataclass(frozen=True, kw_only=True)

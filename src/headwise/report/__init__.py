@@ -7,6 +7,7 @@ fusion` wrote.
 from pathlib import Path
 
 from headwise.report.pages.comparison import write_report
+from headwise.report.pages.fusion_seeds import write_seeds_report
 from headwise.report.pages.rebuild import rebuild
 from headwise.report.pages.run import write_run_report
 from headwise.report.prose.comparison import plain_result
@@ -17,7 +18,14 @@ from headwise.report.tables.comparison import text_table
 from headwise.runs.directory import Run
 from headwise.runs.sections import Section
 
-__all__ = ["comparison_text", "evaluation_text", "rebuild", "write_report", "write_run_report"]
+__all__ = [
+    "comparison_text",
+    "evaluation_text",
+    "rebuild",
+    "write_report",
+    "write_run_report",
+    "write_seeds_report",
+]
 
 
 def comparison_text(out: str | Path) -> str:

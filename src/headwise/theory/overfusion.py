@@ -176,7 +176,7 @@ class Descent(NamedTuple):
     dtype: torch.dtype
     escape: Escape
     predicted: int | None
-    """Number of steps to `OverfusionDemo.escaped`. None for never."""
+    """Number of steps to `OverfusionDemo.escaped`, from the spread at the start. None for never."""
 
 
 class OverfusionDemo(NamedTuple):

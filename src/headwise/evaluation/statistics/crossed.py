@@ -82,6 +82,11 @@ def crossed_test(differences: Shaped[Tensor, "s n"]) -> CrossedTest:
     )
 
 
+def p_value_at(test: CrossedTest, value: float) -> float:
+    """The two-sided p-value that the mean difference is not 0 but `value`."""
+    return _t_test(test.difference - value, test.standard_error, test.freedom)[2]
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for looking at all of them (Holm 1979), in their order."""
     adjusted, largest = [0.0] * len(p_values), 0.0
@@ -91,17 +96,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(test: CrossedTest, p_value: float | None = None, *, margin: float = MARGIN) -> str:
+def verdict(
+    test: CrossedTest,
+    p_value: float | None = None,
+    *,
+    margin: float = MARGIN,
+    within: str | None = None,
+) -> str:
     """In words: shown, equivalent, or not shown. `p_value`: the test's, adjusted for others beside
-    it. Equivalent: two one-sided tests at 5 % show a difference of less than `margin`. With fewer
-    than `FEWEST_SEEDS`, that there is no verdict."""
+    it. Equivalent: two one-sided tests at 5 % show a difference of less than `margin`, which
+    `within` calls by its unit (None: points). With fewer than `FEWEST_SEEDS`, that there is no
+    verdict."""
     if test.seeds < FEWEST_SEEDS:
         return f"{test.seeds} of {FEWEST_SEEDS} seeds: no verdict"
     p_value = test.p_value if p_value is None else p_value
     if p_value < 0.05:
         return f"shown over {test.seeds} seeds"
     if _margin_p_value(test, margin) < 0.05:
-        return f"equivalent within {100 * margin:g} points"
+        return f"equivalent within {within or f'{100 * margin:g} points'}"
     return "not shown"
 
 

@@ -17,8 +17,8 @@ from headwise.report.tables.evaluation import fusion_table
 
 _GAIN_NOTE = (
     "The gain is the attention to other images of the image's own class, divided by what a random "
-    "choice would give; 1 means no preference. Fusion is called shown if the gain exceeds that of "
-    "every control. Attention is in percent; n counts batches."
+    "choice would give; 1 means no preference. Fusion exceeds its controls if the gain exceeds "
+    "that of each. Attention is in percent; n counts batches."
 )
 _CURVES_NOTE = (
     "Bands are 95 % t-intervals over batches. For permuted labels, the band holds 95 % of the "

@@ -3,20 +3,25 @@
 from pathlib import Path
 
 from headwise.errors import UserError
+from headwise.fusion.seed_runs import SEEDS_FILE
 from headwise.report.pages.comparison import write_report
+from headwise.report.pages.fusion_seeds import write_seeds_report
 from headwise.report.pages.run import write_run_report
 from headwise.report.reading.files import read_object
 
 
 def rebuild(path: str | Path) -> Path:
-    """Write `report.html` and `figures/` of a run or a comparison from the files in its directory;
-    the path of the page. Nothing is measured, and the same content gives the same bytes.
+    """Write `report.html` and `figures/` of a run, a comparison or a claim over seeds from the
+    files in its directory; the path of the page. Nothing is measured, and the same content gives
+    the same bytes.
 
     Raises `UserError` if the directory is neither, is not finished, or has no results yet.
     """
     path = Path(path)
     if (path / "summary.json").is_file():
         return write_report(path)
+    if (path / SEEDS_FILE).is_file():
+        return write_seeds_report(path)
     config = path / "config.json"
     if not config.is_file():
         raise UserError(

@@ -102,7 +102,7 @@ def gain_by_depth(fusion: FusionArrays) -> Drawing | None:
         style = {"color": PERMUTED.colour, "alpha": 0.4, "linewidth": 0, "label": PERMUTED.label}
         handles.append(axes.fill_between(places, null.low, null.high, **style))
         lines.append(Line(null, PERMUTED))
-    _tap_axis(axes, fusion.block_taps)
+    tap_axis(axes, fusion.block_taps)
     axes.set_ylabel("fusion gain")
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     described = (
@@ -130,7 +130,7 @@ def mass_by_depth(fusion: FusionArrays) -> Drawing | None:
         for line in lines:
             rows += line.rows(words, "all", places=fusion.block_taps)
         rows += [[words, *row] for row in _head_rows(fusion, name)]
-        _tap_axis(axes, fusion.block_taps, most=6)
+        tap_axis(axes, fusion.block_taps, most=6)
         axes.set_title(words, fontsize=8.5)
     figure.axes[0].set_ylabel("% of attention")
     figure.axes[0].set_ylim(bottom=0)
@@ -199,7 +199,7 @@ def geometry_by_tap(fusion: FusionArrays) -> Drawing | None:
         axes.set_title(words, fontsize=_PANEL_POINTS)
         axes.tick_params(labelsize=_PANEL_POINTS)
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        _tap_axis(axes, fusion.taps, most=7)
+        tap_axis(axes, fusion.taps, most=7)
     for axes in panels[len(measures) :]:
         axes.set_visible(False)
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3)
@@ -265,7 +265,7 @@ def _block(values: Interval, block: int) -> Interval:
     return Interval(*(end[:, block] for end in values))
 
 
-def _tap_axis(axes: Axes, taps: list[str], most: int = 12) -> None:
+def tap_axis(axes: Axes, taps: list[str], most: int = 12) -> None:
     """As many names as fit, the first and the last among them."""
     shown = list(range(0, len(taps), -(-len(taps) // most)))
     shown[-1] = len(taps) - 1 if len(shown) > 1 else 0

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from headwise.evaluation.statistics.crossed import FEWEST_SEEDS
 from headwise.fusion.verdict import (
     CONTROLS,
     LEAST_BATCHES,
@@ -18,14 +19,14 @@ from headwise.report.words import percent
 
 
 def conclusion(arrays: dict[str, np.ndarray], head: HeadConfig) -> tuple[str, ...]:
-    """Five lines on the arrays of fusion.npz: whether fusion is shown; where; how much attention
+    """Five lines on the arrays of fusion.npz: whether this network fuses; where; how much attention
     goes to twin and self; what the head does to the rows; and when fusion emerged, or what limits
     the result."""
     verdict = judge(arrays)
     if not verdict.blocks:
         none = f"the {head.name} head has no attention over the batch to measure"
         first = (
-            f"Fusion is not shown: {none}.",
+            f"No fusion: {none}.",
             "Where: nowhere; the head treats every row on its own.",
             "Twin and self: there is no attention that could go to them.",
         )
@@ -37,13 +38,16 @@ def conclusion(arrays: dict[str, np.ndarray], head: HeadConfig) -> tuple[str, ..
 def _whether(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
     block, count = verdict.strongest, len(verdict.blocks)
     size, batches = int(arrays["batch_size"]), len(arrays["layer_gain"])
-    if not verdict.shown:
-        return f"Fusion is not shown: at {block.tap}, where the gain is highest, {block.obstacle}."
-    shown = sum(block.shown for block in verdict.blocks)
+    if not verdict.fuses:
+        return (
+            f"In this network, fusion does not exceed its controls: at {block.tap}, where the gain "
+            f"is highest, {block.obstacle}."
+        )
+    fusing = sum(block.fuses for block in verdict.blocks)
     controls = ", ".join(f"{CONTROLS[name]} {gain:.2f}" for name, gain in block.controls.items())
     return (
-        f"Fusion is shown at {shown} of {count} blocks: at {block.tap}, images attend "
-        f"{_times(block.gain)} as much to their own class as at random "
+        f"In this network, fusion exceeds its controls at {fusing} of {count} blocks: at "
+        f"{block.tap}, images attend {_times(block.gain)} as much to their own class as at random "
         f"({batches} batches of {size}; {controls}; permuted labels p = {block.p_value:.2g})."
     )
 
@@ -63,7 +67,7 @@ def _where(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
         return f"{where}; with one block there is no trend over depth."
     side = "rises" if slope.low > 0 else "falls" if slope.high < 0 else "shows no trend"
     return (
-        f"{where}; over depth the gain {side}: {slope.mean:+.3f} per block "
+        f"{where}; over depth the excess over h {side}: {slope.mean:+.3f} per block "
         f"({slope.low:+.3f} to {slope.high:+.3f})."
     )
 
@@ -118,19 +122,17 @@ def _rows(arrays: dict[str, np.ndarray]) -> str:
 
 def _when(verdict: Verdict, arrays: dict[str, np.ndarray], head: HeadConfig) -> str:
     found = emergence(arrays)
-    beware = _caveats(verdict, arrays, head)
+    beware = f"Beware: {'; '.join(_caveats(verdict, arrays, head))}."
     if found is None:
-        said = beware or [
-            "this is one run with one seed, and other seeds may differ; --over-training shows when "
-            "fusion emerges"
-        ]
-        return f"Beware: {'; '.join(said)}."
-    said = f"Over training: {found.order} ({_epochs(found, arrays['training_epochs'])})"
-    return f"{said}. Beware: {'; '.join(beware)}." if beware else f"{said}."
+        return beware
+    return f"Over training: {found.order} ({_epochs(found, arrays['training_epochs'])}). {beware}"
 
 
 def _caveats(verdict: Verdict, arrays: dict[str, np.ndarray], head: HeadConfig) -> list[str]:
-    found = []
+    found = ["this describes one network"]
+    if verdict.blocks:
+        calls = " ".join(["RUN"] * FEWEST_SEEDS)
+        found = [f"{found[0]}; a claim about the head needs five seeds: headwise fusion {calls}"]
     if leaks(head):
         found.append(
             f"context {head.context} leaks: what a row cannot see shows which row is its twin, so "

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from headwise.fusion.seed_runs import FusionOverSeeds
 from headwise.fusion.verdict import estimate
+from headwise.report.reading.training import too_short
 from headwise.runs.directory import Run
 from headwise.runs.sections import DataIdentity
 
@@ -69,6 +71,16 @@ def read_fusion(run_path: Path) -> FusionArrays | None:
     if not arrays:
         return None
     return FusionArrays(arrays={name: _double(array) for name, array in arrays.items()})
+
+
+def short_runs(result: FusionOverSeeds) -> list[str]:
+    """A sentence for each run that did not train long enough to judge its head; of runs that are
+    not there any more nothing is known."""
+    said = {
+        seed: too_short(Run(Path(run)).metrics())
+        for seed, run in zip(result.seeds, result.runs, strict=True)
+    }
+    return [f"Seed {seed}: {words}" for seed, words in said.items() if words]
 
 
 def batch_interval(values: Float[np.ndarray, "*all"], axis: int = 0) -> Interval:

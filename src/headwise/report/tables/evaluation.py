@@ -68,8 +68,8 @@ def apart_table(results: Sequence[Result]) -> Table:
 
 
 def fusion_table(results: Sequence[Result]) -> Table:
-    """A row for each measure, a column for each tap; the last row says whether fusion is shown
-    there. The slope along the blocks is in the conclusion."""
+    """A row for each measure, a column for each tap; the last row says whether the block
+    exceeds every control. The slope along the blocks is in the conclusion."""
     by_tap = [result for result in results if result.where]
     table = table_by_place(by_tap)
     gains = {result.where: result for result in by_tap if result.measure == "fusion_gain"}
@@ -77,12 +77,17 @@ def fusion_table(results: Sequence[Result]) -> Table:
         return table
     found = [gains.get(column.title) for column in table.columns]
     p_values = [p_text(gain.p_value) if gain else "" for gain in found]
-    shown = [("shown" if g.settings.get("shown") else "not shown") if g else "" for g in found]
+    above = [_yes_no(g.settings.get("exceeds_controls")) if g else "" for g in found]
     last = [
         TableRow(label=words, cells=[Cell(text=text) for text in texts])
-        for words, texts in (("p, permuted labels", p_values), ("fusion", shown))
+        for words, texts in (("p, permuted labels", p_values), ("exceeds every control", above))
     ]
     return Table(corner=table.corner, columns=table.columns, rows=[*table.rows, *last])
+
+
+def _yes_no(value: object) -> str:
+    """Empty if it is not known, as in results of older versions."""
+    return "" if value is None else "yes" if value else "no"
 
 
 def _series(results: Iterable[Result]) -> list[list[Result]]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headwise.fusion.over_seeds import HeadOverSeeds, OverSeeds
 from headwise.fusion.verdict import BlockVerdict, judge
+from headwise.report.tables.numbers import p_text
 from headwise.report.tables.table import Cell, Column, Table, TableRow
 from headwise.report.words import percent
 
@@ -20,6 +22,26 @@ def text_table(arrays: Arrays) -> str:
     return "\n\n".join([*texts, *["± is half of the 95 % interval over batches"] * len(tables)])
 
 
+def seeds_table(found: HeadOverSeeds) -> Table:
+    """A line for each block: its gain, its excess over h and over its input rows with half of the
+    95 % interval, the adjusted p, and the verdict."""
+    rows = []
+    for block in found.blocks:
+        cells = [Cell(text=f"{block.gain:.3f}")]
+        cells += [_excess(over) for over in (block.h, block.input)]
+        judged = "no verdict" not in block.fusion
+        cells += [Cell(text=p_text(block.p_value) if judged else ""), Cell(text=block.fusion)]
+        rows.append(TableRow(label=block.tap, cells=cells))
+    return _table(["gain", "over h", "over input", "p", "fusion"], rows)
+
+
+def _excess(over: OverSeeds) -> Cell:
+    if over.interval is None:
+        return Cell(text=f"{over.mean:+.3f}")
+    low, high = over.interval
+    return Cell(text=f"{over.mean:+.3f}", spread=f"{(high - low) / 2:.3f}")
+
+
 def _gains(blocks: Sequence[BlockVerdict]) -> Table:
     rows = []
     for block in blocks:
@@ -30,7 +52,7 @@ def _gains(blocks: Sequence[BlockVerdict]) -> Table:
             Cell(text=f"{block.controls['h']:.3f}"),
             Cell(text=f"{block.input_gain:.3f}"),
             Cell(text=f"{block.p_value:.3f}"),
-            Cell(text="fusion" if block.shown else ""),
+            Cell(text="fusion" if block.fuses else ""),
         ]
         rows.append(TableRow(label=block.tap, cells=cells))
     return _table(["gain", "untrained", "h", "input", "p", ""], rows)
