@@ -1,14 +1,14 @@
 """A head's excess over its controls, by depth, over seeds."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.artist import Artist
 
 from headwise.fusion.over_seeds import BlockOverSeeds, HeadOverSeeds, OverSeeds
-from headwise.report.plots.drawing import COLOURS, INK, Drawing, Look, csv_text, finish, new_axes
+from headwise.report.plots.drawing import COLOURS, INK, Drawing, csv_text, finish, new_axes
 from headwise.report.plots.fusion import OF_H, OF_INPUT, UNTRAINED, Line, tap_axis
 from headwise.report.reading.fusion import Interval
-
-_SEED = Look("one seed", COLOURS[5], "", "o")
 
 
 def excess_by_depth(found: HeadOverSeeds) -> Drawing:
@@ -23,7 +23,7 @@ def excess_by_depth(found: HeadOverSeeds) -> Drawing:
     ]
     handles: list[Artist] = [line.draw(axes, places) for line in lines]
     by_seed = np.array([block.h.by_seed for block in blocks])
-    style = {"color": _SEED.colour, "marker": _SEED.marker, "s": 9, "label": "h, one seed"}
+    style = {"color": COLOURS[5], "s": 9, "label": "h, one seed"}
     beside = places[:, None] + np.linspace(-0.15, 0.15, by_seed.shape[1])
     handles.append(axes.scatter(beside, by_seed, linewidths=0, zorder=1.5, **style))
     axes.axhline(0, color=INK, linewidth=0.9)
@@ -44,9 +44,9 @@ def _along(values: list[OverSeeds]) -> Interval:
     return Interval(*np.array(ends).T)
 
 
-def _rows(block: BlockOverSeeds) -> list[list[object]]:
+def _rows(block: BlockOverSeeds) -> list[list[Any]]:
     """Of the table: over all seeds, then seed by seed in the order of the runs."""
-    rows: list[list[object]] = []
+    rows: list[list[Any]] = []
     for look, over in ((UNTRAINED, block.untrained), (OF_H, block.h), (OF_INPUT, block.input)):
         low, high = over.interval or ("", "")
         rows.append([block.tap, look.label, "all", over.mean, low, high])
