@@ -1,5 +1,6 @@
 """Transformations that an encoder built by hand can or cannot see."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def measured(trained, seed=0, **settings: Any):
 @pytest.fixture
 def hasty(monkeypatch):
     """For tests in which it does not matter how well is read."""
-    monkeypatch.setattr("headwise.evaluation.protocols.transformations._PATIENCE", 5)
+    monkeypatch.setattr("headwise.evaluation.probes.mlp._PATIENCE", 5)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,8 @@ def test_what_h_shows_reads_1_and_what_the_head_removed_reads_chance(found, task
     assert abs(z.value - chance) < 0.12  # 3.4 standard errors at 1/2
     assert chance == PAPER[task]["chance"]
     assert h.n == z.n == len(present(h.each)) == 200
-    assert h.settings == z.settings == {"size": 12, "pca": False}
+    seen = task == "grey"  # the only one of SimCLR's policy
+    assert h.settings == z.settings == {"size": 12, "pca": False, "in_pretraining": seen}
     assert h.chance == chance
 
 
@@ -130,6 +132,36 @@ def test_the_larger_tap_is_reduced_to_the_smaller_and_says_so(tmp_path, hasty):
     reduced = {name.split("/")[1]: value.settings["pca"] for name, value in found.items()}
     assert reduced == {"h": True, "z": False, "untrained": True}
     assert {value.settings["size"] for value in found.values()} == {3}
+
+
+def test_a_value_says_whether_pretraining_had_the_transformation(tmp_path, hasty):
+    """The paper's form: each of the four was among the operators of pretraining."""
+    trained = planted_run(tmp_path, gradients(40, 0), gradients(20, 1), Eye(), keeping(12, 0), SIDE)
+    ops = ("crop", "rotation", "grey")
+    augment = replace(trained.config.augment, ops=ops, ops_second=("sobel",), grey=0.0)
+    found = measured(
+        replace(trained, config=replace(trained.config, augment=augment)), untrained=True
+    )
+    said = {
+        value.variant: value.settings["in_pretraining"]
+        for value in found.values()
+        if value.where in ("h", "z")
+    }
+    assert said == {
+        "grey": False,  # its probability is 0
+        "rotation": True,
+        "noise": False,
+        "sobel": True,  # of the second views
+        "crop_x": True,
+        "crop_y": True,
+        "crop_area": True,
+        "brightness": False,
+        "hue": False,
+        "blur": False,
+    }
+    untrained = [value for value in found.values() if value.where == "untrained"]
+    assert untrained
+    assert not any("in_pretraining" in value.settings for value in untrained)
 
 
 def test_the_seed_decides_what_is_drawn_and_nothing_in_the_model_changes(tmp_path, hasty):

@@ -1,22 +1,22 @@
 """Which transformation was applied to an image, read from `h` and from `z`.
 
 SimCLR's table 3 (arXiv 2002.05709): what the projection head throws away is what the loss asks it
-to ignore.
+to ignore. In the paper every transformation is in the pretraining of the encoder that is asked
+about it; each value here says whether it was.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from headwise import rng
-from headwise.augment import ops, study_ops
+from headwise.augment import Operator, ResolvedAugment, ops, study_ops
 from headwise.augment.crop import apply_crop, crop_boxes, sample_crop
 from headwise.config import check_fields
 from headwise.data import Images, Splits
@@ -24,6 +24,7 @@ from headwise.encoders.build import build_encoder
 from headwise.errors import UserError
 from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import chance
+from headwise.evaluation.probes.mlp import mlp_predict
 from headwise.evaluation.protocols.altered import Change, altered_features, at_most
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.protocols.factors import reading_values, ridge_readings
@@ -31,13 +32,13 @@ from headwise.features.extract import Features
 from headwise.heads import Head
 from headwise.model.contrastive import ContrastiveModel
 from headwise.runs.results import Settings, Value, mean_value
-from headwise.runtime import hardware
 
 TRANSFORMATIONS = Description(
     title="Transformations of the image",
     definition=(
         "An MLP on frozen features says which transformation was applied to an image: percent "
-        "correct, beside the values of SimCLR's table 3 (ResNet-50 on ImageNet). For the "
+        "correct, beside the values of SimCLR's table 3 (ResNet-50 on ImageNet), whose encoders "
+        "had the transformation in pretraining. For the "
         "parameters of random views: R² of a ridge regression, where a constant guess has 0."
     ),
     labels={"transformation": "{variant}"},
@@ -57,6 +58,16 @@ PAPER: dict[Task, dict[str, float]] = {
 }
 """Accuracies of SimCLR's table 3: ResNet-50 on ImageNet, `h` and `z` of size 2048."""
 
+_PARAMETERS: dict[str, Operator] = {
+    "crop_x": "crop",
+    "crop_y": "crop",
+    "crop_area": "crop",
+    "brightness": "colour",
+    "hue": "colour",
+    "blur": "blur",
+}
+"""The operator that each continuous parameter belongs to."""
+
 # The continuous parameters. Crops as in SimCLR, the other ranges those of its colour jitter at half
 # strength and of its blur.
 _CROP_SCALE, _CROP_RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -64,10 +75,6 @@ _BRIGHTNESS, _HUE, _SIGMA = (0.6, 1.4), (-0.1, 0.1), (0.1, 2.0)
 
 # With fewer, a class could be missing among the rows that the MLP is validated on.
 _FEWEST_TRAIN, _FEWEST_TEST = 20, 5
-
-# Of the MLP: rows a step, and steps without a better validation before it ends. In steps, not in
-# epochs: a few hundred rows are few steps an epoch.
-_BATCH, _PATIENCE = 200, 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +135,9 @@ def transformations(
 
     TAP is h, z or untrained. They are compared at one size, the smallest of theirs: larger ones
     are reduced by PCA, fitted on the training images (`pca` in the settings). Needs no labels;
-    without test images a fifth of the training images is held out. Raises `UserError` for too few
-    images and for features that are not finite.
+    without test images a fifth of the training images is held out. `in_pretraining` in the settings
+    of h and z says whether the operator was among those of pretraining, as in the paper. Raises
+    `UserError` for too few images and for features that are not finite.
     """
     untrained = _untrained(trained) if config.untrained else None
     train, test = (
@@ -144,21 +152,28 @@ def transformations(
                 "transformations",
                 "transformation",
                 tap,
-                _mlp_predict(learned, y, asked, config.width, seed) == truth,
+                mlp_predict(learned, y, asked, config.width, seed) == truth,
                 variant=task,
                 chance=chance(y, truth),
-                settings=settings,
+                settings=settings | _form(trained.config.augment, task, tap),
             )
     x, targets = _viewed(train)
     x_test, truths = _viewed(test)
     for tap, (learned, asked, settings) in _same_size(x, x_test).items():
-        yield from reading_values(
+        for value in reading_values(
             ridge_readings(learned, targets, asked, truths),
             protocol="transformations",
             measure="transformation",
             where=tap,
             settings=settings,
-        )
+        ):
+            form = _form(trained.config.augment, _PARAMETERS[value.variant], tap)
+            yield replace(value, settings=settings | form)
+
+
+def _form(config: ResolvedAugment, op: Operator, tap: str) -> Settings:
+    """Whether pretraining had the operator. The untrained encoder had no pretraining."""
+    return {} if tap == "untrained" else {"in_pretraining": config.uses(op)}
 
 
 def _parts(images: Splits, config: TransformationsConfig) -> tuple[Images, Images]:
@@ -273,27 +288,3 @@ def _same_size(
         x, x_test = (torch.from_numpy(rows / scale).float() for rows in (x, x_test))
         by_tap[tap] = (x, x_test, {"size": size, "pca": reduce})
     return by_tap
-
-
-def _mlp_predict(
-    x: Float[Tensor, "n p"],
-    y: Int64[Tensor, " n"],
-    x_test: Float[Tensor, "m p"],
-    width: int,
-    seed: int,
-) -> Int64[Tensor, " m"]:
-    """The answers of an MLP with one hidden layer: Adam until a fifth of the training rows has
-    seen no better epoch for 400 steps, then the best epoch's weights."""
-    fitted = round(0.8 * len(x))
-    mlp = MLPClassifier(
-        (width,),
-        batch_size=min(_BATCH, fitted),
-        early_stopping=True,
-        validation_fraction=0.2,
-        n_iter_no_change=_PATIENCE * _BATCH // max(fitted, _BATCH),
-        max_iter=100 * _PATIENCE,  # never reached
-        random_state=rng.seed_at(seed, "mlp") % 2**32,
-    )
-    with hardware.threads_for(_BATCH * x.shape[1] * width):
-        mlp.fit(x.numpy(), y.numpy())
-        return torch.from_numpy(mlp.predict(x_test.numpy()))

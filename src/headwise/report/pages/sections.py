@@ -37,8 +37,10 @@ _SECTIONS: dict[PageSection, tuple[str, str]] = {
         "Transformations of an image",
         "An MLP on frozen features predicts which transformation was applied; the table shows its "
         "accuracy in percent, and the figure also shows the values of SimCLR's table 3 (ResNet-50 "
-        "on ImageNet). For parameters of views (crop, brightness, hue, blur) the table shows R² of "
-        "a ridge regression, which is 0 for a constant guess.",
+        "on ImageNet). There, every transformation was among the operators of pretraining; the "
+        'column "in pretraining" says whether it was here. For parameters of views (crop, '
+        "brightness, hue, blur) the table shows R² of a ridge regression, which is 0 for a "
+        "constant guess.",
     ),
     "factors": (
         "Factors other than the class",

@@ -106,8 +106,8 @@ def transformation_bars(evaluation: Evaluation) -> Drawing | None:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.1)
     described = (
-        "Accuracy of predicting the transformation from h and from z, beside SimCLR's values and "
-        "chance; the numbers are in the table below."
+        "Accuracy of predicting the transformation from h and from z, beside chance and SimCLR's "
+        "values, whose pretraining had the transformation; the numbers are in the table below."
     )
     return finish(figure, "transformations", "Which transformation was applied", described)
 

@@ -16,7 +16,7 @@ Lines = Sequence[tuple[str, Sequence[Result | None]]]
 
 
 def table_by_place(results: Sequence[Result]) -> Table:
-    """A row for each measure, a column for each tap (or other place); then chance, n and seeds."""
+    """A row for each measure, a column for each tap (or other place); then facts of the row."""
     columns = places(results)
     lines = [(label(row[0]), [_at(row, where) for where in columns]) for row in _series(results)]
     return _table(lines, [where or "value" for where in columns], "measure")
@@ -112,7 +112,7 @@ def _target(where: str, results: Iterable[Result]) -> str:
 
 def _table(lines: Lines, columns: Sequence[str], corner: str) -> Table:
     facts = [_facts([result for result in results if result is not None]) for _, results in lines]
-    names = [name for name in ("chance", "n", "seeds") if any(fact[name] for fact in facts)]
+    names = [name for name in facts[0] if any(fact[name] for fact in facts)] if facts else []
     rows = []
     for (words, results), fact in zip(lines, facts, strict=True):
         last = [Cell(text=fact[name]) for name in names]
@@ -130,7 +130,9 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
     if len({unit for _, unit in chances}) > 1:
         chances = []  # on different scales
     seeds = sorted(len(result.seeds) for result in results)
+    seen = {r.settings["in_pretraining"] for r in results if "in_pretraining" in r.settings}
     return {
+        "in pretraining": "–".join("yes" if said else "no" for said in sorted(seen)),
         "chance": _range([number_text(unit, chance) for chance, unit in chances]),
         "n": _range([count_text(n) for n in sorted(result.n for result in results)]),
         "seeds": _range([str(count) for count in seeds if count]),
