@@ -21,6 +21,7 @@ from headwise.report import evaluation_text, rebuild, write_run_report
 from headwise.report.plots.grids import most_confused
 from headwise.report.prose.evaluation import plain_evaluation
 from headwise.report.reading.evaluation import Evaluation, read_run
+from headwise.report.tables.evaluation import table_by_place
 from headwise.report.tables.numbers import label, number_text, p_text
 from headwise.runs.directory import Run
 from headwise.runs.results import Result, Unit, bootstrap_mean
@@ -727,3 +728,21 @@ def test_numbers_as_text() -> None:
         assert "−" not in number_text(unit, -1e-9), "what rounds to 0 has no sign"
     assert p_text(0.0004) == "< 0.001"
     assert p_text(None) == ""
+
+
+def test_the_table_says_which_transformations_pretraining_had():
+    def read(task: str, tap: str, settings: dict[str, Any]) -> Result:
+        about: dict[str, Any] = {"protocol": "transformations", "measure": "transformation"}
+        about |= {"variant": task, "where": tap, "unit": "share", "value": 0.5, "n": 10}
+        return Result(**about, version=1, settings=settings)
+
+    results = [
+        read("rotation", "h", {"in_pretraining": True}),
+        read("rotation", "untrained", {}),
+        read("noise", "h", {"in_pretraining": False}),
+    ]
+    table = table_by_place(results)
+    said = [column.title for column in table.columns].index("in pretraining")
+    assert [row.cells[said].text for row in table.rows] == ["yes", "no"]
+    older = table_by_place([read("noise", "h", {})])
+    assert "in pretraining" not in [column.title for column in older.columns]
