@@ -36,6 +36,7 @@ from headwise.evaluation.evaluate import evaluate
 from headwise.files import write_json
 from headwise.model.config import PretrainConfig
 from headwise.model.objective import Objective
+from headwise.model.optim import resolve
 from headwise.pretraining.loop import pretrain
 from headwise.pretraining.recipes import RECIPES, recipe
 
@@ -421,13 +422,11 @@ def described(name: str) -> list[str]:
         ]
     )
     loss = f"τ {config.temperature:g}" if config.objective == "nt-xent" else config.objective
-    rate = (
-        f"{config.optim.lr:g}"
-        + {"none": "", "linear": "·B/256", "sqrt": "·√B"}[config.optim.lr_scaling]
-    )
-    optimizer = f"{config.optim.name}, {rate}"
+    optimizer = resolve(config.optim, config.epochs)
+    scaling = {"none": "", "linear": "·B/256", "sqrt": "·√B"}[optimizer.lr_scaling]
+    rate = f"{optimizer.name}, {optimizer.lr:g}{scaling}"
     length = f"{config.batch_size} × {config.epochs}"
-    return [f"`{name}`", config.encoder.name, head, loss, optimizer, length]
+    return [f"`{name}`", config.encoder.name, head, loss, rate, length]
 
 
 def test_head_settings_stand_as_they_are() -> None:

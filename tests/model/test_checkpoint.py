@@ -15,7 +15,7 @@ from torch import nn
 from headwise.heads import HeadConfig, build_head
 from headwise.model import checkpoint
 from headwise.model.checkpoint import TrainState
-from headwise.model.optim import OptimConfig, build_optimizer
+from headwise.model.optim import OptimConfig, build_optimizer, resolve
 
 
 def names(folder: Path) -> list[str]:
@@ -25,7 +25,7 @@ def names(folder: Path) -> list[str]:
 
 def state(optimizer: Any, seed: int = 0) -> TrainState:
     model = build_head(HeadConfig(name="mlp", output_size=8), 12, seed)
-    return TrainState(model, build_optimizer(OptimConfig(name=optimizer), model))
+    return TrainState(model, build_optimizer(resolve(OptimConfig(name=optimizer), 1), model))
 
 
 def train(state: TrainState, steps: int) -> None:

@@ -3,7 +3,6 @@ import math
 from itertools import pairwise
 from typing import Any
 
-import jaxtyping
 import numpy as np
 import pytest
 import timm
@@ -84,11 +83,27 @@ def test_a_warmup_as_long_as_the_run_is_an_error():
 
 
 def test_peaks_are_simclrs():
-    config = OptimConfig(name="lars", lr=0.3, lr_scaling="linear")
+    config = optim.resolve(OptimConfig(lr=0.3, lr_scaling="linear"), 100)
     assert optim.peak_learning_rate(config, 4096) == pytest.approx(4.8)
-    config = OptimConfig(name="lars", lr=0.075, lr_scaling="sqrt")
-    assert optim.peak_learning_rate(config, 4096) == pytest.approx(4.8)
-    assert optim.peak_learning_rate(OptimConfig(lr=0.02), 4096) == 0.02
+    assert optim.peak_learning_rate(optim.resolve(OptimConfig(), 100), 4096) == pytest.approx(4.8)
+
+
+@pytest.mark.parametrize(
+    ("config", "decided"),
+    [
+        (OptimConfig(), (0.075, "sqrt", 1e-6)),
+        (OptimConfig(lr=0.3), (0.3, "sqrt", 1e-6)),
+        (OptimConfig(name="adamw"), (1e-3, "none", 1e-4)),
+        (OptimConfig(name="adamw", lr=0.02, weight_decay=0.0), (0.02, "none", 0.0)),
+        (OptimConfig(name="sgd", lr_scaling="linear"), (0.03, "linear", 1e-4)),
+    ],
+)
+def test_what_is_left_open_is_the_optimizers_own(config, decided):
+    found = optim.resolve(config, 40)
+    assert (found.lr, found.lr_scaling, found.weight_decay) == decided
+    assert found.warmup_epochs == 4.0
+    if found.name == "adamw":
+        assert optim.peak_learning_rate(found, 256) == found.lr
 
 
 def test_groups_hold_each_trainable_parameter_once_and_spare_norms_and_biases():
@@ -107,6 +122,31 @@ def test_groups_hold_each_trainable_parameter_once_and_spare_norms_and_biases():
     assert {id(p) for p in decayed["params"]} == expected
     assert (decayed["weight_decay"], decayed["adapt"]) == (0.1, True)
     assert (spared["weight_decay"], spared["adapt"]) == (0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"),
+    [
+        ("vit_tiny_patch16_224", {"cls_token", "pos_embed"}),
+        ("swin_tiny_patch4_window7_224", {"relative_position_bias_table"}),
+        ("xcit_nano_12_p16_224", {"cls_token", "pos_embed.token_projection.weight", "temperature"}),
+    ],
+)
+def test_class_tokens_and_position_tables_are_spared(name, spared):
+    with torch.device("meta"):
+        encoder: Any = timm.create_model(name, num_classes=0)
+        model: Any = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(8, 8)})
+    names = {id(p): name.removeprefix("encoder.") for name, p in model.named_parameters()}
+    decayed, others = (
+        {names[id(p)]: p for p in group["params"]} for group in parameter_groups(model, 0.1)
+    )
+    assert len(decayed) + len(others) == len(names)
+    assert {n for n, p in decayed.items() if p.ndim <= 1} == set()
+    of_tables = {n for n, p in others.items() if p.ndim > 1}
+    assert {n.rpartition("attn.")[2] for n in of_tables} == spared
+    # The groups of runs from before, whose optimizer's state is saved in their order.
+    old, _ = parameter_groups(model, 0.1, tokens_decayed=True)
+    assert {names[id(p)] for p in old["params"]} == set(decayed) | of_tables
 
 
 def test_shared_parameters_are_grouped_once_and_a_frozen_model_is_an_error():
@@ -215,10 +255,10 @@ def test_lars_skips_parameters_without_a_gradient_and_calls_a_closure():
 
 
 CONFIGS = [
-    OptimConfig(name="sgd", nesterov=True, weight_decay=0.1),
-    OptimConfig(name="adamw", weight_decay=0.1),
-    OptimConfig(name="lars", weight_decay=0.1),
-    OptimConfig(name="lars", lars_variant="denominator"),
+    optim.resolve(OptimConfig(name="sgd", nesterov=True, weight_decay=0.1), 1),
+    optim.resolve(OptimConfig(name="adamw", weight_decay=0.1), 1),
+    optim.resolve(OptimConfig(name="lars", weight_decay=0.1), 1),
+    optim.resolve(OptimConfig(name="lars", lars_variant="denominator"), 1),
 ]
 
 
@@ -258,7 +298,8 @@ def test_fused_optimizers_are_torchs_plain_ones_in_channels_last_too(config):
 def test_weight_decay_shrinks_weights_and_nothing_else():
     model = small_model()
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer = build_optimizer(OptimConfig(name="sgd", lr=0.5, weight_decay=0.1), model)
+    config = OptimConfig(name="sgd", lr=0.5, weight_decay=0.1)
+    optimizer = build_optimizer(optim.resolve(config, 1), model)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -284,23 +325,12 @@ def test_a_config_survives_json_and_refuses_what_cannot_work():
             OptimConfig(**wrong)
 
 
-@pytest.fixture
-def unchecked_types():
-    """As users run it: a wrong choice then reaches our own errors."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_choices_name_the_nearest():
-    model = small_model()
-    adam: Any = "adam"  # what the types would refuse
-    sqr: Any = "sqr"
-    referense: Any = "referense"
-    with pytest.raises(UserError, match="name cannot be 'adam': did you mean 'adamw'"):
-        build_optimizer(OptimConfig(name=adam), model)
-    with pytest.raises(UserError, match="did you mean 'sqrt'"):
-        optim.peak_learning_rate(OptimConfig(lr_scaling=sqr), 8)
-    with pytest.raises(UserError, match="did you mean 'reference'"):
-        build_optimizer(OptimConfig(name="lars", lars_variant=referense), model)
+    for setting, wrong, near in (
+        ("name", "adam", "adamw"),
+        ("lr_scaling", "sqr", "sqrt"),
+        ("lars_variant", "referense", "reference"),
+    ):
+        with pytest.raises(UserError, match=f"{setting} cannot be '{wrong}': did you mean '{near}"):
+            OptimConfig(**{setting: wrong})

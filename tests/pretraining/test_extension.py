@@ -52,7 +52,7 @@ def test_a_run_goes_on_where_the_other_ended(first, longer, tmp_path):
     config = load_config(run)
     assert (config.epochs, config.optim.begin_epoch, config.optim.warmup_epochs) == (4, 2, 0.2)
     assert read_config(PretrainConfig, run.path / "config.json").epochs == 4  # a start again
-    peak = longer.optim.lr
+    peak = optim.peak_learning_rate(config.optim, config.batch_size)
     rates = [record["learning_rate"] for record in run.metrics()]
     assert rates[4] == optim.learning_rate(1, peak=peak, warmup_steps=1, total_steps=6) == peak
     assert run.metrics()[-1]["epoch"] == 4

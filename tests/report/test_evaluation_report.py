@@ -232,7 +232,7 @@ def place(result: Result) -> tuple[str, str, str]:
             return "taps", words, where
         case "semi" | "finetune":
             return "labels", words, where
-        case "geometry" if result.measure in ("cka", "renyi"):
+        case "geometry" if result.measure in ("cka", "renyi", "renyi_shuffled"):
             return "pairs", where, words
         case "transfer":
             return "transfer", "pets, balanced accuracy" if where == "pets" else where, words

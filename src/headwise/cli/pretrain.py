@@ -146,13 +146,16 @@ def _refuse_idle_operators(given: Given[Any], config: AugmentConfig) -> None:
 
 
 def _refuse_anothers_rate(given: Given[Any], optimizer: str) -> None:
-    """Raise `UserError` where another optimizer was named beside the learning rate of a recipe."""
+    """Raise `UserError` where another optimizer was named beside the learning rate of a recipe or a
+    file."""
     start = given.line.bases(given)["pretrain"]
     assert isinstance(start, PretrainConfig), "what the flags change"
     rates = {"optim.lr": start.optim.lr, "optim.lr_scaling": start.optim.lr_scaling}
-    if rates["optim.lr_scaling"] == "none":
-        del rates["optim.lr_scaling"]
-    left = {path: value for path, value in rates.items() if path not in given.values}
+    left = {
+        path: value
+        for path, value in rates.items()
+        if value not in (None, "none") and path not in given.values
+    }
     if left and optimizer != start.optim.name:
         names = " and ".join(f.name for f in given.line.flags if f.path in left)
         raise UserError(

@@ -8,11 +8,13 @@ from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.files import Json, read_json, read_object
 
-CONFIG_VERSION = 3
+CONFIG_VERSION = 4
 """The layout of config.json. Headwise 0.1 wrote no version: that is layout 1."""
 
 # Before this layout `linear` had no BatchNorm, and the last BatchNorm of `mlp` learned a shift.
 _HEADS_VERSION = 3
+# Before this layout class tokens and position tables were decayed.
+_TOKENS_VERSION = 4
 
 Config = TypeVar("Config")
 
@@ -41,13 +43,14 @@ def has_old_heads(path: Path) -> bool:
 def _left_open(values: Any) -> Any:
     """A resolved file as settings to start from: what is the model's own is open again, and the
     schedule begins at the first epoch."""
-    if not isinstance(values, dict) or not isinstance(values.get("encoder"), dict):
+    if not isinstance(values, dict):
         return values
-    encoder = {key: None if value == [] else value for key, value in values["encoder"].items()}
-    values = {**values, "encoder": encoder}
+    values = {**values}
+    if isinstance(values.get("encoder"), dict):
+        values["encoder"] = {k: None if v == [] else v for k, v in values["encoder"].items()}
     if isinstance(values.get("optim"), dict):
-        kept = {key: value for key, value in values["optim"].items() if key != "begin_epoch"}
-        values["optim"] = kept
+        own = ("begin_epoch", "tokens_decayed")
+        values["optim"] = {k: v for k, v in values["optim"].items() if k not in own}
     return values
 
 
@@ -56,7 +59,7 @@ def lifted(values: Any, path: Path) -> Any:
     if not isinstance(values, dict):
         return values
     version = values.get("version", 1)
-    if version not in (1, 2, CONFIG_VERSION):
+    if version not in (1, 2, 3, CONFIG_VERSION):
         raise UserError(
             f"{path} must have version {CONFIG_VERSION} or an older one; got {version!r}; "
             "it needs a newer headwise"
@@ -66,6 +69,8 @@ def lifted(values: Any, path: Path) -> Any:
     for tree in trees if version < _HEADS_VERSION else []:
         if isinstance(tree, dict) and isinstance(tree.get("head"), dict):
             tree["head"] = _lifted_head(tree["head"])
+    if version < _TOKENS_VERSION and isinstance(values.get("optim"), dict):
+        values["optim"] = {**values["optim"], "tokens_decayed": True}
     if version == 1:
         for tree in trees:
             if isinstance(tree, dict) and "anchors" in tree:

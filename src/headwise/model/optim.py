@@ -6,9 +6,10 @@ so resuming needs the step alone.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from fnmatch import fnmatchcase
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +17,31 @@ from torch import Tensor, nn
 from headwise.config import check_fields, resolved_as
 from headwise.errors import UserError, nearest
 
+LrScaling = Literal["none", "linear", "sqrt"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The defaults suit small data and any batch size: they need no tuning to learn something."""
+    """The defaults are SimCLR's for small batches and few epochs (arXiv 2002.05709, B.1): LARS with
+    0.075·√batch_size."""
 
-    name: Literal["sgd", "adamw", "lars"] = "adamw"
+    name: Literal["sgd", "adamw", "lars"] = "lars"
     """The optimizer. SGD and LARS use --optim.momentum, AdamW uses --optim.betas."""
-    lr: float = 1e-3
-    """Base learning rate, before --optim.lr-scaling. SimCLR uses LARS with 0.3 (linear) or 0.075
-    (sqrt)."""
-    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    lr: float | None = None
+    """Base learning rate, before --optim.lr-scaling. None: 0.075 for LARS, 0.001 for AdamW, 0.03
+    for SGD."""
+    lr_scaling: LrScaling | None = None
     """How the batch size changes the peak learning rate. none: not at all; linear: times
-    batch_size/256; sqrt: times √batch_size."""
+    batch_size/256; sqrt: times √batch_size. None: sqrt for LARS, none for the others."""
     momentum: float = 0.9
     """Momentum of SGD and LARS."""
     nesterov: bool = False
     """Use Nesterov momentum. SGD only."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of AdamW's two running means. AdamW only."""
-    weight_decay: float = 1e-4
-    """Weight decay, applied to weights but not to biases and normalisation layers. SimCLR uses 1e-6
-    in the paper, and 1e-4 as the default of its code."""
+    weight_decay: float | None = None
+    """Weight decay, applied to weights but not to biases, normalisation layers, class tokens and
+    position tables. None: 1e-6 for LARS, as in SimCLR's paper, and 1e-4 for the others."""
     warmup_epochs: float | None = None
     """Epochs of linear warm-up from 0, before the cosine decay to 0. None: 10 as in SimCLR, but at
     most a tenth of the run."""
@@ -48,11 +52,11 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        _require(self.lr > 0, "lr must be positive", self.lr)
+        _require(self.lr is None or self.lr > 0, "lr must be positive", self.lr)
         _require(0 <= self.momentum < 1, "momentum must lie in [0, 1)", self.momentum)
         _require(all(0 <= b < 1 for b in self.betas), "betas must lie in [0, 1)", self.betas)
-        _require(self.weight_decay >= 0, "weight_decay must be 0 or more", self.weight_decay)
-        warmup = self.warmup_epochs
+        decay, warmup = self.weight_decay, self.warmup_epochs
+        _require(decay is None or decay >= 0, "weight_decay must be 0 or more", decay)
         _require(warmup is None or warmup >= 0, "warmup_epochs must be 0 or more", warmup)
         _require(self.lars_trust > 0, "lars_trust must be positive", self.lars_trust)
         usable = not self.nesterov or (self.name == "sgd" and self.momentum > 0)
@@ -63,9 +67,15 @@ class OptimConfig:
 class ResolvedOptim(OptimConfig):
     """An `OptimConfig` in which nothing is left open."""
 
+    lr: float
+    lr_scaling: LrScaling
+    weight_decay: float
     warmup_epochs: float
     begin_epoch: int = 0
     """The epoch at which the schedule begins: that at which a run that this one extends ended."""
+    tokens_decayed: bool = False
+    """Whether class tokens and position tables count as weights, as in runs that began before
+    `CONFIG_VERSION` 4."""
 
 
 def _require(holds: bool, what: str, given: Any) -> None:
@@ -73,7 +83,7 @@ def _require(holds: bool, what: str, given: Any) -> None:
         raise UserError(f"optim.{what}; got {given!r}")
 
 
-def peak_learning_rate(config: OptimConfig, batch_size: int) -> float:
+def peak_learning_rate(config: ResolvedOptim, batch_size: int) -> float:
     """The learning rate at the end of warm-up; `batch_size` counts images over all ranks."""
     match config.lr_scaling:
         case "none":
@@ -82,10 +92,6 @@ def peak_learning_rate(config: OptimConfig, batch_size: int) -> float:
             return config.lr * batch_size / 256
         case "sqrt":
             return config.lr * math.sqrt(batch_size)
-    choices = ["none", "linear", "sqrt"]
-    raise UserError(
-        f"optim: lr_scaling cannot be {config.lr_scaling!r}: {nearest(config.lr_scaling, choices)}"
-    )
 
 
 def resolve(config: OptimConfig, epochs: int) -> ResolvedOptim:
@@ -95,7 +101,19 @@ def resolve(config: OptimConfig, epochs: int) -> ResolvedOptim:
     """
     warmup = min(10.0, epochs / 10) if config.warmup_epochs is None else config.warmup_epochs
     _require(warmup < epochs, f"warmup_epochs must be less than the run's {epochs} epochs", warmup)
-    return resolved_as(ResolvedOptim, config, {"warmup_epochs": warmup})
+    left_open = {name: value for name, value in _own(config).items() if vars(config)[name] is None}
+    return resolved_as(ResolvedOptim, config, {**left_open, "warmup_epochs": warmup})
+
+
+def _own(config: OptimConfig) -> dict[str, float | str]:
+    """What the optimizer has where the config leaves it open."""
+    match config.name:
+        case "lars":
+            return {"lr": 0.075, "lr_scaling": "sqrt", "weight_decay": 1e-6}
+        case "adamw":
+            return {"lr": 1e-3, "lr_scaling": "none", "weight_decay": 1e-4}
+        case "sgd":
+            return {"lr": 0.03, "lr_scaling": "none", "weight_decay": 1e-4}
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
@@ -137,33 +155,52 @@ ParameterGroup = dict[str, Any]
 """Parameters with settings of their own, as torch's optimizers take them."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[ParameterGroup]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, tokens_decayed: bool = False
+) -> list[ParameterGroup]:
     """The trainable parameters in the model's order, each once: weights, then all the others.
 
-    Parameters of at most one dimension (biases, scale and shift of normalisation, layer scale) are
-    neither decayed nor, by LARS, adapted. A group without parameters is left out. Raises
-    `UserError` where nothing is trainable.
+    The others are neither decayed nor, by LARS, adapted: parameters of at most one dimension
+    (biases, scale and shift of normalisation, layer scale) and, unless `tokens_decayed`, those that
+    timm's `no_weight_decay` names (class tokens, position tables). A group without parameters is
+    left out. Raises `UserError` where nothing is trainable.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise UserError("optim: the model must have a trainable parameter; all are frozen")
+    spared = set() if tokens_decayed else set(_spared(model))
+    weights = [p for p in parameters if p.ndim > 1 and p not in spared]
+    others = [p for p in parameters if p.ndim <= 1 or p in spared]
     groups: list[ParameterGroup] = [
-        {
-            "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": weight_decay,
-            "adapt": True,
-        },
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "adapt": False},
+        {"params": weights, "weight_decay": weight_decay, "adapt": True},
+        {"params": others, "weight_decay": 0.0, "adapt": False},
     ]
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
+@runtime_checkable
+class _Sparing(Protocol):
+    """A timm model that says which of its parameters are not to be decayed."""
+
+    def no_weight_decay(self) -> Collection[str]: ...
+
+
+def _spared(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that a part of the model names, by name or by a pattern such as `pos.*`."""
+    for part in model.modules():
+        if isinstance(part, _Sparing):
+            patterns = part.no_weight_decay()
+            for name, parameter in part.named_parameters():
+                if any(fnmatchcase(name, pattern) for pattern in patterns):
+                    yield parameter
+
+
+def build_optimizer(config: ResolvedOptim, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of the model's trainable parameters; move the model to its device first.
 
     The loop overwrites every `group["lr"]` at every step.
     """
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, tokens_decayed=config.tokens_decayed)
     match config.name:
         case "sgd":
             return torch.optim.SGD(
@@ -183,8 +220,6 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
                 trust=config.lars_trust,
                 variant=config.lars_variant,
             )
-    choices = ["sgd", "adamw", "lars"]
-    raise UserError(f"optim: name cannot be {config.name!r}: {nearest(config.name, choices)}")
 
 
 class LARS(torch.optim.Optimizer):

@@ -29,14 +29,16 @@ def extended(config: PretrainConfig, origin: Run) -> PretrainConfig:
 
     Raises `UserError` if there are none.
     """
-    done = load_config(origin).epochs
+    theirs = load_config(origin)
+    done = theirs.epochs
     if config.epochs <= done:
         raise UserError(
             f"--epochs must be more than the {done} that {origin.path} has done, which count; "
             f"got {config.epochs}"
         )
     added = optim.resolve(config.optim, config.epochs - done)
-    return replace(config, optim=replace(added, begin_epoch=done))
+    kept_groups = theirs.optim.tokens_decayed
+    return replace(config, optim=replace(added, begin_epoch=done, tokens_decayed=kept_groups))
 
 
 def located_data(config: PretrainConfig, origin: Run | None) -> DataConfig:

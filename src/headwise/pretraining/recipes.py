@@ -51,21 +51,8 @@ def recipe(name: str) -> PretrainConfig:
 
 
 def small() -> PretrainConfig:
-    """A small ResNet for trials on a CPU, on images of 32 px or so: a minute for 60,000 views.
-    SimCLR's LARS for small batches: five points better on CIFAR-10 than AdamW at 1e-3 after as
-    many steps (docs/results.md)."""
-    return PretrainConfig(
-        encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided"),
-        epochs=40,
-        optim=_lars_sqrt(),
-    )
-
-
-def _lars_sqrt(warmup_epochs: float | None = None) -> OptimConfig:
-    """SimCLR's for small batches and few epochs (arXiv 2002.05709, B.1): LARS with 0.075·√B."""
-    return OptimConfig(
-        name="lars", lr=0.075, lr_scaling="sqrt", weight_decay=1e-6, warmup_epochs=warmup_epochs
-    )
+    """A small ResNet for trials on a CPU, on images of 32 px or so: a minute for 60,000 views."""
+    return PretrainConfig(encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided"), epochs=40)
 
 
 def demo() -> PretrainConfig:
@@ -81,7 +68,6 @@ def demo() -> PretrainConfig:
             crop_scale=(0.4, 1.0), strength=1.0, colour=(0.4, 0.4, 0.8, 0.5), grey=0.5, blur=0.0
         ),
         encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided", widths=(16, 32, 64, 128)),
-        optim=_lars_sqrt(),
         epochs=8,
         batch_size=128,
         temperature=0.2,
@@ -95,7 +81,7 @@ def cifar10() -> PretrainConfig:
     return PretrainConfig(
         encoder=EncoderConfig(name="resnet18", stem="small"),
         augment=simclr_small(),
-        optim=OptimConfig(name="lars", lr=1.0, weight_decay=1e-4, warmup_epochs=10.0),
+        optim=OptimConfig(lr=1.0, lr_scaling="none", weight_decay=1e-4, warmup_epochs=10.0),
         epochs=1000,
         batch_size=512,
     )
@@ -124,7 +110,7 @@ def imagenet() -> PretrainConfig:
     return PretrainConfig(
         encoder=EncoderConfig(name="resnet50", stem="standard"),
         augment=simclr(),
-        optim=_lars_sqrt(warmup_epochs=10.0),
+        optim=OptimConfig(warmup_epochs=10.0),
         epochs=100,
         batch_size=4096,
         temperature=0.1,
@@ -178,6 +164,6 @@ def transfusion() -> PretrainConfig:
     return dataclasses.replace(
         small(),
         head=HeadConfig(name="transfusion"),
-        optim=OptimConfig(name="adamw", lr=1e-3),
+        optim=OptimConfig(name="adamw"),
         objective="affinity",
     )

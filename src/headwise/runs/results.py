@@ -122,7 +122,7 @@ def to_json(result: Result) -> Settings:
     return {name: v for name, v in to_dict(result).items() if v not in (None, "", [], {})}
 
 
-_AGREED = ("config", "labels", "steps", "metric", "train_images", "target_fingerprint")
+_AGREED = ("config", "labels", "steps", "metric", "train_images", "target_fingerprint", "centred")
 """The settings that two results of one measure share if they can be compared. `config` is what the
 protocol was asked for; the others are of one place, such as a transfer's target."""
 

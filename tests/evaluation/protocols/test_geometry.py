@@ -134,7 +134,8 @@ def test_measures_of_two_features_equal_plain_matrices(n, p, q, seed):
     k1, k2 = (centre @ m @ m.T @ centre for m in (a, b))
     expected = (k1 * k2).sum() / np.linalg.norm(k1) / np.linalg.norm(k2)
     assert linear_cka(x, y).item() == pytest.approx(expected, rel=1e-6)
-    k1, k2 = ((u := m / np.linalg.norm(m, axis=1, keepdims=True)) @ u.T for m in (a, b))
+    lengths = (np.sqrt(np.diag(k))[:, None] for k in (k1, k2))
+    k1, k2 = (k / length / length.T for k, length in zip((k1, k2), lengths, strict=True))
     h1, h2, h12 = (-math.log(np.trace((k / n) @ (k / n))) for k in (k1, k2, k1 * k2))
     found = renyi_mutual_information(x, y).item()
     assert found == pytest.approx(h1 + h2 - h12, rel=1e-4, abs=1e-5)
@@ -181,13 +182,36 @@ def test_cka_ignores_rotation_scale_and_shift_and_is_low_for_unrelated_features(
 
 
 def test_renyi_information_of_planted_classes():
-    """One-hot rows of c classes in equal numbers have entropy log c; those of all pairs of two
-    independent classes tell nothing of each other."""
+    """Centred one-hot rows of c classes in equal numbers have a cosine of 1 or of −1/(c − 1). Those
+    of all pairs of two independent classes tell nothing of each other."""
     a, b = torch.arange(60) % 3, torch.arange(60) % 4
     x, y = (F.one_hot(labels).float() for labels in (a, b))
-    assert renyi_mutual_information(x, x).item() == pytest.approx(math.log(3), rel=1e-6)
+    assert renyi_mutual_information(x, x).item() == pytest.approx(math.log(3 / 2), rel=1e-6)
     assert renyi_mutual_information(x, y).item() == pytest.approx(0, abs=1e-6)
-    assert renyi_mutual_information(x, torch.ones(60, 2)).item() == pytest.approx(0, abs=1e-6)
+    for constant in (torch.ones(60, 2), torch.full((60, 2), 0.1), torch.zeros(60, 2)):
+        assert renyi_mutual_information(x, constant).item() == 0
+        assert renyi_mutual_information(constant, constant).item() == 0
+
+
+def test_renyi_information_is_centred_and_of_half_of_h_between_all_and_nothing():
+    h = noise(2000, 8)
+    whole = renyi_mutual_information(h, h).item()
+    rotation = torch.linalg.qr(noise(8, 8, seed=1)).Q
+    assert renyi_mutual_information(h, 3 * h @ rotation + 7).item() == pytest.approx(whole, 1e-4)
+    half = renyi_mutual_information(h, h[:, :4]).item()
+    nothing = renyi_mutual_information(h, noise(2000, 4, seed=2)).item()
+    shuffled = renyi_mutual_information(h, h[torch.randperm(2000), :4]).item()
+    assert whole > half + 0.2 > nothing + 0.4
+    assert nothing == pytest.approx(shuffled, abs=0.01)
+
+
+def test_a_function_of_h_may_have_more_renyi_information_with_h_than_h_itself():
+    """Why a smaller value does not mean that the head discards more: here z has the direction of h
+    in twelve steps, and nothing else."""
+    h = noise(1000, 2)
+    angle = torch.atan2(h[:, 1], h[:, 0]).remainder(math.pi)
+    z = F.one_hot((12 * angle / math.pi).long(), 12).float()
+    assert renyi_mutual_information(h, z) > renyi_mutual_information(h, h) + 0.2
 
 
 @pytest.mark.parametrize("measure", [linear_cka, renyi_mutual_information])
@@ -318,10 +342,15 @@ def test_what_h_shares_with_planted_taps(tiny, tmp_path):
     }
     what = trained(tiny, tmp_path, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), tables, STILL)
     values = {value.key: value for value in between_taps(what, seed=0)}
-    assert list(values) == ["cka/h-z", "renyi/h-z"]  # pixels are no tap of the model
+    assert list(values) == [  # pixels are no tap of the model
+        *("renyi/h-h", "renyi_shuffled/h-h"),
+        *("cka/h-z", "renyi/h-z", "renyi_shuffled/h-z"),
+    ]
     assert values["cka/h-z"].value == pytest.approx(1, abs=1e-6)
     assert present(values["cka/h-z"].chance) < 0.02
-    assert values["renyi/h-z"].value > 0.5
+    same, with_z = values["renyi/h-h"], values["renyi/h-z"]
+    assert with_z.value == pytest.approx(same.value, rel=1e-4)
+    assert values["renyi_shuffled/h-z"].value < 0.05 < 0.5 < same.value
     del tables["h"]
     assert list(between_taps(what, seed=0)) == []
 

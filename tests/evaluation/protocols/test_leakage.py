@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from narrow import present
@@ -10,7 +11,7 @@ from torch import nn
 from headwise.data import Splits
 from headwise.data.images import resident_images
 from headwise.evaluation.extracted import ExtractedRun, SplitFeatures
-from headwise.evaluation.protocols.leakage import leakage, projected
+from headwise.evaluation.protocols.leakage import _batches, _gap, leakage, projected
 from headwise.features.extract import Features, extract, weights_hash
 from headwise.heads import Head, HeadConfig, build_head
 from headwise.model.build import build_model
@@ -71,7 +72,7 @@ def measured(trained: ExtractedRun) -> dict[str, Value]:
 
 def test_a_head_that_gives_the_batch_away_is_caught(tiny, tmp_path):
     head = Head([BatchMean()], "joint")
-    found = measured(trained(tiny, tmp_path, head, signal=1.0, batch_size=200))
+    found = measured(trained(tiny, tmp_path, head, signal=2.0, batch_size=200))
     assert found["leakage_knn/sorted"].value > 0.9
     assert found["leakage_knn/shuffled"].value < 0.4
     assert found["leakage_knn_self/sorted"].value > 0.9
@@ -85,8 +86,9 @@ def test_a_head_that_gives_the_batch_away_is_caught(tiny, tmp_path):
         low, high = present(gap.interval)
         assert 0.2 < low <= gap.value <= high
         assert gap.verdict == (
-            f"z depends on its batch-mates: in class-sorted batches {reader} reads it "
-            f"{100 * gap.value:+.1f} points against shuffled ones; "
+            f"z depends on its batch-mates: in 20 class-sorted batches {reader} reads it "
+            f"{100 * gap.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}) against "
+            "shuffled ones; "
             "the headline number is the shuffled one"
         )
 
@@ -96,6 +98,20 @@ def test_without_any_class_in_h_the_nearest_other_image_still_gives_the_leak_awa
     assert found["leakage_knn_self/singleton"].value < 0.4
     assert found["leakage_knn_self/sorted"].value == 1
     assert "z depends on its batch-mates" in present(found["leakage_self/z"].verdict)
+
+
+@pytest.mark.parametrize("sizes", [[100] * 10, [100] * 4, [300, 300, 100, 100, 100], [500, 20, 20]])
+def test_without_leakage_a_leak_is_found_at_most_at_the_nominal_rate(sizes):
+    """Planted: the images of a batch gain or lose together, and the mean over batches is 0."""
+    random, batches = np.random.default_rng(0), list(torch.arange(sum(sizes)).split(sizes))
+    found = 0
+    for _ in range(1000):
+        shift = np.repeat(random.normal(scale=0.1, size=len(sizes)), sizes).clip(-0.3, 0.3)
+        u = random.uniform(size=len(shift))
+        gained = (u < 0.3 + shift).astype(float) - (u > 0.7)
+        low, high = present(_gap("leakage", torch.from_numpy(gained), batches).interval)
+        found += not low <= 0 <= high
+    assert found <= 65  # 5 %, and twice its deviation
 
 
 def test_a_head_that_copies_shows_no_gap(tiny, tmp_path):
@@ -138,8 +154,8 @@ def test_sorted_batches_hold_one_class_each(transformer, tiny, tmp_path):
     h = what.tables["h"].test
     z = projected(transformer, h, "sorted", what.extraction, seed=0)
     with torch.no_grad():
-        for label in range(len(CLASSES)):
-            rows = h.labels == label
+        for rows in _batches(h, "sorted", 64, seed=0):
+            assert (len(rows), len(present(h.labels)[rows].unique())) == (8, 1)
             expected = transformer(h.vectors[rows], views=1)
             torch.testing.assert_close(z.vectors[rows], expected, rtol=1e-4, atol=1e-5)
 

@@ -25,7 +25,7 @@ from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
 from headwise.model.optim import (
-    OptimConfig,
+    ResolvedOptim,
     build_optimizer,
     learning_rate,
     peak_learning_rate,
@@ -249,14 +249,15 @@ def _loss(logits: Tensor, labels: Tensor, sets: Tensor | None) -> Tensor:
     return losses.sum(1).mean()
 
 
-def _optim_config(config: SupervisedConfig) -> OptimConfig:
-    return OptimConfig(
+def _optim_config(config: SupervisedConfig) -> ResolvedOptim:
+    return ResolvedOptim(
         name="sgd",
         lr=config.lr,
         lr_scaling="linear",
         momentum=config.momentum,
         nesterov=True,
         weight_decay=config.weight_decay,
+        warmup_epochs=0.0,
     )
 
 

@@ -47,9 +47,10 @@ GEOMETRY = Description(
         "cka": "CKA",
         "cka_runs": "CKA with the other run",
         "renyi": "Rényi information",
+        "renyi_shuffled": "Rényi information of shuffled images",
     },
     section="geometry",
-    elsewhere={"cka": "pairs", "cka_runs": "pairs", "renyi": "pairs"},
+    elsewhere={"cka": "pairs", "cka_runs": "pairs", "renyi": "pairs", "renyi_shuffled": "pairs"},
     source="arXiv 2210.02885, 2005.10242, 2011.10566, 1905.00414, 2503.00507",
     needs="images",
 )
@@ -88,16 +89,26 @@ def between(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
 
 def between_taps(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
     """`cka/h-TAP` and `renyi/h-TAP` of the test features of `h` and every other tap of the model;
-    none where `h` is not among the taps."""
+    beside them `renyi/h-h`, and `renyi_shuffled/h-TAP` with the images of one of the two shuffled.
+    None where `h` is not among the taps."""
     taps = [tap for tap in _taps(trained) if tap != "h"] if "h" in trained.tables else []
-    for tap in taps:
+    for tap in ["h", *taps] if taps else []:
         h, other = (finite(f"geometry's {t}", trained.tables[t].test.vectors) for t in ("h", tap))
         rows, fewer = (_sample(len(h), most, seed) for most in (_ROWS, _PAIR_ROWS))
-        mixed = rows[torch.randperm(len(rows), generator=rng.generator(seed, "unrelated"))]
-        pair, columns = f"h-{tap}", (h[fewer], other[fewer])
-        cka = _estimate("cka", pair, linear_cka, h[rows], other[rows])
-        yield dataclasses.replace(cka, chance=linear_cka(h[rows], other[mixed]).item())
-        yield _estimate("renyi", pair, renyi_mutual_information, *columns, unit="nat")
+        if tap != "h":
+            chance = linear_cka(h[rows], other[_shuffled(rows, seed)]).item()
+            cka = _estimate("cka", f"h-{tap}", linear_cka, h[rows], other[rows])
+            yield dataclasses.replace(cka, chance=chance)
+        columns = (h[fewer], other[fewer])
+        renyi = _estimate("renyi", f"h-{tap}", renyi_mutual_information, *columns, unit="nat")
+        renyi = dataclasses.replace(renyi, settings={"centred": True})
+        shuffled = renyi_mutual_information(h[fewer], other[_shuffled(fewer, seed)]).item()
+        yield renyi
+        yield dataclasses.replace(renyi, measure="renyi_shuffled", value=shuffled, interval=None)
+
+
+def _shuffled(rows: Int64[Tensor, " m"], seed: int) -> Int64[Tensor, " m"]:
+    return rows[torch.randperm(len(rows), generator=rng.generator(seed, "unrelated"))]
 
 
 def between_twins(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:

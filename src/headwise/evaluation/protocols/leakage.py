@@ -6,12 +6,14 @@ batches (the headline number), in batches of one class each, and alone.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from scipy import stats
 from torch import Tensor
 
 from headwise import rng
@@ -21,7 +23,7 @@ from headwise.evaluation.protocols.knn import knn, knn_self
 from headwise.features.extract import Features
 from headwise.heads import Head
 from headwise.model.extraction import ExtractConfig
-from headwise.runs.results import RESAMPLES, Value
+from headwise.runs.results import Value
 from headwise.runtime import hardware
 
 LEAKAGE = Description(
@@ -39,6 +41,9 @@ LEAKAGE = Description(
     },
     section="leakage",
 )
+
+_PARTS = 5
+"""A class is sorted into about so many batches or more, so that the interval has some to go by."""
 
 Order = Literal["shuffled", "sorted", "singleton"]
 """Which images share a batch: any, those of one class, none."""
@@ -79,8 +84,8 @@ def leakage(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
         ("leakage_self", "knn_self", "the nearest other test image"),
     ):
         gained = right[f"{probe}/sorted"] - right[f"{probe}/shuffled"]
-        value = _gap(measure, gained, batches, seed)
-        yield dataclasses.replace(value, verdict=_verdict(value, reader))
+        value = _gap(measure, gained, batches)
+        yield dataclasses.replace(value, verdict=_verdict(value, reader, len(batches)))
 
 
 @torch.no_grad()
@@ -94,42 +99,49 @@ def projected(
     return h._replace(vectors=torch.cat(z)[torch.cat(batches).argsort()])
 
 
-def _batches(h: Features, order: Order, batch_size: int, seed: int) -> list[Int64[Tensor, " b"]]:
+def _batches(h: Features, order: Order, batch_size: int, seed: int) -> list[Int64[Tensor, " _"]]:
     """The rows of every batch. Shuffled as when they were extracted, where all could be read."""
     shuffled = torch.randperm(len(h.vectors), generator=rng.generator(seed, "extract"))
     if order != "sorted":
         return list(shuffled.split(1 if order == "singleton" else batch_size))
     assert h.labels is not None, "labels were checked"
     labels = h.labels[shuffled]
-    of_one_class = [shuffled[labels == label] for label in labels.unique()]
-    return [batch for rows in of_one_class for batch in rows.split(batch_size)]
+    batches: list[Tensor] = []
+    for label in labels.unique():
+        rows = shuffled[labels == label]
+        batches += rows.split(min(batch_size, max(2, math.ceil(len(rows) / _PARTS))))
+    return batches
 
 
-def _gap(
-    measure: str, gained: Float[Tensor, " n"], batches: list[Int64[Tensor, " b"]], seed: int
-) -> Value:
-    """Images of one sorted batch are right or wrong together, so the interval is from resampled
-    batches."""
+def _gap(measure: str, gained: Float[Tensor, " n"], batches: list[Int64[Tensor, " _"]]) -> Value:
+    """The mean, with Student's interval of a jackknife over the sorted batches: images of one batch
+    are right or wrong together. The error is never below that of independent images, and batches
+    of unequal sizes count as (Σ size)² / Σ size² of one size. Resampling few batches would give too
+    narrow an interval."""
+    value, n = gained.mean().item(), len(gained)
     sums = np.array([gained[batch].sum().item() for batch in batches])
     sizes = np.array([len(batch) for batch in batches])
-    generator = np.random.default_rng(rng.seed_at(seed, "leakage"))
-    draws = generator.integers(len(batches), size=(RESAMPLES, len(batches)))
-    low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
+    without = (sums - value * sizes) / (n - sizes)  # how far the mean moves without the batch
+    count = n**2 / (sizes**2).sum()
+    between = ((len(batches) - 1) * without.var()) ** 0.5
+    error = max(between, gained.std(correction=0).item() / n**0.5)
+    margin = float(stats.t.ppf(0.975, count - 1) * error) if error else 0.0
     return Value(
         protocol="leakage",
         measure=measure,
         where="z",
         unit="share",
-        value=gained.mean().item(),
-        n=len(gained),
-        interval=(float(low), float(high)),
+        value=value,
+        n=n,
+        interval=(max(value - margin, -1.0), min(value + margin, 1.0)),
     )
 
 
-def _verdict(gap: Value, reader: str) -> str:
+def _verdict(gap: Value, reader: str, batches: int) -> str:
     assert gap.interval is not None, "a gap has one"
     low, high = gap.interval
-    reads = f"in class-sorted batches {reader} reads it {100 * gap.value:+z.1f} points against"
+    reads = f"in {batches} class-sorted batches {reader} reads it {100 * gap.value:+z.1f} points"
+    reads += f" ({100 * low:+z.1f} to {100 * high:+z.1f}) against"
     if low <= 0 <= high:
         return f"no leakage into z shown: {reads} shuffled ones, which chance explains"
     return (

@@ -108,12 +108,17 @@ def linear_cka(x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -> Float[Tensor
 @torch.no_grad()
 def renyi_mutual_information(x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -> Float[Tensor, ""]:
     """Matrix-based Rényi mutual information of order 2 of two features of the same images, in nat:
-    H(K₁) + H(K₂) − H(K₁∘K₂), where H(K) = −log tr((K/n)²) and K holds the cosine similarities.
+    H(K₁) + H(K₂) − H(K₁∘K₂), where H(K) = −log tr((K/n)²) and K holds the cosine similarities of
+    the centred features: K_ij = x̃_i·x̃_j / (‖x̃_i‖ ‖x̃_j‖) with x̃_i = x_i − mean of x.
 
-    Ouyang et al., arXiv 2503.00507. 0 where either is constant, at most the smaller of the two
-    entropies. Goes over all pairs of rows, block by block: give it a few thousand.
+    Ouyang et al., arXiv 2503.00507, who do not centre: a mean that all rows share, as after a ReLU,
+    makes K nearly constant, and the information nearly 0. 0 where either is constant, at most the
+    smaller of the two entropies. With a, b the squared entries of K₁ and K₂ it is
+    log(1 + cov(a, b) / (mean a · mean b)) over all pairs of rows, so I(x; y) may exceed I(x; x). A
+    row's similarity to itself is 1, so unrelated features of few rows reach more than 0. Goes over
+    all pairs of rows, block by block: give it a few thousand.
     """
-    x, y, n = _unit(x), _unit(y), len(x)
+    x, y, n = _unit(_centred(x)), _unit(_centred(y)), len(x)
     sums = torch.zeros(3, dtype=torch.float64, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
         for rows, others in zip(x.split(_BLOCK_ROWS), y.split(_BLOCK_ROWS), strict=True):
@@ -121,7 +126,13 @@ def renyi_mutual_information(x: Float[Tensor, "n p"], y: Float[Tensor, "n q"]) -
             parts = (first, second, first * second)
             sums += torch.stack([part.sum(dtype=torch.float64) for part in parts])
     one, two, both = -(sums / n**2).clamp(min=torch.finfo(sums.dtype).tiny).log()
-    return one + two - both
+    return torch.where(sums[:2].min() > 0, one + two - both, 0.0)
+
+
+def _centred(x: Float[Tensor, "n p"]) -> Float[Tensor, "n p"]:
+    """Less its mean, in which rows that are all but equal become 0, not their rounding errors."""
+    centred = x.double() - x.double().mean(0)
+    return torch.where(centred.norm() > 1e-6 * x.double().norm(), centred, 0.0).to(_full(x).dtype)
 
 
 def _unit(z: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ _SECTIONS: dict[PageSection, tuple[str, str]] = {
     "pairs": (
         "What taps share with h",
         "Linear CKA is 1 if one tap is a rotation and scaling of the other. Rényi information is "
-        "matrix-based mutual information of order 2.",
+        "matrix-based mutual information of order 2: compare it with that of h and itself, and "
+        "with that of shuffled images, which share nothing.",
     ),
     "labels": (
         "Fine-tuned with few labels and with all",
