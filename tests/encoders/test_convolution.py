@@ -13,8 +13,13 @@ from torch import nn
 
 from headwise.augment import AugmentConfig
 from headwise.data.images import resident_images
-from headwise.encoders.build import EncoderConfig
-from headwise.encoders.convolution import Conv2d, replace_convolutions, unfold
+from headwise.encoders.build import EncoderConfig, build_encoder
+from headwise.encoders.convolution import (
+    Conv2d,
+    NarrowConv2d,
+    replace_convolutions,
+    unfold,
+)
 from headwise.model.build import build_model
 from headwise.model.config import ResolvedConfig
 from headwise.runtime.hardware import cpu_flags
@@ -103,6 +108,31 @@ def test_only_plain_square_convolutions_are_replaced_and_parameters_keep_names_a
     assert all(type(model[name]) is nn.Conv2d for name in kept)
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_narrow_shortcuts_are_computed_without_a_stride_and_give_the_same():
+    """With a stride, torch's backward of this shape ends the process under AVX2."""
+    narrow = EncoderConfig(name="resnet-small", stem="small-strided", widths=(4, 8, 8, 8))
+    kinds = [type(m) for m in build_encoder(narrow, 32, seed=0).modules()]
+    assert kinds.count(NarrowConv2d) == 1  # 4 to 8 channels; the other shortcuts have 8
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = nn.Conv2d(4, 8, 1, 2, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = torch.randn(40, 4, 9, 9).to(memory_format=torch.channels_last)
+        g = torch.randn(40, 8, 5, 5)
+    weight, exact = plain.weight.detach().double().requires_grad_(), x.double().requires_grad_()
+    expected = F.conv2d(exact, weight, stride=2)
+    expected.backward(g.double())
+    plain.__class__ = NarrowConv2d
+    x.requires_grad_()
+    found = plain(x)
+    found.backward(g)
+    for ours, theirs in (
+        (found, expected),
+        (gradient_of(x), gradient_of(exact)),
+        (gradient_of(plain.weight), gradient_of(weight)),
+    ):
+        torch.testing.assert_close(ours, theirs.float(), rtol=1e-4, atol=1e-4)
 
 
 def test_unfold_is_torchs_with_channels_last():

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from headwise import rng
 from headwise.augment import SMALL_PX
 from headwise.config import check_fields
-from headwise.encoders.convolution import Conv2d, replace_convolutions
+from headwise.encoders.convolution import (
+    Conv2d,
+    replace_convolutions,
+    replace_narrow_convolutions,
+)
 from headwise.errors import UserError, nearest
 
 # A ResNet of four basic blocks, for trials on a CPU: timm's resnet18 with these settings.
@@ -133,6 +137,7 @@ def build_encoder(config: EncoderConfig, size: int, seed: int) -> nn.Module:
             small_stem(model, stride=1)
         elif config.stem == "small-strided":
             small_stem(model, stride=2)
+    replace_narrow_convolutions(model)
     representation_size(model, config, size)
     return model
 
