@@ -162,7 +162,8 @@ def test_an_older_run_keeps_its_optimizer_and_what_it_decayed(
         knn_every=0,
     )
     run = pretrain(tiny, tmp_path / "run", quiet=True)
-    values = {**read_json(run.path / "config.json"), "version": 3}
+    values = read_json(run.path / "config.json")
+    values["version"] = 3
     del values["optim"]["tokens_decayed"]
     write_json(run.path / "config.json", values)
     (run.path / "DONE").unlink()

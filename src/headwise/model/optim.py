@@ -180,14 +180,17 @@ def parameter_groups(
 
 @runtime_checkable
 class _Sparing(Protocol):
-    """A timm model that says which of its parameters are not to be decayed."""
+    """A part of a timm model that says which of its parameters are not to be decayed."""
 
     def no_weight_decay(self) -> Collection[str]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 def _spared(model: nn.Module) -> Iterator[nn.Parameter]:
     """The parameters that a part of the model names, by name or by a pattern such as `pos.*`."""
-    for part in model.modules():
+    parts: list[Any] = list(model.modules())
+    for part in parts:
         if isinstance(part, _Sparing):
             patterns = part.no_weight_decay()
             for name, parameter in part.named_parameters():
