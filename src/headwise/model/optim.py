@@ -206,12 +206,9 @@ def build_optimizer(config: ResolvedOptim, model: nn.Module) -> torch.optim.Opti
     groups = parameter_groups(model, config.weight_decay, tokens_decayed=config.tokens_decayed)
     match config.name:
         case "sgd":
+            momentum, nesterov = config.momentum, config.nesterov
             return torch.optim.SGD(
-                groups,
-                lr=config.lr,
-                momentum=config.momentum,
-                nesterov=config.nesterov,
-                fused=True,
+                groups, lr=config.lr, momentum=momentum, nesterov=nesterov, fused=True
             )
         case "adamw":
             return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
