@@ -30,9 +30,12 @@ class Compare:
     """A run's config.json to start from, in place of a recipe."""
     heads: tuple[HeadName, ...] = COMPARED
     """The heads to compare. The --head.* flags change the one that --head names."""
-    seeds: int = 1
-    """Runs of each head, with the seeds --seed, --seed + 1 and so on. With more than one, the
-    report has standard deviations."""
+    seeds: int = 5
+    """Runs of each head, with the seeds --seed, --seed + 1 and so on. With fewer than five the
+    report gives numbers and no verdict on the heads."""
+    scratch: bool = True
+    """Also train the encoder from scratch on the same labels, as a baseline beside raw pixels and
+    the untrained encoder."""
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
     or else one for each usable core."""
@@ -59,7 +62,12 @@ def run(given: Given[Compare]) -> None:
                 f"{changed[0]} is for the head {head}, which must be among --heads; "
                 f"got --heads {' '.join(command.heads)}; add it, or leave {changed[0]} out"
             )
-        config = CompareConfig(pretrain=command.pretrain, heads=command.heads, seeds=command.seeds)
+        config = CompareConfig(
+            pretrain=command.pretrain,
+            heads=command.heads,
+            seeds=command.seeds,
+            scratch=command.scratch,
+        )
         compare(config, out, quiet=command.quiet)
     say(comparison_text(out), f"Report: {out / 'report.html'}")
 

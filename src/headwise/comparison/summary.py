@@ -21,7 +21,9 @@ from headwise.runs.results import Result
 from headwise.runs.sections import DataIdentity
 
 TAPS = ("h", "z")
-PROTOCOLS: tuple[ProtocolName, ...] = ("knn", "knn_weighted", "linear")
+PROTOCOLS: tuple[ProtocolName, ...] = ("knn", "knn_weighted", "knn_self", "linear", "linear_10")
+LEADING: tuple[ProtocolName, ...] = ("linear", "knn")
+"""The probes that are set beside baselines; the first that was measured leads."""
 ANALYSIS_FILE = "analysis.npz"
 
 Measured = dict[str, Result]
@@ -62,8 +64,8 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
 
 
 def measured_here(run: Run, data: DataIdentity, seed: int) -> Measured:
-    """What `analyse` measured on these images; empty where it has not, and where `headwise
-    evaluate` has since put values of other seeds in their place."""
+    """What `analyse` measured on these images; empty where it has not measured all of it, and where
+    `headwise evaluate` has since put values of other seeds in their place."""
     section = run.section(data)
     if section is None or not (run.path / ANALYSIS_FILE).exists():
         return {}
@@ -75,7 +77,9 @@ def measured_here(run: Run, data: DataIdentity, seed: int) -> Measured:
         and result.against is None
         and result.measure != "cka_runs"
     }
-    return own if all(result.seeds == (seed,) for result in own.values()) else {}
+    probed = [f"{name}/h" in own for name in PROTOCOLS]
+    whole = all(probed) or not any(probed)  # none without labels
+    return own if whole and all(result.seeds == (seed,) for result in own.values()) else {}
 
 
 def _map(h: Features, images: Images, extraction: ExtractConfig) -> dict[str, np.ndarray]:

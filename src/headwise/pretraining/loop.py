@@ -68,7 +68,7 @@ def pretrain(
             )
         images = given_splits(images)
         config = dataclasses.replace(config, data=described(images, config.data))
-        resolved, state, train, target = _prepare(config, images.train)
+        resolved, state, train, target = prepare(config, images.train)
         if origin is not None:
             extension.take_over(origin, resolved, state, images)
         with writing(out):
@@ -114,7 +114,7 @@ def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) 
             images = open_images(located(run.path, config.data, data))
         images = given_splits(images)
         kept.refuse_other_images(run.path, images)
-        config, state, train, target = _prepare(config, images.train)
+        config, state, train, target = prepare(config, images.train)
         damaged = checkpoint.load_newest(state, run)
         distributed.barrier()  # every rank has read
         if distributed.rank() == 0:
@@ -127,9 +127,11 @@ def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) 
         return kept.finish(config, state.model, run)
 
 
-def _prepare(
+def prepare(
     given: PretrainConfig, train: Images
 ) -> tuple[ResolvedConfig, TrainState, Images, ClassTargets | None]:
+    """What a loop starts from: settings, model and optimizer, images on the device, and the class
+    directions, if any. Raises `UserError` for what does not go together."""
     if given.keep_freed_memory:
         hardware.keep_freed_memory()
     config = resolve(given, train)

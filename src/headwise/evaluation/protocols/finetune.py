@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from headwise.config import check_fields
-from headwise.data import Images
+from headwise.data import Images, Splits
 from headwise.data.split import stratified_split
 from headwise.errors import UserError
 from headwise.evaluation.extracted import ExtractedRun
@@ -25,6 +25,7 @@ from headwise.evaluation.probes.supervised import (
 )
 from headwise.evaluation.protocols.description import Description
 from headwise.heads import Head
+from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
 from headwise.runs.results import Value
@@ -83,23 +84,39 @@ def finetune(trained: ExtractedRun, config: FinetuneConfig, *, seed: int) -> Ite
     The learning rate of each is chosen on a validation split of the training images; then it is
     trained anew on all of them, and asked about the test images once.
     """
-    train, test = trained.images.train, check_splits(*trained.images)
     taps = default_taps(trained.model.head) if config.taps is None else config.taps
-    scratch = new_weights(trained.config, seed)
-    starts = [(tap, trained.model, tap, config.epochs) for tap in taps]
-    starts.append(("scratch", scratch, "h", config.scratch_epochs))
-    for arm, start, tap, epochs in starts:
-        training = _Training(config, start, tap, epochs, trained.extraction, seed)
-        lr, validation = _choose(training, train)
-        model = training.trained(train, lr)
-        settings = {
-            "learning_rate": lr,
-            "validation_accuracies": validation,
-            "epochs": epochs,
-            "steps": training.settings(lr).steps(len(train)),
-        }
-        logits = predict(model, test, trained.extraction)
-        yield from accuracies(logits, train, protocol="finetune", where=arm, settings=settings)
+    for tap in taps:
+        training = _Training(config, trained.model, tap, config.epochs, trained.extraction, seed)
+        yield from _arm(tap, training, trained.images)
+    yield from from_scratch(trained.config, trained.images, trained.extraction, config, seed=seed)
+
+
+def from_scratch(
+    config: ResolvedConfig,
+    images: Splits,
+    extraction: ExtractConfig,
+    settings: FinetuneConfig,
+    *,
+    seed: int,
+) -> Iterator[Value]:
+    """`finetune/scratch`, with `_top5` and `_per_class`: the same network with new weights."""
+    start = new_weights(config, seed)
+    training = _Training(settings, start, "h", settings.scratch_epochs, extraction, seed)
+    yield from _arm("scratch", training, images)
+
+
+def _arm(arm: str, training: "_Training", images: Splits) -> Iterator[Value]:
+    train, test = images.train, check_splits(*images)
+    lr, validation = _choose(training, train)
+    model = training.trained(train, lr)
+    settings = {
+        "learning_rate": lr,
+        "validation_accuracies": validation,
+        "epochs": training.epochs,
+        "steps": training.settings(lr).steps(len(train)),
+    }
+    logits = predict(model, test, training.extraction)
+    yield from accuracies(logits, train, protocol="finetune", where=arm, settings=settings)
 
 
 def default_taps(head: Head) -> tuple[str, ...]:

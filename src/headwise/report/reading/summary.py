@@ -6,13 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from headwise.config import from_dict
 from headwise.errors import UserError
-from headwise.evaluation.statistics.scores import Score, is_accuracy
+from headwise.evaluation.statistics.crossed import FEWEST_SEEDS
+from headwise.evaluation.statistics.over_seeds import Difference
 from headwise.report.reading.files import read_object
 
 Scores = dict[str, dict[str, float]]
 """By head or baseline, then by measure: `linear/h`, `rank/z`, `seconds`."""
 Group = Literal["heads", "baselines"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A value, and half of its 95 % interval where it is known."""
+
+    value: float
+    plus_minus: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +32,19 @@ class Summary:
     heads: Scores
     """In the order in which they are shown."""
     baselines: Scores = field(default_factory=dict)
-    """`pixels` and `untrained`."""
-    deviations: dict[str, Scores] = field(default_factory=dict)
-    """Sample standard deviations over seeds, by `heads` and `baselines`."""
-    p_values: dict[str, Scores] = field(default_factory=dict)
-    """By measure, head and other head: a paired test, image by image, with one seed."""
-    factors: dict[str, Scores] = field(default_factory=dict)
+    """`pixels`, `untrained` and `scratch`."""
+    plus_minus: dict[str, Scores] = field(default_factory=dict)
+    """Half of the 95 % interval, by `heads` and `baselines`. With one seed it is about its
+    networks, on other test images; with five or more, about other seeds too."""
+    differences: dict[str, list[Difference]] = field(default_factory=dict)
+    """`heads`: of `h` between two heads; `baselines`: of a head's `h` to a baseline's; `taps`: of a
+    head's `h` to its `z`. Empty in files of before these tests."""
+    unbalanced: bool = False
+    """Whether accuracy alone misleads, so that the mean over classes leads."""
+    factors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """By head, tap and factor."""
-    learned: dict[str, str] = field(default_factory=dict)
-    """A sentence for each head."""
+    short: str = ""
+    """A sentence, where the runs are too short to judge a head by."""
     data: str = "unnamed images"
     section: str = ""
     """Which section of every run's results.json the numbers are from; empty in older files."""
@@ -43,25 +57,33 @@ class Summary:
     """Labelled test images."""
     chance: float | None = None
 
-    def score(self, group: Group, name: str, key: str) -> Score | None:
-        """A score with its error; None if it was not measured.
+    @property
+    def judged(self) -> bool:
+        """Whether there are enough seeds for a verdict on heads."""
+        return self.seeds >= FEWEST_SEEDS
 
-        Raw pixels have no taps: their "knn" stands for "knn/h". With several seeds a missing
-        standard deviation counts as zero (pixels have no seed).
-        """
+    @property
+    def leading(self) -> str:
+        """The measure that sentences are about; empty without labels."""
+        for probe in ("linear", "knn"):
+            for key in (f"{probe}_per_class/h" if self.unbalanced else "", f"{probe}/h"):
+                if self.head_scores(key):
+                    return key
+        return ""
+
+    def between(self, kind: str, measure: str) -> list[Difference]:
+        """The differences of this kind in this measure."""
+        return [one for one in self.differences.get(kind, ()) if one.measure == measure]
+
+    def score(self, group: Group, name: str, key: str) -> Score | None:
+        """None if it was not measured. In older files raw pixels have no taps: their "knn" stands
+        for "knn/h"."""
         values = self.heads if group == "heads" else self.baselines
         value = _lookup(values.get(name, {}), key)
         if value is None:
             return None
-        if self.seeds > 1:
-            deviations = self.deviations.get(group, {})
-            spread = _lookup(deviations.get(name, {}), key) or 0.0
-            error = spread / math.sqrt(self.seeds)
-            return Score(value=value, spread=spread, error=error, freedom=self.seeds - 1.0)
-        binomial = is_accuracy(key) and self.n_test and 0 <= value <= 1
-        error = math.sqrt(value * (1 - value) / self.n_test) if binomial and self.n_test else 0.0
-        paired = self.p_values.get(key, {}).get(name, {}) if group == "heads" else {}
-        return Score(value=value, spread=error, error=error, freedom=math.inf, p_values=paired)
+        half = self.plus_minus.get(group, {}).get(name, {}).get(key)
+        return Score(value=value, plus_minus=half)
 
     def head_scores(self, key: str) -> dict[str, Score]:
         """The heads that have `key`, in their order."""
@@ -91,10 +113,14 @@ def summary_of(found: Mapping[str, Any], path: Path | str = "summary.json") -> S
     return Summary(
         heads=heads,
         baselines=_scores(found.get("baselines")),
-        deviations={group: _scores(v) for group, v in _object(found.get("std")).items()},
-        p_values={key: _scores(v) for key, v in _object(found.get("p_values")).items()},
+        plus_minus={group: _scores(v) for group, v in _object(found.get("plus_minus")).items()},
+        differences={
+            kind: [from_dict(Difference, one, str(path)) for one in _list(some)]
+            for kind, some in _object(found.get("differences")).items()
+        },
+        unbalanced=found.get("unbalanced") is True,
         factors={head: _scores(v) for head, v in _object(found.get("factors")).items()},
-        learned={name: str(words) for name, words in _object(found.get("learned")).items()},
+        short=str(found.get("short") or ""),
         data=str(found.get("data") or "unnamed images"),
         section=str(found.get("section") or ""),
         images=None if images is None else int(images),
@@ -123,6 +149,12 @@ def _object(found: object) -> dict[str, object]:
         return {}
     if not isinstance(found, dict):
         raise UserError(f"report: summary.json must hold objects by name; got {found!r}")
+    return found
+
+
+def _list(found: object) -> list[object]:
+    if not isinstance(found, list):
+        raise UserError(f"report: summary.json must hold lists of differences; got {found!r}")
     return found
 
 

@@ -14,9 +14,6 @@ from rich.text import Text
 WIDTH = 80
 """Columns of a terminal. A table is wider only where a number would be cut."""
 
-Mark = Literal["", "best", "tied"]
-_SIGNS: dict[Mark, str] = {"best": "*", "tied": "~", "": " "}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -25,8 +22,6 @@ class Cell:
     text: str = ""
     spread: str = ""
     """What follows ±; empty if no error is known."""
-    mark: Mark = ""
-    """Whether it is the best of its column, or not shown to differ from the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +80,7 @@ class Table:
         return any(column.tap for column in self.columns)
 
     def text(self) -> str:
-        """Plain text at most 80 columns wide: numbers, errors and marks stand in line."""
+        """Plain text at most 80 columns wide: numbers and errors stand in line."""
         grid = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
         grid.add_column(Text(self.corner), overflow="fold")
         columns = []
@@ -103,13 +98,11 @@ class Table:
 
 
 def aligned(heading: str, cells: Sequence[Cell]) -> list[str]:
-    """A column as texts of one width: the heading, then number, ± error and mark of each cell."""
+    """A column as texts of one width: the heading, then number and ± error of each cell."""
     spread = max((len(cell.spread) for cell in cells), default=0)
-    marked = any(cell.mark for cell in cells)
     texts = [heading]
     for cell in cells:
         error = f" ±{cell.spread.rjust(spread)}" if cell.spread else " " * (spread + 2)
-        mark = _SIGNS[cell.mark] if marked else ""
-        texts.append(cell.text + (error if spread else "") + mark)
+        texts.append(cell.text + (error if spread else ""))
     width = max(map(len, texts))
     return [text.rjust(width) for text in texts]

@@ -1,0 +1,85 @@
+"""What heads are set beside: a constant answer, raw pixels, the encoder untrained, and the encoder
+trained from scratch on the same labels."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headwise.comparison.summary import LEADING, PROTOCOLS
+from headwise.data import Images, Splits
+from headwise.evaluation.config import EvaluateConfig, protocol
+from headwise.evaluation.extracted import baseline_tables
+from headwise.evaluation.probes.labels import constant_answer, labelled
+from headwise.evaluation.protocols.description import TapFeatures
+from headwise.evaluation.protocols.finetune import FinetuneConfig, from_scratch
+from headwise.files import write_atomically
+from headwise.model.config import ResolvedConfig
+from headwise.model.extraction import ExtractConfig, extract_config
+from headwise.runs.directory import load_arrays, save_arrays
+
+log = logging.getLogger("headwise")
+
+Baselines = dict[str, np.ndarray]
+"""Of one seed: whether each test image is answered rightly, by `PROTOCOL/BASELINE`, and the labels
+of these images, `truth`."""
+_RATE = "scratch_learning_rate"
+
+
+def baselines(
+    config: ResolvedConfig, images: Splits, path: Path, *, scratch: bool, first: Path
+) -> Baselines:
+    """Those of the config's seed, measured once and kept at `path`; empty without labels.
+
+    `scratch`: also train from scratch. Its learning rate is chosen once, for the seed whose
+    baselines are at `first`.
+    """
+    if not labelled(images):
+        return {}
+    kept = load_arrays(path)
+    if kept:
+        return kept
+    extraction = extract_config(config)
+    features = baseline_tables(config, images, extraction)
+    found = {
+        f"{name}/{tap}": value.each.numpy()
+        for name in PROTOCOLS
+        for tap, (train, test) in features.items()
+        for value in protocol(name, EvaluateConfig()).at_tap(
+            TapFeatures(tap, train, test, images, config.seed)
+        )
+        if value.key == f"{name}/{tap}" and value.each is not None
+    }
+    truth = features["untrained"].test.labels
+    assert truth is not None, "labelled images have labels"
+    right = constant_answer(images.train.labels, truth).double().numpy()
+    found |= {"truth": truth.numpy()} | {f"{name}/constant": right for name in LEADING}
+    if scratch:
+        rate = load_arrays(first).get(_RATE)
+        found |= _from_scratch(config, images, extraction, None if rate is None else float(rate))
+    write_atomically(path, lambda at: save_arrays(at, found))
+    return found
+
+
+def _from_scratch(
+    config: ResolvedConfig, images: Splits, extraction: ExtractConfig, rate: float | None
+) -> Baselines:
+    """As many epochs as pretraining has. Empty where no class has two images to choose a learning
+    rate on."""
+    if not _has_two_of_a_class(images.train):
+        return {}
+    log.info("seed %d: training from scratch on the same labels, for comparison", config.seed)
+    rates = FinetuneConfig().lrs if rate is None else (rate,)
+    settings = FinetuneConfig(scratch_epochs=config.epochs, lrs=rates)
+    value = next(iter(from_scratch(config, images, extraction, settings, seed=config.seed)))
+    assert value.each is not None, "an accuracy is a mean over test images"
+    return {
+        "linear/scratch": value.each.numpy(),
+        _RATE: np.array(value.settings["learning_rate"]),
+    }
+
+
+def _has_two_of_a_class(train: Images) -> bool:
+    assert train.labels is not None, "labelled images have labels"
+    return bool(torch.bincount(train.labels.long()).max() >= 2)

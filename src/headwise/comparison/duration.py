@@ -1,0 +1,64 @@
+"""How long a comparison takes, said before it begins and after every seed."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from headwise import augment
+from headwise.data import Images
+from headwise.model.config import PretrainConfig
+from headwise.pretraining.loop import prepare, train_step
+from headwise.report.words import counted, duration
+
+log = logging.getLogger("headwise")
+
+_STEPS = 3
+"""That are timed, of which the first warms up."""
+
+
+def remaining(runs: Iterable[PretrainConfig], train: Images, seeds: int) -> Callable[[int], None]:
+    """Say how long pretraining these runs takes. To be called with every seed that is done, to say
+    how long the others take."""
+    runs, started = list(runs), time.monotonic()
+    seconds = {name: 0.0 for name in dict.fromkeys(run.head.name for run in runs)}
+    for name in seconds:
+        some = [run for run in runs if run.head.name == name]
+        seconds[name] = len(some) * training_seconds(some[0], train)
+    if runs:
+        log.info(
+            "%s to train: about %s on this machine, by a few timed steps of each head; measuring "
+            "them and the baselines comes on top; it can be stopped and resumed",
+            counted(len(runs), "run"),
+            duration(sum(seconds.values())),
+        )
+    done = 0
+
+    def seed_is_done(seed: int) -> None:
+        nonlocal done
+        done += 1
+        if done < seeds:
+            left = (time.monotonic() - started) / done * (seeds - done)
+            log.info("seed %d is done; about %s left", seed, duration(left))
+
+    return seed_is_done
+
+
+def training_seconds(config: PretrainConfig, train: Images) -> float:
+    """Of all steps, from a few."""
+    resolved, state, train, target = prepare(config, train)
+    batches = augment.view_batches(
+        train,
+        resolved.augment,
+        batch_size=resolved.batch_size,
+        steps=range(_STEPS),
+        seed=resolved.seed,
+        device=resolved.device,
+        workers=resolved.workers,
+    )
+    ends = [time.monotonic()]
+    for views in batches:
+        known = target and target.at(views.shown.to(resolved.device))
+        train_step(resolved, state, views.pixels, 0.0, known)
+        ends.append(time.monotonic())
+    shortest = min(after - before for before, after in zip(ends[1:], ends[2:], strict=False))
+    return shortest * resolved.epochs * (len(train) // resolved.batch_size)

@@ -1,0 +1,127 @@
+"""Several systems that answered the same test images at the same seeds: what is shown of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headwise.evaluation.statistics.crossed import (
+    FEWEST_SEEDS,
+    CrossedTest,
+    crossed_test,
+    holm,
+    seeds_needed,
+    verdict,
+)
+
+_FEWEST_FOR_AN_INTERVAL = 3
+"""The interval of two seeds is too wide to say anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What two systems, a and b, differ by in one measure: a − b."""
+
+    measure: str
+    """`linear/h`; for a head's h against its z, `linear`."""
+    a: str
+    b: str
+    """Another head, a baseline, or `z`."""
+    value: float
+    """Mean over seeds and test images."""
+    interval: tuple[float, float] | None = None
+    """95 %, for other seeds and other test images; None with fewer than three seeds."""
+    p_value: float | None = None
+    """Two-sided, adjusted for all pairs compared in this measure; None with fewer than five seeds."""
+    verdict: str
+    """`shown over 5 seeds`, `not shown`, `equivalent within 3 points`; or that there is none."""
+    within: tuple[tuple[float, float], ...]
+    """For every seed the 95 % interval for other test images: it is about that seed's networks."""
+    seed_deviation: float | None = None
+    """Standard deviation from seed to seed, on the same images."""
+    image_error: float
+    """Standard error that the choice of test images brings."""
+    seeds_for_three_points: int | None = None
+    """How many seeds would show a difference of 3 points in four cases of five; None where it is
+    not known, or where it takes more test images."""
+    seeds: int
+    images: int
+
+    @property
+    def shown(self) -> bool:
+        return self.verdict.startswith("shown")
+
+
+def differences(
+    measure: str,
+    answers: Mapping[str, Float[Tensor, "s n"]],
+    pairs: Sequence[tuple[str, str]],
+) -> list[Difference]:
+    """Test each pair of systems on their answers by seed and test image, at least two images, and
+    adjust the p-values for all of the pairs (Holm)."""
+    apart = [answers[a] - answers[b] for a, b in pairs]
+    tests = [crossed_test(d) if len(d) > 1 else None for d in apart]
+    adjusted = holm([test.p_value for test in tests if test is not None])
+    judged = bool(adjusted) and len(apart[0]) >= FEWEST_SEEDS
+    return [
+        _difference(measure, pair, d, test, adjusted[i] if judged else None)
+        for i, (pair, d, test) in enumerate(zip(pairs, apart, tests, strict=True))
+    ]
+
+
+def _difference(
+    measure: str,
+    pair: tuple[str, str],
+    d: Float[Tensor, "s n"],
+    test: CrossedTest | None,
+    p_value: float | None,
+) -> Difference:
+    within = tuple(_over_images(one) for one in d)
+    s, n = d.shape
+    wide = s < _FEWEST_FOR_AN_INTERVAL
+    return Difference(
+        measure=measure,
+        a=pair[0],
+        b=pair[1],
+        value=d.mean().item(),
+        interval=None if test is None or wide else test.interval,
+        p_value=p_value,
+        verdict=verdict(test, p_value) if test is not None else "",
+        within=within,
+        seed_deviation=None if test is None else test.seed_deviation,
+        image_error=(d[0].std() / n**0.5).item() if test is None else test.image_error,
+        seeds_for_three_points=None if test is None or wide else seeds_needed(test),
+        seeds=s,
+        images=n,
+    )
+
+
+def half_width(answers: Float[Tensor, "s n"]) -> float | None:
+    """Half of the 95 % interval of the mean. With one seed it is about that network, on other test
+    images; with five or more about other seeds too; with two to four it is not known."""
+    if len(answers) == 1:
+        low, high = _over_images(answers[0])
+    elif len(answers) < FEWEST_SEEDS:
+        return None
+    else:
+        low, high = crossed_test(answers).interval
+    return (high - low) / 2
+
+
+def half_width_of_means(values: Sequence[float]) -> float | None:
+    """The same of numbers of which every seed has one, such as a rank."""
+    if len(values) < FEWEST_SEEDS:
+        return None
+    low, high = crossed_test(torch.tensor(values, dtype=torch.float64)[:, None].expand(-1, 2)).interval
+    return (high - low) / 2
+
+
+def _over_images(d: Float[Tensor, " n"]) -> tuple[float, float]:
+    """The 95 % t-interval of a mean over test images."""
+    from scipy import stats
+
+    mean, n = d.mean().item(), len(d)
+    half = float(stats.t.ppf(0.975, n - 1)) * d.std().item() / n**0.5
+    return mean - half, mean + half
