@@ -208,7 +208,8 @@ def test_a_comparison_that_is_stopped_and_one_killed_before_its_config(tmp_path)
     flags = (
         "--data builtin:digits --data.limit 60 --augment.size 8 --encoder resnet-small "
         "--encoder.stem small-strided --encoder.widths 8 8 16 16 --heads identity mlp --epochs 12 "
-        "--batch-size 20 --device cpu --precision float32 --log-every 1 --quiet"
+        "--batch-size 20 --device cpu --precision float32 --log-every 1 --quiet --seeds 1 "
+        "--no-scratch"
     )
     child = forked(["compare", "--out", str(out), *flags.split()], tmp_path / "log")
     metrics = out / "identity-seed0" / "metrics.jsonl"

@@ -41,7 +41,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_compare_evaluate_embed(headwise: Command, tmp_path: Path) -> None:
     out = tmp_path / "heads"
-    words = ("--data", "builtin:digits", "--limit", "200", "--epochs", "2", *TINY)
+    words = ("--data", "builtin:digits", "--limit", "200", "--epochs", "2", "--seeds", "1", *TINY)
     done = headwise("compare", *words, "--heads", "identity", "transformer", "--out", out)
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
@@ -50,10 +50,11 @@ def test_compare_evaluate_embed(headwise: Command, tmp_path: Path) -> None:
         expected = {"knn/h", "linear/h", "knn/z", "linear/z", "parameters", "seconds"}
         assert expected <= row.keys()
         assert all(0 <= row[key] <= 1 for key in expected - {"parameters", "seconds"})
-    assert set(summary["baselines"]["pixels"]) >= {"knn", "linear"}
+    assert set(summary["baselines"]["pixels"]) >= {"knn/h", "linear/h"}
     assert set(summary["baselines"]["untrained"]) >= {"knn/h", "linear/h"}
+    assert set(summary["baselines"]["scratch"]) == {"linear/h"}
     # Digits are easy from raw pixels: the probes work.
-    assert summary["baselines"]["pixels"]["linear"] > 0.6
+    assert summary["baselines"]["pixels"]["linear/h"] > 0.6
     assert f"{100 * summary['heads']['transformer']['linear/h']:.1f}" in done.stdout
     page = (out / "report.html").read_text()
     assert "transformer" in page
@@ -114,7 +115,8 @@ def test_unlabelled_photographs(headwise: Command, photos: Path, tmp_path: Path)
     """All images are trained on, compare copes without probes, and evaluate says what it lacks."""
     words = ("--data", photos / "light", "--augment.size", "16", "--epochs", "1", *TINY)
     out = tmp_path / "out"
-    done = headwise("compare", *words, "--heads", "mlp", "--batch-size", "8", "--out", out)
+    one = ("--heads", "mlp", "--seeds", "1", "--batch-size", "8")
+    done = headwise("compare", *words, *one, "--out", out)
     assert done.returncode == 0, done.stderr
     summary = json.loads((out / "summary.json").read_text())
     assert summary["images"] == 20

@@ -110,7 +110,15 @@ def jobs(base: Path) -> list[Job]:
         Job(name="pretrain, two ranks", words=pretrain(digits), end=_run, ranks=2),
         Job(
             name="compare, two heads",
-            words=lambda folder: ["compare", "--out", str(folder / "run"), *digits, *heads],
+            words=lambda folder: [
+                "compare",
+                "--out",
+                str(folder / "run"),
+                "--seeds",
+                "1",
+                *digits,
+                *heads,
+            ],
             end=_comparison,
         ),
         Job(

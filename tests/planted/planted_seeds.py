@@ -25,3 +25,14 @@ def differences(
         seed = draw.normal(shift, spread, (seeds, 1)) / slope
         right.append(mean + difficulty + own + seed + draw.normal(0, 1, (seeds, images)) > 0)
     return torch.from_numpy(right[0].astype(np.float64) - right[1])
+
+
+def answers_with(accuracy: float, seeds: int, images: int = 2000) -> Float[Tensor, "s n"]:
+    """Right (1) and wrong (0) of one system: this accuracy at every seed, as nearly as the number
+    of images allows. Which images are hard differs between systems, hardly between seeds."""
+    draw = np.random.default_rng(int(1e6 * accuracy))
+    difficulty = draw.normal(0, 1, images)
+    right = np.zeros((seeds, images))
+    for row in right:
+        row[(difficulty + draw.normal(0, 0.3, images)).argsort()[: round(accuracy * images)]] = 1
+    return torch.from_numpy(right)

@@ -68,7 +68,9 @@ def test_a_warm_up_of_the_whole_run_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(UserError, match="warm-up must be shorter than the run"):
         pretrain(config, tmp_path / "run", quiet=True)
     with pytest.raises(UserError, match="warm-up must be shorter than the run"):
-        compare(CompareConfig(pretrain=config, heads=("mlp",)), tmp_path / "heads", quiet=True)
+        compare(
+            CompareConfig(pretrain=config, heads=("mlp",), seeds=1), tmp_path / "heads", quiet=True
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -110,4 +112,4 @@ def test_images_are_counted_before_any_is_decoded(
     with pytest.raises(UserError, match="at most the number of training images; got 999 for 60"):
         loop.pretrain(config, tmp_path / "run", quiet=True)
     with pytest.raises(UserError, match="at most the number of training images"):
-        compare(CompareConfig(pretrain=config), tmp_path / "heads", quiet=True)
+        compare(CompareConfig(pretrain=config, seeds=1), tmp_path / "heads", quiet=True)

@@ -5,19 +5,21 @@ import math
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
+from planted_seeds import answers_with
 
+from headwise.config import to_dict
 from headwise.errors import UserError
-from headwise.evaluation.statistics.scores import Score, differs
+from headwise.evaluation.statistics.over_seeds import differences
 from headwise.report import comparison_text, rebuild, write_report
 from headwise.report.plots.maps import THUMBNAIL_PX, thumbnail_canvas
-from headwise.report.prose.comparison import learned, plain_result
+from headwise.report.prose.comparison import plain_result
 from headwise.report.reading.summary import summary_of
 from headwise.report.tables.comparison import text_table
 from headwise.runs.directory import Run
@@ -52,12 +54,11 @@ def make_summary(*, seeds: int = 1, labels: bool = True) -> dict[str, Any]:
         "images": 5000,
         "epochs": 20,
         "classes": [],
-        "learned": {name: f"The {name} head keeps shape & drops hue." for name in HEADS},
     }
     if labels:
         summary |= {"chance": 0.1, "classes": CLASSES}
         summary["baselines"] = {
-            "pixels": {"knn": 0.318, "linear": 0.277},
+            "pixels": {"knn/h": 0.318, "linear/h": 0.277},
             "untrained": {"knn/h": 0.401, "linear/h": 0.4645},
         }
         summary["factors"] = {
@@ -67,13 +68,33 @@ def make_summary(*, seeds: int = 1, labels: bool = True) -> dict[str, Any]:
             }
             for i, name in enumerate(HEADS)
         }
-    if seeds > 1:
-        deviation = {key: 0.008 + 0.001 * i for i, key in enumerate(ACCURACIES)}
-        summary["std"] = {
-            "heads": {name: deviation | {"rank/h": 1.23, "seconds": 0.7} for name in HEADS},
-            "baselines": {"untrained": {"knn/h": 0.011, "linear/h": 0.013}},
-        }
+    if labels:
+        summary["differences"] = planted_differences(summary, seeds)
+        if seeds == 1 or seeds >= 5:
+            half = {key: 0.008 + 0.001 * i for i, key in enumerate(ACCURACIES)}
+            summary["plus_minus"] = {
+                "heads": {name: half | ({"rank/h": 1.23} if seeds > 1 else {}) for name in HEADS},
+                "baselines": {"untrained": {"knn/h": 0.011, "linear/h": 0.013}},
+            }
     return summary
+
+
+def planted_differences(summary: dict[str, Any], seeds: int) -> dict[str, Any]:
+    """Of answers with just these accuracies at every seed."""
+    heads, bases = summary["heads"], summary["baselines"]
+    rows = {name: answers_with(heads[name]["linear/h"], seeds) for name in heads}
+    rows |= {f"{name}, z": answers_with(heads[name]["linear/z"], seeds) for name in heads}
+    rows |= {name: answers_with(base["linear/h"], seeds) for name, base in bases.items()}
+    rows["constant"] = answers_with(summary["chance"], seeds)
+    pairs = {
+        "heads": ("linear/h", list(combinations(heads, 2))),
+        "baselines": ("linear/h", [(h, base) for base in ("constant", *bases) for h in heads]),
+        "taps": ("linear", [(name, f"{name}, z") for name in heads if name != "identity"]),
+    }
+    return {
+        kind: [to_dict(one) for one in differences(measure, rows, asked)]
+        for kind, (measure, asked) in pairs.items()
+    }
 
 
 def make_comparison(out: Path, summary: dict[str, Any], *, points: int = 60) -> Path:
@@ -199,8 +220,8 @@ def page(out: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def seeds_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    summary = few_heads(make_summary(seeds=3), 2)
-    out = make_comparison(tmp_path_factory.mktemp("three") / "out", summary)
+    summary = few_heads(make_summary(seeds=5), 2)
+    out = make_comparison(tmp_path_factory.mktemp("five") / "out", summary)
     write_report(out)
     return page_of(out)
 
@@ -235,7 +256,6 @@ def missing(words: list[str], text: str) -> list[str]:
 def test_page_has_every_head_and_number(page: Page) -> None:
     summary = make_summary()
     assert not missing(printed(summary), page.text)
-    assert not missing(list(summary["learned"].values()), page.text)
     assert not missing(["builtin:shapes", "5,000", "2,000", "2.11.0", "k = 20"], page.text)
 
 
@@ -314,8 +334,9 @@ def test_a_run_evaluated_on_other_images_keeps_its_place(tmp_path: Path) -> None
 
 def test_spread_over_seeds(seeds_page: Page) -> None:
     assert not missing(["± 0.8", "± 1.2", "± 1.3"], seeds_page.text.replace("\xa0", " "))
-    assert "standard deviation over 3 seeds" in seeds_page.text
-    assert "identity-seed2" in seeds_page.text
+    assert "± half of the 95 % interval (other seeds and images)" in seeds_page.text
+    assert "Between heads" in seeds_page.text
+    assert "identity-seed4" in seeds_page.text
 
 
 def test_without_labels_only_geometry(unlabelled_out: Path) -> None:
@@ -323,7 +344,6 @@ def test_without_labels_only_geometry(unlabelled_out: Path) -> None:
     summary = few_heads(make_summary(labels=False), 2)
     assert "no labels" in page.text
     assert not missing(printed(summary), page.text)
-    assert not missing(list(summary["learned"].values())[:2], page.text)
     assert not {"accuracy-linear-figure_1", "factors-h-figure_1"} & set(page.ids)
     assert {"spectrum-h-figure_1", "map-identity-figure_1"} <= set(page.ids)
 
@@ -331,12 +351,12 @@ def test_without_labels_only_geometry(unlabelled_out: Path) -> None:
 def test_words_from_outside_are_escaped(tmp_path: Path) -> None:
     summary = few_heads(make_summary(), 1)
     evil = "<script>alert(1)</script> & $x$"
-    summary |= {"classes": [evil, *CLASSES[1:]], "data": evil, "learned": {"identity": evil}}
+    summary |= {"classes": [evil, *CLASSES[1:]], "data": evil}
     out = make_comparison(tmp_path / "out", summary, points=40)
     write_report(out)
     page = page_of(out)
     assert "script" not in page.tags
-    assert page.text.count(evil) >= 3  # title, heading, learned
+    assert page.text.count(evil) >= 2  # title, heading
     assert f"{evil[:15]}…" in page.text  # the map's legend
 
 
@@ -380,19 +400,17 @@ def test_wrong_kinds_are_named(tmp_path: Path) -> None:
 
 def test_text_table() -> None:
     summary = make_summary()
-    lines = text_table(summary_of(summary)).splitlines()
+    text = text_table(summary_of(summary))
+    lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     by_name = {line.split()[0]: line.split() for line in lines[2:10]}
-    error = 100 * math.sqrt(0.7137 * 0.2863 / 2000)
-    assert by_name["mlp"][1:3] == ["71.4", f"±{error:.1f}*"]
-    assert by_name["transformer"][2] == "±1.0~"  # 1.2 points behind: within noise
-    assert by_name["ffn"][2] == "±1.1"  # 14 points behind: not
+    assert by_name["mlp"][1:3] == ["71.4", "±0.8"]
     assert by_name["pixels"][1] == "27.7"
-    assert by_name["untrained"][3] == "40.1"
+    assert by_name["untrained"][1] == "46.5"
     assert by_name["chance"][1:] == ["10.0"] * 5
-    assert not missing(
-        [f"{v['parameters']:,}" for v in summary["heads"].values()], "\n".join(lines)
-    )
+    assert "± half of the 95 % interval (these networks, other test images)" in text
+    assert "−" not in text, "one seed has no table of differences between heads"
+    assert not missing([f"{v['parameters']:,}" for v in summary["heads"].values()], text)
     columns = {line.index("±") for line in lines if "±" in line and line.split()[0] in HEADS}
     assert len(columns) == 1  # in line
 
@@ -404,67 +422,96 @@ def test_text_table_without_labels() -> None:
     assert not missing(["31.4", "12.7", "1,574,913", "54.4"], table)
 
 
-def test_result_in_words() -> None:
-    words = " ".join(plain_result(summary_of(make_summary())))
-    assert "The h of the mlp head scores highest" in words
-    assert "24.9 points above the same encoder untrained (46.5 %)" in words
-    assert "a linear probe on it reaches 71.4 ± 1.0 % accuracy on 2,000 test images" in words
-    assert "No difference from transformer is shown" in words
-    assert "By kNN, the transformer head is highest (68.4 %), but not beyond noise" in words
-    assert "one seed" in words
+def said(summary: dict[str, Any]) -> str:
+    return " ".join(plain_result(summary_of(summary)))
 
 
-def test_what_a_head_learned_in_words() -> None:
-    summary = summary_of(make_summary())
-    assert learned(summary, "mlp") == (
-        "A linear probe on h reaches 71 % accuracy (+44 points against raw pixels, "
-        "+25 points against the untrained encoder). A probe on z is 13 points lower."
+def test_one_seed_describes_and_never_ranks() -> None:
+    words = said(make_summary())
+    assert words.startswith(
+        "Under all 5 heads, a linear probe on h is above a constant answer (10.0 %) by 47.2 to "
+        "61.4 points, raw pixels (27.7 %) by 29.5 to 43.6 points and the untrained encoder "
+        "(46.5 %) by 10.8 to 24.9 points: that is about these networks."
     )
-    assert "There is no head, so the loss is computed on h itself" in learned(summary, "identity")
-    summary.heads["identity"]["linear/z"] = 0.6  # z is h after BatchNorm
-    assert learned(summary, "identity").endswith("A probe on z is within 3 points of it.")
-    unlabelled = summary_of(make_summary(labels=False))
-    assert learned(unlabelled, "mlp") == "The effective rank is 66 for h and 31 for z."
+    assert "There is one run of each head; a comparison needs --seeds 5." in words
+    assert "h is above z under linear by 6.3 points (" in words
+    assert "Under identity, z is h." in words
+    for verdict in ("shown over", "best", "beats", "highest", "noise", "above mlp", "above ffn"):
+        assert verdict not in words
+
+
+def test_two_seeds_say_what_the_images_say_and_no_more() -> None:
+    words = said(make_summary(seeds=2))
+    assert "Two seeds cannot show a difference between heads." in words
+    alike = "mlp above identity, linear and ffn by 8.0 to 14.1 points"
+    assert f"the test images tell apart {alike}; identity above ffn by 4.0 points;" in words
+    assert "in the networks of each of the 2 seeds" in words
+    assert "3 of 5 seeds: no verdict on the heads." in said(make_summary(seeds=3))
+    table = text_table(summary_of(make_summary(seeds=2)))
+    assert "in seed 2" in table
+    assert "verdict" not in table
+    assert "±" not in table
+
+
+def test_five_seeds_judge() -> None:
+    words = said(make_summary(seeds=5))
+    alike = "mlp above identity, linear and ffn by 8.0 to 14.1 points"
+    assert f"8 of 10 differences are shown over 5 seeds: {alike};" in words
+    assert "transformer above identity, linear and ffn by 6.8 to 12.9 points;" in words
+    assert "h is above z under linear by 6.3 points (" in words
+    assert "brings an error of 1.2 to 1.3 points" in words
+    assert "in four cases of five takes more test images." in words
+    table = text_table(summary_of(make_summary(seeds=5)))
+    assert not missing(["shown over 5 seeds", "not shown", "< 0.001"], table)
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_the_worst_comes_first() -> None:
+    """A head that is below pixels must not lead with what it is above."""
+    summary = make_summary(seeds=5)
+    summary["baselines"]["pixels"]["linear/h"] = 0.66
+    summary["baselines"]["untrained"]["linear/h"] = 0.62
+    summary["differences"] = planted_differences(summary, 5)
+    words = said(summary)
+    assert words.startswith(
+        "Under identity and ffn, a linear probe on h is below raw pixels (66.0 %) by 4.8 to 8.8 "
+        "points: shown over 5 seeds. Under ffn, a linear probe on h is below the untrained"
+    )
+    assert "Under identity and linear, no difference is shown between a linear probe on h" in words
+
+
+def test_differences_of_nothing_have_no_sign() -> None:
+    summary = make_summary(seeds=5)
+    for name in ("identity", "linear"):
+        summary["heads"][name]["linear/h"] = 0.6
+    summary["differences"] = planted_differences(summary, 5)
+    assert not re.search(r"[+−]0\.0\b", said(summary) + text_table(summary_of(summary)))
+
+
+def test_under_imbalance_the_mean_over_classes_leads() -> None:
+    summary = make_summary(seeds=1) | {"unbalanced": True, "chance": 0.71}
+    for values in summary["heads"].values():
+        values |= {"linear_per_class/h": 0.41, "linear_per_class/z": 0.4}
+    summary["recalls"] = {name: {"circle": 0.9, "square": 0.0} for name in HEADS}
+    table = text_table(summary_of(summary)).splitlines()
+    assert "linear_per_class/h" in table[0]
+    assert "recall" in "\n".join(table)
+    by_name = {line.split()[0]: line.split() for line in table[2:10]}
+    assert by_name["chance"][1] == "10.0", "a constant answer has one class of ten"
+    assert "(mean over classes)" in said(summary)
 
 
 def test_the_terminal_shows_tables_and_words(out: Path) -> None:
     text = comparison_text(out)
     assert text_table(summary_of(make_summary())) in text
-    assert " ".join(plain_result(summary_of(make_summary()))) in text
+    assert said(make_summary()) in text
 
 
-def test_noise_is_called_noise() -> None:
-    summary = make_summary()
-    for i, values in enumerate(summary["heads"].values()):
-        values["linear/h"] = values["knn/h"] = 0.460 + 0.002 * i
-    words = " ".join(plain_result(summary_of(summary)))
-    assert "No difference between the heads is shown" in words
-    assert "No difference from the same encoder untrained (46.5 %) is shown" in words
-    assert "beats" not in words
-    summary["baselines"]["pixels"]["linear"] = 0.9
-    assert "43.2 points below raw pixels" in " ".join(plain_result(summary_of(summary)))
-
-
-@pytest.mark.parametrize("gap", [0.1, 0.5, 1.0, 2.0, 4.0])
-def test_differs_is_welchs_test(gap: float) -> None:
-    first, second, seeds = (1.0, 0.6), (1.0 + gap, 0.2), 4
-    a, b = (
-        Score(value=mean, spread=std, error=std / math.sqrt(seeds), freedom=seeds - 1.0)
-        for mean, std in (first, second)
-    )
-    p = stats.ttest_ind_from_stats(*first, seeds, *second, seeds, equal_var=False).pvalue
-    assert differs(a, b, comparisons=1) == (p < 0.05)
-    assert differs(a, b, comparisons=10) == (p < 0.005)
-
-
-def test_differs_with_one_seed_is_the_normal_test() -> None:
-    base = Score(value=0.5, spread=0.01, error=0.01, freedom=math.inf)
-    near, far = (
-        Score(value=0.5 + 0.01 * math.sqrt(2) * sigmas, spread=0.01, error=0.01, freedom=math.inf)
-        for sigmas in (1.95, 1.97)
-    )
-    assert not differs(base, near, comparisons=1)
-    assert differs(base, far, comparisons=1)
+def test_a_summary_of_before_the_tests_says_only_numbers() -> None:
+    old = make_summary()
+    del old["differences"], old["plus_minus"]
+    old |= {"p_values": {}, "learned": {"mlp": "words"}}
+    assert said(old).startswith("A linear probe on h reaches 61.2 % under identity, ")
 
 
 def test_thumbnails_stand_at_their_points_and_never_overlap() -> None:

@@ -140,7 +140,9 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
     seed_is_done = remaining([] if quiet else planned, images.train, 0 if quiet else len(seeds))
     for seed in seeds:
         for name in config.heads:
-            run = _finished(_run_config(config, name, seed), out / f"{name}-seed{seed}", images, quiet)
+            run = _finished(
+                _run_config(config, name, seed), out / f"{name}-seed{seed}", images, quiet
+            )
             if not measured_here(run, identity, seed):
                 if run.section(identity) is not None:
                     log.info("%s is measured again, with the comparison's seed", run.path)
@@ -158,7 +160,8 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
         )
         seed_is_done(seed)
     found = MeasuredRuns(runs=runs, measured=measured, baselines=bases, data=identity)
-    summary = _described(config, evaluated, runs) | findings(found) | {"section": identity.key}
+    summary = _described(config, evaluated, runs) | {"section": identity.key}
+    summary |= findings(found, summary["classes"])
     write_json(out / "summary.json", summary)
     write_report(out)
     return summary

@@ -1,5 +1,6 @@
 """How long a comparison takes, said before it begins and after every seed."""
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -19,17 +20,17 @@ _STEPS = 3
 def remaining(runs: Iterable[PretrainConfig], train: Images, seeds: int) -> Callable[[int], None]:
     """Say how long pretraining these runs takes. To be called with every seed that is done, to say
     how long the others take."""
-    runs, started = list(runs), time.monotonic()
-    seconds = {name: 0.0 for name in dict.fromkeys(run.head.name for run in runs)}
-    for name in seconds:
-        some = [run for run in runs if run.head.name == name]
-        seconds[name] = len(some) * training_seconds(some[0], train)
-    if runs:
+    started = time.monotonic()
+    by_head: dict[str, list[PretrainConfig]] = {}
+    for run in runs:
+        by_head.setdefault(run.head.name, []).append(run)
+    if by_head:
+        seconds = sum(len(some) * training_seconds(some[0], train) for some in by_head.values())
         log.info(
             "%s to train: about %s on this machine, by a few timed steps of each head; measuring "
             "them and the baselines comes on top; it can be stopped and resumed",
-            counted(len(runs), "run"),
-            duration(sum(seconds.values())),
+            counted(sum(map(len, by_head.values())), "run"),
+            duration(seconds),
         )
     done = 0
 
@@ -60,5 +61,5 @@ def training_seconds(config: PretrainConfig, train: Images) -> float:
         known = target and target.at(views.shown.to(resolved.device))
         train_step(resolved, state, views.pixels, 0.0, known)
         ends.append(time.monotonic())
-    shortest = min(after - before for before, after in zip(ends[1:], ends[2:], strict=False))
+    shortest = min(after - before for before, after in itertools.pairwise(ends[1:]))
     return shortest * resolved.epochs * (len(train) // resolved.batch_size)

@@ -47,9 +47,9 @@ class MeasuredRuns:
     data: DataIdentity
 
 
-def findings(found: MeasuredRuns) -> Json:
+def findings(found: MeasuredRuns, classes: Sequence[str]) -> Json:
     """Means over the seeds, their standard deviations, half of the 95 % interval where it is known
-    (`plus_minus`), and what heads, taps and baselines differ by."""
+    (`plus_minus`), and what heads, taps and baselines differ by. `classes`: names by label."""
     answers = _answers(found)
     by_seed = [_scores(found, answers, place) for place in range(len(found.baselines))]
     mean = _over_seeds(by_seed, statistics.fmean)
@@ -63,6 +63,7 @@ def findings(found: MeasuredRuns) -> Json:
             "baselines": _plus_minus([scores["baselines"] for scores in by_seed], answers),
         },
         "unbalanced": truth is not None and unbalanced(torch.from_numpy(truth)),
+        "recalls": _recalls(answers, truth, classes) if "linear_per_class/h" in answers else {},
         "differences": {
             kind: [to_dict(one) for one in some]
             for kind, some in _differences(found, answers).items()
@@ -76,7 +77,9 @@ def _scores(
     """The scores of one seed."""
     measured = {head: some[place] for head, some in found.measured.items()}
     scored = {
-        name: {key: rows[name][place].mean().item() for key, rows in answers.items() if name in rows}
+        name: {
+            key: rows[name][place].mean().item() for key, rows in answers.items() if name in rows
+        }
         for name in _BASELINES[1:]  # the first is chance
     }
     return {
@@ -93,7 +96,7 @@ def _row(run: Run, measured: Measured) -> dict[str, float]:
     head = build_model(load_config(run)).head
     return {
         **{key: result.value for key, result in measured.items()},
-        "parameters": sum(p.numel() for p in head.parameters() if p.requires_grad),
+        "parameters": float(sum(p.numel() for p in head.parameters() if p.requires_grad)),
         "seconds": run.metrics()[-1]["seconds"],
     }
 
@@ -165,6 +168,21 @@ def _differences(found: MeasuredRuns, answers: Answers) -> dict[str, list[Differ
             pairs = [(head, f"{head}, z") for head in own_z]
             between["taps"] += differences(probe, {**rows, **at_z}, pairs)
     return between
+
+
+def _recalls(
+    answers: Answers, truth: np.ndarray, classes: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """By head or baseline, then by class: the share of its test images that a linear probe on h
+    answers rightly."""
+    return {
+        name: {
+            classes[label]: rows[:, torch.from_numpy(truth == label)].mean().item()
+            for label in np.unique(truth)
+        }
+        for name, rows in answers["linear/h"].items()
+        if name != "constant"
+    }
 
 
 def _plus_minus(

@@ -34,7 +34,7 @@ class Difference:
     interval: tuple[float, float] | None = None
     """95 %, for other seeds and other test images; None with fewer than three seeds."""
     p_value: float | None = None
-    """Two-sided, adjusted for all pairs compared in this measure; None with fewer than five seeds."""
+    """Two-sided, adjusted for all pairs of this measure; None with fewer than five seeds."""
     verdict: str
     """`shown over 5 seeds`, `not shown`, `equivalent within 3 points`; or that there is none."""
     within: tuple[tuple[float, float], ...]
@@ -114,7 +114,9 @@ def half_width_of_means(values: Sequence[float]) -> float | None:
     """The same of numbers of which every seed has one, such as a rank."""
     if len(values) < FEWEST_SEEDS:
         return None
-    low, high = crossed_test(torch.tensor(values, dtype=torch.float64)[:, None].expand(-1, 2)).interval
+    low, high = crossed_test(
+        torch.tensor(values, dtype=torch.float64)[:, None].expand(-1, 2)
+    ).interval
     return (high - low) / 2
 
 

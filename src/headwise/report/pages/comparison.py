@@ -6,26 +6,34 @@ from dataclasses import replace
 from pathlib import Path
 
 from headwise.evaluation.config import describe
+from headwise.evaluation.statistics.over_seeds import half_width_of_means
 from headwise.report.pages.definitions import definition
 from headwise.report.pages.rendering import render, write_page
 from headwise.report.plots.comparison import accuracy_bars, curves, factor_heatmap, spectra
 from headwise.report.plots.drawing import Drawing, style
 from headwise.report.plots.maps import class_map
-from headwise.report.prose.comparison import learned, plain_result
+from headwise.report.prose.comparison import plain_result
 from headwise.report.reading.comparison import ComparedRun, Comparison, read_comparison
 from headwise.report.reading.summary import Scores, Summary
 from headwise.report.tables.comparison import (
     ACCURACY,
+    BALANCED,
+    BASELINES,
     COST,
+    FEW_LABELS,
     GEOMETRY,
     TRAINING,
     comparison_table,
+    difference_table,
+    legend,
+    recall_table,
 )
+from headwise.report.tables.table import Table
 from headwise.report.words import counted
 
 Figures = dict[str, list[Drawing]]
 
-_DEFINED = ("linear", "knn", "knn_weighted", "factors")
+_DEFINED = ("linear", "knn", "knn_weighted", "linear_10", "knn_self", "factors")
 """The protocols that the page links to."""
 NUMERALS = ("Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 
@@ -76,8 +84,6 @@ def _values(comparison: Comparison, figures: Figures) -> dict[str, object]:
     """What the template asks for."""
     summary, runs = comparison.summary, comparison.runs
     full = _with_last_epoch(comparison)
-    notes = {head: summary.learned.get(head) or learned(summary, head) for head in summary.heads}
-    accuracy = comparison_table(summary, ACCURACY, notes)
     environment = next((run.environment for run in runs if run.environment), {})
     settings = next((run.settings for run in runs if run.settings), {})
     first, *rest = plain_result(summary)
@@ -87,8 +93,11 @@ def _values(comparison: Comparison, figures: Figures) -> dict[str, object]:
         "facts": _facts(summary, environment),
         "lead": first,
         "sentences": rest,
-        "accuracy": accuracy,
-        "geometry": comparison_table(full, (*GEOMETRY, *TRAINING), None if accuracy else notes),
+        "accuracy": _accuracy(summary),
+        "legend": legend(summary),
+        "recalls": recall_table(summary),
+        "differences": _differences(summary),
+        "geometry": comparison_table(full, (*GEOMETRY, *TRAINING)),
         "cost": comparison_table(full, COST),
         "figures": figures,
         "views": _data_address(comparison.out / "views.png"),
@@ -103,6 +112,30 @@ def _values(comparison: Comparison, figures: Figures) -> dict[str, object]:
     }
 
 
+def _accuracy(summary: Summary) -> list[Table]:
+    """Under imbalance the mean over classes leads."""
+    blocks = [BALANCED] if summary.unbalanced else []
+    tables = [comparison_table(summary, some) for some in (*blocks, ACCURACY, FEW_LABELS)]
+    return [table for table in tables if table is not None]
+
+
+def _differences(summary: Summary) -> dict[str, list[tuple[str, Table]]]:
+    """The tables of differences by kind, each under its measure, the leading one first. One seed
+    has none between heads."""
+    by_kind = {}
+    for kind, found in summary.differences.items():
+        if kind == "heads" and summary.seeds == 1:
+            continue
+        leads = (summary.leading, summary.leading.partition("/")[0])
+        measures = sorted(dict.fromkeys(one.measure for one in found), key=lambda m: m not in leads)
+        tables = [
+            (measure, difference_table(summary.between(kind, measure), BASELINES))
+            for measure in measures
+        ]
+        by_kind[kind] = [(measure, table) for measure, table in tables if table is not None]
+    return by_kind
+
+
 def _title(summary: Summary) -> str:
     count = len(summary.heads)
     if count == 1:
@@ -112,27 +145,33 @@ def _title(summary: Summary) -> str:
 
 
 def _facts(summary: Summary, environment: dict[str, str]) -> list[str]:
-    counts = {"image": summary.images, "epoch": summary.epochs, "seed": summary.seeds}
+    counts = {
+        "training image": summary.images,
+        "test image": summary.n_test,
+        "epoch": summary.epochs,
+        "seed": summary.seeds,
+    }
     facts = [counted(count, noun) for noun, count in counts.items() if count]
     classes = [f"{len(summary.classes)} classes"] if summary.classes else []
     device = environment.get("device_name", environment.get("device"))
-    return [*facts[:1], *classes, *facts[1:], *([device] if device else [])]
+    return [*facts[:-2], *classes, *facts[-2:], *([device] if device else [])]
 
 
 def _with_last_epoch(comparison: Comparison) -> Summary:
-    """The summary with the logged measures at the end of pretraining: mean and standard deviation
-    over the seeds of each head."""
+    """The summary with the logged measures at the end of pretraining: mean over the seeds of each
+    head, and half of its 95 % interval."""
     summary = comparison.summary
     heads: Scores = {}
-    deviations: Scores = {}
+    halves: Scores = {}
     for head, values in summary.heads.items():
         runs = [run for run in comparison.runs if run.head == head]
         ends = {q.key: _ends(runs, q.key) for q in (*TRAINING, *COST)}
         means = {key: statistics.mean(found) for key, found in ends.items() if found}
-        spread = {key: statistics.stdev(found) for key, found in ends.items() if len(found) > 1}
+        known = {key: half_width_of_means(found) for key, found in ends.items()}
         heads[head] = means | values
-        deviations[head] = spread | summary.deviations.get("heads", {}).get(head, {})
-    return replace(summary, heads=heads, deviations={"heads": deviations})
+        halves[head] = {key: half for key, half in known.items() if half is not None}
+        halves[head] |= summary.plus_minus.get("heads", {}).get(head, {})
+    return replace(summary, heads=heads, plus_minus={"heads": halves})
 
 
 def _ends(runs: list[ComparedRun], key: str) -> list[float]:

@@ -20,7 +20,11 @@ FLOOR = 1e-7
 LineStyle = tuple[str, Any]
 """Colour and dashes, as matplotlib has them."""
 
-_BASELINES = (("pixels", "raw pixels", ":"), ("untrained", "untrained", "--"))
+_BASELINES = (
+    ("pixels", "raw pixels", ":"),
+    ("untrained", "untrained", "--"),
+    ("scratch", "from scratch", "-."),
+)
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -33,7 +37,8 @@ def accuracy_bars(summary: Summary, probe: str, title: str) -> Drawing:
         for name, found in summary.head_scores(f"{probe}/{tap}").items():
             y, x = heads.index(name) + offset, 100 * found.value
             axes.barh(y, x, 0.36, color=colour, label=tap if name == heads[0] else None)
-            axes.errorbar(x, y, xerr=100 * found.spread, color=INK, elinewidth=0.8)
+            if found.plus_minus:
+                axes.errorbar(x, y, xerr=100 * found.plus_minus, color=INK, elinewidth=0.8)
             axes.text(1, y, f"{x:.1f}", transform=edge, ha="right", va="center", fontsize=7.5)
     axes.set_yticks(range(len(heads)), heads)
     axes.invert_yaxis()

@@ -30,10 +30,10 @@ def plain_result(summary: Summary) -> list[str]:
     measure = summary.leading
     if not measure:
         return _geometry_only(summary)
-    short = [summary.short] if summary.short else []
     sentences = _against_baselines(summary, measure) or [_reached(summary, measure)]
+    sentences += [summary.short] if summary.short else []
     sentences += _between_heads(summary, measure) + _h_and_z(summary, measure)
-    return [*sentences, *short, *_noise(summary, measure)]
+    return sentences + _noise(summary, measure)
 
 
 def side(difference: Difference) -> Side:
@@ -74,28 +74,30 @@ def _against_baselines(summary: Summary, measure: str) -> list[str]:
 def _standing(
     summary: Summary,
     measure: str,
-    where: str,
+    where: Side,
     heads: Sequence[str],
     bases: Sequence[Sequence[Difference]],
 ) -> str:
     """Of these heads against baselines to which they stand alike."""
-    under = _under(summary, heads)
-    words = [_baseline(summary, measure, found) for found in bases]
+    under, probe = _under(summary, heads), _probe(measure)
+    words = []
+    for found in bases:
+        value = summary.heads[found[0].a][measure] - found[0].value
+        base = f"{BASELINES[found[0].b]} ({percent(value)} %)"
+        gap = _gap(found, where)
+        words.append(f"{base}, {gap}" if where == "open" else f"{base} by {gap}")
     if where == "open":
-        return f"{under}, no difference is shown between {_probe(measure)} on h and {listed(words)}."
-    return f"{under}, {_probe(measure)} on h is {where} {listed(words)}: {_by(summary)}."
+        return f"{under}, no difference is shown between {probe} on h and {'; '.join(words)}."
+    return f"{under}, {probe} on h is {where} {listed(words)}: {_by(summary, len(heads))}."
 
 
-def _baseline(summary: Summary, measure: str, found: Sequence[Difference]) -> str:
-    """`raw pixels (39.1 %), by 5.6 to 9.8 points`."""
-    base = found[0].b
-    value = summary.heads[found[0].a][measure] - found[0].value
-    words = f"{BASELINES[base]} ({percent(value)} %)"
+def _gap(found: Sequence[Difference], where: Side) -> str:
+    """Of several heads the range; of one its interval too."""
     if len(found) == 1:
-        return f"{words}: {_with_interval(found[0])}"
-    low, high = (f(abs(one.value) for one in found) for f in (min, max))
-    same = percent(low) == percent(high)
-    return f"{words}, by {percent(low)}{'' if same else f' to {percent(high)}'} points"
+        return _with_interval(found[0], signed=where == "open")
+    values = [one.value if where == "open" else abs(one.value) for one in found]
+    ends = (percent(f(values), signed=where == "open") for f in (min, max))
+    return f"{_range(*ends)} points"
 
 
 def _between_heads(summary: Summary, measure: str) -> list[str]:
@@ -108,14 +110,13 @@ def _between_heads(summary: Summary, measure: str) -> list[str]:
         return _few_seeds(summary, found)
     shown = [one for one in found if one.shown]
     alike = [one for one in found if one.verdict.startswith("equivalent")]
-    said = [f"{_pair(one)} by {points(abs(one.value))} ({_ends(one)})" for one in shown]
+    said = f": {_ordered(shown)}." if shown else "."
     sentences = [
-        f"Between heads, {_of(len(shown), len(found))} shown over {summary.seeds} seeds"
-        + (f": {listed(said)}." if said else ".")
+        f"Between heads, {_of(len(shown), len(found))} shown over {summary.seeds} seeds{said}"
     ]
     if alike:
         pairs = [f"{one.a} and {one.b}" for one in alike]
-        sentences.append(f"{alike[0].verdict.capitalize()} are {listed(pairs)}.")
+        sentences.append(f"{alike[0].verdict.capitalize()}: {'; '.join(pairs)}.")
     return sentences
 
 
@@ -123,11 +124,10 @@ def _few_seeds(summary: Summary, found: Sequence[Difference]) -> list[str]:
     if summary.seeds > 2:
         return [f"{summary.seeds} of {FEWEST_SEEDS} seeds: no verdict on the heads."]
     apart = [one for one in found if side(one) != "open"]
-    said = [f"{_pair(one)} by {points(abs(one.value))}" for one in apart]
-    within = f"in both, the test images show {listed(said)}" if said else "in both, no pair is shown"
+    said = _ordered(apart) if apart else "no pair"
     return [
-        "Two seeds cannot show a difference between heads. Within the networks of each seed, "
-        f"{within}."
+        "Two seeds cannot show a difference between heads. In the networks of both seeds alike, "
+        f"the test images tell apart {said}."
     ]
 
 
@@ -136,11 +136,13 @@ def _h_and_z(summary: Summary, measure: str) -> list[str]:
     sentences = []
     for where in ("above", "below", "open"):
         there = [one for one in found if side(one) == where]
-        said = listed([f"{one.a} ({_with_interval(one)})" for one in there])
         if there and where == "open":
+            said = listed([f"{one.a} ({_with_interval(one)})" for one in there])
             sentences.append(f"Between h and z no difference is shown under {said}.")
         elif there:
-            sentences.append(f"By the same probe h is {where} z under {said}: {_by(summary)}.")
+            gaps = [f"under {one.a} by {_with_interval(one, signed=False)}" for one in there]
+            by = _by(summary, len(there))
+            sentences.append(f"By the same probe, h is {where} z {listed(gaps)}: {by}.")
     no_head = [name for name in summary.heads if found and name not in {one.a for one in found}]
     return sentences + ([f"Under {listed(no_head)}, z is h."] if no_head else [])
 
@@ -186,30 +188,40 @@ def _under(summary: Summary, heads: Sequence[str]) -> str:
     return f"Under {listed(heads)}"
 
 
-def _by(summary: Summary) -> str:
+def _by(summary: Summary, heads: int) -> str:
     """What a difference rests on."""
     if summary.judged:
         return f"shown over {summary.seeds} seeds"
     if summary.seeds == 1:
-        return "that is about these networks"
+        return f"that is about {'this network' if heads == 1 else 'these networks'}"
     return f"that is so in the networks of each of the {summary.seeds} seeds"
 
 
-def _pair(one: Difference) -> str:
-    return f"{one.a} above {one.b}" if one.value > 0 else f"{one.b} above {one.a}"
+def _ordered(apart: Sequence[Difference]) -> str:
+    """`mlp above identity and linear by 8.0 to 10.2 points`, by the upper head."""
+    below: dict[str, list[tuple[str, float]]] = {}
+    for one in apart:
+        upper, lower = (one.a, one.b) if one.value > 0 else (one.b, one.a)
+        below.setdefault(upper, []).append((lower, abs(one.value)))
+    words = []
+    for upper, lower in below.items():
+        values = [percent(value) for _, value in sorted(lower, key=lambda pair: pair[1])]
+        gap = f"{_range(values[0], values[-1])} points"
+        words.append(f"{upper} above {listed([name for name, _ in lower])} by {gap}")
+    return "; ".join(words)
 
 
-def _ends(one: Difference) -> str:
-    assert one.interval is not None, "five seeds have an interval"
-    low, high = sorted(end if one.value > 0 else -end for end in one.interval)
-    return interval_text(low, high)
-
-
-def _with_interval(one: Difference) -> str:
-    """`+1.2 points, +0.3 to +2.1`; within one seed where there is one."""
+def _with_interval(one: Difference, *, signed: bool = True) -> str:
+    """`+1.2 points, +0.3 to +2.1`, or unsigned `1.2 points (0.3 to 2.1)`; within the one seed where
+    there is one."""
     interval = one.within[0] if one.seeds == 1 else one.interval
-    ends = "" if interval is None else f", {interval_text(*interval, signed=True)}"
-    return f"{points(one.value, signed=True)}{ends}"
+    turn = -1 if one.value < 0 and not signed else 1
+    ends = sorted(turn * end for end in interval or ())
+    gap = points(turn * one.value, signed=signed)
+    if not ends:
+        return gap
+    text = interval_text(*ends, signed=signed)
+    return f"{gap}, {text}" if signed else f"{gap} ({text})"
 
 
 def _of(shown: int, pairs: int) -> str:

@@ -41,6 +41,8 @@ class Summary:
     head's `h` to its `z`. Empty in files of before these tests."""
     unbalanced: bool = False
     """Whether accuracy alone misleads, so that the mean over classes leads."""
+    recalls: Scores = field(default_factory=dict)
+    """By head or baseline, then by class, by the leading probe at h; only where `unbalanced`."""
     factors: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     """By head, tap and factor."""
     short: str = ""
@@ -118,6 +120,7 @@ def summary_of(found: Mapping[str, Any], path: Path | str = "summary.json") -> S
             kind: [from_dict(Difference, one, str(path)) for one in _list(some)]
             for kind, some in _object(found.get("differences")).items()
         },
+        recalls=_scores(found.get("recalls")),
         unbalanced=found.get("unbalanced") is True,
         factors={head: _scores(v) for head, v in _object(found.get("factors")).items()},
         short=str(found.get("short") or ""),

@@ -50,8 +50,6 @@ class TableRow:
     """Its entry among the page's definitions; empty: none."""
     kind: Literal["", "head", "baseline"] = ""
     """How the page sets the row."""
-    note: str = ""
-    """A sentence below the row, on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
