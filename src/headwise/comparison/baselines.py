@@ -51,9 +51,10 @@ def baselines(
         )
         if value.key == f"{name}/{tap}" and value.each is not None
     }
-    truth = features["untrained"].test.labels
+    labels, truth = images.train.labels, features["untrained"].test.labels
+    assert labels is not None, "labelled images have labels"
     assert truth is not None, "labelled images have labels"
-    right = constant_answer(images.train.labels, truth).double().numpy()
+    right = constant_answer(labels, truth).double().numpy()
     found |= {"truth": truth.numpy()} | {f"{name}/constant": right for name in LEADING}
     if scratch:
         rate = load_arrays(first).get(_RATE)

@@ -63,7 +63,7 @@ def findings(found: MeasuredRuns, classes: Sequence[str]) -> Json:
             "baselines": _plus_minus([scores["baselines"] for scores in by_seed], answers),
         },
         "unbalanced": truth is not None and unbalanced(torch.from_numpy(truth)),
-        "recalls": _recalls(answers, truth, classes) if "linear_per_class/h" in answers else {},
+        "recalls": {} if truth is None else _recalls(answers, truth, classes),
         "differences": {
             kind: [to_dict(one) for one in some]
             for kind, some in _differences(found, answers).items()
@@ -174,7 +174,9 @@ def _recalls(
     answers: Answers, truth: np.ndarray, classes: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """By head or baseline, then by class: the share of its test images that a linear probe on h
-    answers rightly."""
+    answers rightly. Empty where classes are balanced."""
+    if "linear_per_class/h" not in answers:
+        return {}
     return {
         name: {
             classes[label]: rows[:, torch.from_numpy(truth == label)].mean().item()
