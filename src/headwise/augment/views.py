@@ -41,10 +41,16 @@ class ViewParameters(NamedTuple):
     def rows(self, index: Int64[Tensor, " k"] | slice) -> "ViewParameters":
         """Return the parameters of some of the views."""
         return ViewParameters(
-            *(
-                part[index] if isinstance(part, Tensor) else type(part)(*(v[index] for v in part))
-                for part in self
-            )
+            crop=self.crop[index],
+            flip=self.flip[index],
+            jitter=Jitter(*(part[index] for part in self.jitter)),
+            grey=self.grey[index],
+            blur=Blur(*(part[index] for part in self.blur)),
+            cutout=Cutout(*(part[index] for part in self.cutout)),
+            turns=self.turns[index],
+            noise=Grain(*(part[index] for part in self.noise)),
+            sobel=self.sobel[index],
+            second=self.second[index],
         )
 
 
