@@ -101,8 +101,10 @@ def test_all_protocols_from_one_call(
         test_images=len(present(images.test)),
     )
     assert (runs[0] / "encoder.safetensors").read_bytes() == before
-    each = Run.open(runs[0]).arrays(section.data)["each/linear/h"]
-    assert each.mean() == pytest.approx(results["linear/h"]["value"])
+    arrays = Run.open(runs[0]).arrays(section.data)
+    assert arrays["each/linear/h"].mean() == pytest.approx(results["linear/h"]["value"])
+    assert arrays["each/constant"].mean() == pytest.approx(results["linear/h"].chance)
+    assert arrays["truth/constant"].tolist() == present(present(images.test).labels).tolist()
     page = write_run_report(runs[0]).read_text()
     assert "<svg" in page
 
@@ -113,6 +115,7 @@ def test_all_protocols_from_one_call(
     theirs = Run.open(runs[1]).sections[0].results["knn/h"].value
     assert test["value"] == pytest.approx(compared["knn/h"]["value"] - theirs)
     assert 0 < test["p_value"] <= 1
+    assert test.verdict is None, "one run of each ranks nothing"
     warned = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not warned, "nothing is left out here"
 
