@@ -88,7 +88,9 @@ def planted_seeds(
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    image = normal(1, BATCHES, IMAGES, WIDTH) + 0.6 * normal(4, WIDTH)[labels]
+    # The same classes in every draw: a claim is about other images of these.
+    centres = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(99))
+    image = normal(1, BATCHES, IMAGES, WIDTH) + 0.6 * centres[labels]
     h = (image + 0.5 * normal(seeds, BATCHES, IMAGES, WIDTH)).repeat(1, 1, 2, 1)
     h = (h + 0.3 * normal(*h.shape)).flatten(0, 1)
     unit = F.normalize(h, dim=-1)
