@@ -103,8 +103,8 @@ class BlockVerdict:
                 return (
                     f"{self.gain.mean:.3f} is not shown to exceed {CONTROLS[name]} by "
                     f"{LEAST_EXCESS} ({self.controls[name]:.3f}; "
-                    f"difference {difference.mean:+.3f}, "
-                    f"{difference.low:+.3f} to {difference.high:+.3f})"
+                    f"difference {difference.mean:+z.3f}, "
+                    f"{difference.low:+z.3f} to {difference.high:+z.3f})"
                 )
         if not self.p_value <= self.level:
             return (

@@ -67,8 +67,8 @@ def _where(verdict: Verdict, arrays: dict[str, np.ndarray]) -> str:
         return f"{where}; with one block there is no trend over depth."
     side = "rises" if slope.low > 0 else "falls" if slope.high < 0 else "shows no trend"
     return (
-        f"{where}; over depth the excess over h {side}: {slope.mean:+.3f} per block "
-        f"({slope.low:+.3f} to {slope.high:+.3f})."
+        f"{where}; over depth the excess over h {side}: {slope.mean:+z.3f} per block "
+        f"({slope.low:+z.3f} to {slope.high:+z.3f})."
     )
 
 
@@ -80,8 +80,8 @@ def _choice(block: BlockVerdict) -> str:
     chooses = "it chooses" if difference.exceeds else "it is not shown to choose"
     return (
         f"{chooses}: the similarity of the block's own input rows at equal entropy would have "
-        f"{block.input_gain:.2f} (difference {difference.mean:+.2f}, {difference.low:+.2f} to "
-        f"{difference.high:+.2f})"
+        f"{block.input_gain:.2f} (difference {difference.mean:+z.2f}, {difference.low:+z.2f} to "
+        f"{difference.high:+z.2f})"
     )
 
 
@@ -164,7 +164,7 @@ def _times(gain: Estimate) -> str:
 
 
 def _points(change: Estimate) -> str:
-    return f"{100 * change.mean:+.1f}, {100 * change.low:+.1f} to {100 * change.high:+.1f}"
+    return f"{100 * change.mean:+z.1f}, {100 * change.low:+z.1f} to {100 * change.high:+z.1f}"
 
 
 def _since(epoch: float | None) -> str:
