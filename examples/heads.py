@@ -1,5 +1,5 @@
 """Every head on the same encoder with five seeds: which one to pretrain with, what BatchNorm does,
-and whether a Transformer over the batch is worth it and fuses. Writes the tables of docs/results.md.
+and whether a Transformer over the batch is worth it and fuses. Writes the tables of results.md.
 
     python examples/heads.py --data IMAGES --out runs/heads
 
@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 
 from headwise.comparison.baselines import baselines
@@ -24,7 +23,6 @@ from headwise.evaluation.statistics.over_seeds import Difference, differences, h
 from headwise.files import read_object, write_text
 from headwise.fusion.seed_runs import fusion_over_seeds
 from headwise.heads import HeadConfig
-from headwise.model.config import PretrainConfig
 from headwise.model.trained import load_config, load_model
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.recipes import small
