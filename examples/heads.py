@@ -17,9 +17,14 @@ from headwise.comparison.baselines import baselines
 from headwise.comparison.findings import Answers, MeasuredRuns, answers_of
 from headwise.data import DataConfig, Splits, open_images
 from headwise.encoders.build import SMALL_RESNET, EncoderConfig
-from headwise.evaluation.config import EvaluateConfig
+from headwise.evaluation.config import EvaluateConfig, ProtocolName
 from headwise.evaluation.evaluate import evaluate
-from headwise.evaluation.statistics.over_seeds import Difference, differences, half_width
+from headwise.evaluation.statistics.over_seeds import (
+    Difference,
+    differences,
+    half_width,
+    half_width_of_means,
+)
 from headwise.files import read_object, write_text
 from headwise.fusion.seed_runs import fusion_over_seeds
 from headwise.heads import HeadConfig
@@ -81,6 +86,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=5_000, help="images of each split")
     parser.add_argument("--epochs", type=int, default=13, help="of pretraining")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--protocols", nargs="*", default=[], help="beside the probes")
     parser.add_argument("--page", type=Path, help="Markdown whose tables are written again")
     flags = parser.parse_args()
     images = open_images(DataConfig(spec=flags.data, limit=flags.limit))
@@ -88,14 +94,19 @@ def main() -> None:
         head: [pretrained(head, seed, images, flags) for seed in range(flags.seeds)]
         for head in flags.heads
     }
-    found = measured(runs, images, flags.out)
-    answers = answers_of(found, PROBES)
+    found = measured(runs, images, (*PROBES, *flags.protocols), flags.out)
+    measures = at_both_taps(next(iter(runs.values()))[0])
+    answers = answers_of(found, measures)
     tables = {
         "runs": about(runs),
         "heads": heads_table(runs, answers),
         "baselines": differences_table(against_baselines(runs, answers)),
         "questions": differences_table(asked(runs, answers), QUESTIONS),
-        "h and z": differences_table(h_and_z(runs, answers)),
+        "h and z": differences_table(h_and_z(runs, answers, PROBES)),
+        "more of h and z": differences_table(
+            h_and_z(runs, answers, [name for name in measures if name not in PROBES])
+        ),
+        "protocols": protocols_table(runs),
         "fusion": fusion_tables(runs, images),
     }
     for name, table in tables.items():
@@ -121,12 +132,16 @@ def pretrained(head: str, seed: int, images: Splits, flags: argparse.Namespace) 
     return pretrain(config, path, images)
 
 
-def measured(runs: Mapping[str, Sequence[Run]], images: Splits, out: Path) -> MeasuredRuns:
-    """Probe h and z of every run, and the baselines of every seed. What was measured is kept."""
+def measured(
+    runs: Mapping[str, Sequence[Run]], images: Splits, protocols: Sequence[ProtocolName], out: Path
+) -> MeasuredRuns:
+    """Measure h and z of every run, and the baselines of every seed. What was measured is kept."""
     for run in (run for of_head in runs.values() for run in of_head):
-        if not any(f"{PROBES[-1]}/h" in section.results for section in run.sections):
+        known = {result.protocol for part in run.sections for result in part.results.values()}
+        missing = tuple(name for name in protocols if name not in known)
+        if missing:
             seed = load_config(run).seed
-            wanted = EvaluateConfig(protocols=PROBES, taps=("h", "z"), baselines=False, seed=seed)
+            wanted = EvaluateConfig(protocols=missing, taps=("h", "z"), baselines=False, seed=seed)
             evaluate(run, config=wanted, images=images)
     one_head = next(iter(runs.values()))
     bases = [
@@ -145,6 +160,13 @@ def measured(runs: Mapping[str, Sequence[Run]], images: Splits, out: Path) -> Me
         baselines=bases,
         data=one_head[0].sections[0].data,
     )
+
+
+def at_both_taps(run: Run) -> list[str]:
+    """The measures of h and z that have an answer for each test image."""
+    arrays = run.arrays(run.sections[0].data)
+    names = [name.removeprefix("each/").removesuffix("/h") for name in arrays if name[-2:] == "/h"]
+    return [name for name in names if f"each/{name}/h" in arrays and f"each/{name}/z" in arrays]
 
 
 def about(runs: Mapping[str, Sequence[Run]]) -> str:
@@ -199,15 +221,33 @@ def asked(runs: Mapping[str, Sequence[Run]], answers: Answers) -> dict[str, list
     return {key: differences(key, answers[key], pairs) for key in ("linear/h", "knn/h") if pairs}
 
 
-def h_and_z(runs: Mapping[str, Sequence[Run]], answers: Answers) -> dict[str, list[Difference]]:
+def h_and_z(
+    runs: Mapping[str, Sequence[Run]], answers: Answers, measures: Sequence[str]
+) -> dict[str, list[Difference]]:
     """h − z of every head that has a layer."""
     heads = [head for head, found in runs.items() if load_model(found[0])[1].head.layers]
     found = {}
-    for probe in PROBES:
+    for probe in measures:
         at_z = {f"{head}, z": answers[f"{probe}/z"][head] for head in heads}
         rows = {**answers[f"{probe}/h"], **at_z}
         found[probe] = differences(probe, rows, [(head, f"{head}, z") for head in heads])
     return found
+
+
+def protocols_table(runs: Mapping[str, Sequence[Run]]) -> str:
+    """Every value of results.json, mean ± half of the 95 % interval over seeds."""
+    by_head = {head: [run.sections[0].results for run in found] for head, found in runs.items()}
+    names = dict.fromkeys(name for found in by_head.values() for name in found[0])
+    rows = []
+    for name in names:
+        cells = []
+        for found in by_head.values():
+            values = [results[name].value for results in found if name in results]
+            half = half_width_of_means(values)
+            mean = f"{statistics.fmean(values):.3f}" if values else ""
+            cells.append(mean + (f" ± {half:.3f}" if half else ""))
+        rows.append([f"`{name}`", *cells])
+    return markdown(["value", *by_head], rows)
 
 
 def differences_table(

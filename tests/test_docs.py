@@ -188,7 +188,7 @@ def test_commands_are_read_by_the_commands_themselves() -> None:
         "headwise evaluat RUN",
         "headwise embed RUN",
         "make dmeo",
-        "python examples/protocols.py --data ./photos --output runs/photos",
+        "python examples/heads.py --data ./photos --output runs/photos",
         "benchmarks/loss.py --sizes many",
         "--head.batchnorm",
         "--head.depth ten",

@@ -118,13 +118,13 @@ def answers_of(found: MeasuredRuns, protocols: Sequence[str] = PROTOCOLS) -> Ans
         for tap in TAPS:
             key = f"{name}/{tap}"
             answers[key] = {
-                head: _stacked([of_run[f"each/{key}"] for of_run in runs], len(truth))
+                head: _stacked([of_run[f"each/{key}"] for of_run in runs])
                 for head, runs in arrays.items()
             }
         for base in _BASELINES:
             if all(f"{name}/{base}" in bases for bases in found.baselines):
                 rows = [bases[f"{name}/{base}"] for bases in found.baselines]
-                answers[f"{name}/h"][base] = _stacked(rows, len(truth))
+                answers[f"{name}/h"][base] = _stacked(rows)
     if unbalanced(torch.from_numpy(truth)):
         weights = _weights(truth)
         answers |= {
@@ -135,12 +135,12 @@ def answers_of(found: MeasuredRuns, protocols: Sequence[str] = PROTOCOLS) -> Ans
     return answers
 
 
-def _stacked(rows: Sequence[np.ndarray], images: int) -> Float[Tensor, "s n"]:
-    if any(len(row) != images for row in rows):
+def _stacked(rows: Sequence[np.ndarray]) -> Float[Tensor, "s n"]:
+    counts = sorted({len(row) for row in rows})
+    if len(counts) > 1:
         raise UserError(
-            "a comparison needs runs that were judged on the same test images; "
-            f"got {images} and {', '.join(sorted({str(len(row)) for row in rows}))}; "
-            "some could not be read every time"
+            "a comparison needs runs that were judged on the same test images; got "
+            f"{' and '.join(map(str, counts))}; some could not be read every time"
         )
     return torch.from_numpy(np.stack(rows)).double()
 
