@@ -50,7 +50,7 @@ class MeasuredRuns:
 def findings(found: MeasuredRuns, classes: Sequence[str]) -> Json:
     """Means over the seeds, their standard deviations, half of the 95 % interval where it is known
     (`plus_minus`), and what heads, taps and baselines differ by. `classes`: names by label."""
-    answers = answers_of(found)
+    answers = answers_of(found, PROTOCOLS)
     by_seed = [_scores(found, answers, place) for place in range(len(found.baselines))]
     mean = _over_seeds(by_seed, statistics.fmean)
     several = len(by_seed) > 1
@@ -107,7 +107,7 @@ def _factors(measured: Measured) -> dict[str, float]:
     return {tap: result.settings["scores"] for tap, result in means.items() if result}
 
 
-def answers_of(found: MeasuredRuns, protocols: Sequence[str] = PROTOCOLS) -> Answers:
+def answers_of(found: MeasuredRuns, protocols: Sequence[str]) -> Answers:
     """The answers to every test image by these protocols; empty without labels."""
     truth = found.baselines[0].get("truth")
     if truth is None or len(truth) < 2:
