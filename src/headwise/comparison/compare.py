@@ -30,6 +30,7 @@ from headwise.report import write_report
 from headwise.report.reading.training import too_short
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.lock import writing
+from headwise.runs.sections import DataIdentity
 
 log = logging.getLogger("headwise")
 
@@ -113,7 +114,7 @@ def _refuse_other_heads(config: CompareConfig, out: Path) -> None:
         name
         for name in ("linear", "mlp")
         if name in config.heads and name != config.pretrain.head.name
-        if not all((out / f"{name}-seed{seed}" / "config.json").exists() for seed in seeds)
+        if not all((_path(out, name, seed) / "config.json").exists() for seed in seeds)
     ]
     if missing and has_old_heads(out / "config.json"):
         raise UserError(
@@ -130,25 +131,12 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
     runs: dict[str, list[Run]] = {name: [] for name in config.heads}
     measured: dict[str, list[Measured]] = {name: [] for name in config.heads}
     bases: list[Baselines] = []
-    seeds = range(first, first + config.seeds)
-    planned = [
-        _run_config(config, name, seed)
-        for seed in seeds
-        for name in config.heads
-        if not (out / f"{name}-seed{seed}" / "DONE").exists()
-    ]
-    seed_is_done = remaining([] if quiet else planned, images.train, 0 if quiet else len(seeds))
-    for seed in seeds:
+    seed_is_done = remaining([] if quiet else _missing(config, out), images.train, config.seeds)
+    for seed in range(first, first + config.seeds):
         for name in config.heads:
-            run = _finished(
-                _run_config(config, name, seed), out / f"{name}-seed{seed}", images, quiet
-            )
-            if not measured_here(run, identity, seed):
-                if run.section(identity) is not None:
-                    log.info("%s is measured again, with the comparison's seed", run.path)
-                analyse(run, evaluated, with_map=seed == first)
+            run = _finished(_run_config(config, name, seed), _path(out, name, seed), images, quiet)
             runs[name].append(run)
-            measured[name].append(measured_here(run, identity, seed))
+            measured[name].append(_measured(run, evaluated, identity, with_map=seed == first))
         bases.append(
             baselines(
                 load_config(runs[config.heads[0]][-1]),
@@ -158,13 +146,34 @@ def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> J
                 first=out / f"baselines-seed{first}.npz",
             )
         )
-        seed_is_done(seed)
+        if not quiet:
+            seed_is_done(seed)
     found = MeasuredRuns(runs=runs, measured=measured, baselines=bases, data=identity)
     summary = _described(config, evaluated, runs) | {"section": identity.key}
     summary |= findings(found, summary["classes"])
     write_json(out / "summary.json", summary)
     write_report(out)
     return summary
+
+
+def _missing(config: CompareConfig, out: Path) -> list[PretrainConfig]:
+    """The runs that are not trained yet."""
+    return [
+        _run_config(config, name, seed)
+        for seed in range(config.pretrain.seed, config.pretrain.seed + config.seeds)
+        for name in config.heads
+        if not Run(_path(out, name, seed)).done
+    ]
+
+
+def _measured(run: Run, images: Splits, identity: DataIdentity, *, with_map: bool) -> Measured:
+    """What is known of h and z of a run; measured now where it was not."""
+    seed = load_config(run).seed
+    if not measured_here(run, identity, seed):
+        if run.section(identity) is not None:
+            log.info("%s is measured again, with the comparison's seed", run.path)
+        analyse(run, images, with_map=with_map)
+    return measured_here(run, identity, seed)
 
 
 def _finished(config: PretrainConfig, path: Path, images: Splits, quiet: bool) -> Run:
@@ -198,6 +207,10 @@ def _described(config: CompareConfig, images: Splits, runs: dict[str, list[Run]]
         assert truth is not None, "labelled images have labels"
         described |= {"n_test": len(evaluated), "chance": chance(labels, truth)}
     return described
+
+
+def _path(out: Path, name: HeadName, seed: int) -> Path:
+    return out / f"{name}-seed{seed}"
 
 
 def _run_config(config: CompareConfig, name: HeadName, seed: int) -> PretrainConfig:

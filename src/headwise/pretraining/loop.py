@@ -130,8 +130,7 @@ def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) 
 def prepare(
     given: PretrainConfig, train: Images
 ) -> tuple[ResolvedConfig, TrainState, Images, ClassTargets | None]:
-    """What a loop starts from: settings, model and optimizer, images on the device, and the class
-    directions, if any. Raises `UserError` for what does not go together."""
+    """The loop's config, model and optimizer, images on the device, and class directions if any."""
     if given.keep_freed_memory:
         hardware.keep_freed_memory()
     config = resolve(given, train)
