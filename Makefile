@@ -15,10 +15,11 @@ $(STAMP): requirements.lock pyproject.toml src/headwise/augment/views.c
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock -e .
 	touch $@
 
-# A second call goes on with the first, or shows it again.
+# A second call goes on with the first, or shows it again. HEADS="mlp ffn" compares other heads.
 OUT ?= runs/demo
+HEADS ?= identity mlp transformer
 demo: $(STAMP)
-	$(BIN)/headwise compare $(if $(wildcard $(OUT)/config.json),--resume $(OUT),--recipe demo --out $(OUT))
+	$(BIN)/headwise compare $(if $(wildcard $(OUT)/config.json),--resume $(OUT),--recipe demo --heads $(HEADS) --out $(OUT))
 
 # Some fifteen minutes on two cores; the machine should have nothing else to do.
 bench: $(STAMP)
