@@ -96,6 +96,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_shares(p_values: Sequence[float], level: float = 0.05) -> list[float]:
+    """The part of `level` at which Holm's method tests each: from the smallest p-value on, among
+    how many are left; where one is not significant, all others have its part. An interval at this
+    level leaves out 0 where, and only where, the adjusted p-value is below `level`."""
+    shares, left, stopped = [level] * len(p_values), len(p_values), False
+    for i in sorted(range(len(p_values)), key=lambda i: p_values[i]):
+        shares[i] = level / left
+        stopped = stopped or p_values[i] >= shares[i]
+        left -= not stopped
+    return shares
+
+
+def interval_at(test: CrossedTest, level: float) -> tuple[float, float]:
+    """The interval of the mean difference that is wrong in this share of cases."""
+    return _t_test(test.difference, test.standard_error, test.freedom, level)[:2]
+
+
 def verdict(
     test: CrossedTest,
     p_value: float | None = None,
@@ -107,14 +124,19 @@ def verdict(
     it. Equivalent: two one-sided tests at 5 % show a difference of less than `margin`, which
     `within` calls by its unit (None: points). With fewer than `FEWEST_SEEDS`, that there is no
     verdict."""
-    if test.seeds < FEWEST_SEEDS:
-        return f"{test.seeds} of {FEWEST_SEEDS} seeds: no verdict"
     p_value = test.p_value if p_value is None else p_value
-    if p_value < 0.05:
-        return f"shown over {test.seeds} seeds"
-    if _margin_p_value(test, margin) < 0.05:
-        return f"equivalent within {within or f'{100 * margin:g} points'}"
-    return "not shown"
+    alike = _margin_p_value(test, margin) < 0.05
+    within = within or f"{100 * margin:g} points"
+    return verdict_words(test.seeds, shown=p_value < 0.05, alike=alike, within=within)
+
+
+def verdict_words(seeds: int, *, shown: bool, alike: bool, within: str) -> str:
+    """The words of every verdict over seeds, and no others."""
+    if seeds < FEWEST_SEEDS:
+        return f"{seeds} of {FEWEST_SEEDS} seeds: no verdict"
+    if shown:
+        return f"shown over {seeds} seeds"
+    return f"equivalent within {within}" if alike else "not shown"
 
 
 def seeds_needed(test: CrossedTest, difference: float = MARGIN, power: float = 0.8) -> int | None:
@@ -144,13 +166,15 @@ def _freedom(variance: float, of_seeds: float, of_images: float, seeds: int, ima
     return float(variance**2 / parts) if parts > 0 else float(seeds - 1)
 
 
-def _t_test(mean: float, error: float, freedom: float) -> tuple[float, float, float]:
-    """The 95 % interval and the two-sided p-value."""
+def _t_test(
+    mean: float, error: float, freedom: float, level: float = 0.05
+) -> tuple[float, float, float]:
+    """The interval, at 95 % unless told, and the two-sided p-value."""
     from scipy import stats
 
     if error == 0:
         return float(mean), float(mean), 1.0 if mean == 0 else 0.0
-    half = stats.t.ppf(0.975, freedom) * error
+    half = stats.t.ppf(1 - level / 2, freedom) * error
     p_value = 2 * stats.t.sf(abs(mean) / error, freedom)
     return float(mean - half), float(mean + half), float(p_value)
 

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from headwise.evaluation.statistics.crossed import (
     FEWEST_SEEDS,
+    MARGIN,
     CrossedTest,
     crossed_test,
     holm,
+    holm_shares,
+    interval_at,
     seeds_needed,
-    verdict,
+    verdict_words,
 )
 
 _FEWEST_FOR_AN_INTERVAL = 3
@@ -32,7 +35,8 @@ class Difference:
     value: float
     """Mean over seeds and test images."""
     interval: tuple[float, float] | None = None
-    """95 %, for other seeds and other test images; None with fewer than three seeds."""
+    """95 %, for other seeds and other test images; None with fewer than three seeds. With five or
+    more it is for all pairs of this measure together, as `p_value` is, so it agrees with it."""
     p_value: float | None = None
     """Two-sided, adjusted for all pairs of this measure; None with fewer than five seeds."""
     verdict: str
@@ -59,11 +63,12 @@ def differences(
     answers: Mapping[str, Float[Tensor, "s n"]],
     pairs: Sequence[tuple[str, str]],
 ) -> list[Difference]:
-    """Test each pair of systems on their answers by seed and test image, at least two images, and
-    adjust the p-values for all of the pairs (Holm)."""
+    """Test each pair of systems on their answers by seed and test image, at least two images. With
+    enough seeds for a verdict, p-values and intervals are adjusted for all of the pairs (Holm)."""
     apart = [answers[a] - answers[b] for a, b in pairs]
     tests = [crossed_test(d) if len(d) > 1 else None for d in apart]
-    adjusted = holm([test.p_value for test in tests if test is not None])
+    p_values = [test.p_value for test in tests if test is not None]
+    adjusted = list(zip(holm(p_values), holm_shares(p_values), strict=True))
     judged = bool(adjusted) and len(apart[0]) >= FEWEST_SEEDS
     return [
         _difference(measure, pair, d, test, adjusted[i] if judged else None)
@@ -76,25 +81,38 @@ def _difference(
     pair: tuple[str, str],
     d: Float[Tensor, "s n"],
     test: CrossedTest | None,
-    p_value: float | None,
+    adjusted: tuple[float, float] | None,
 ) -> Difference:
-    within = tuple(_over_images(one) for one in d)
+    """`adjusted`: the p-value, and the level of the interval; None where there is no verdict."""
     s, n = d.shape
-    wide = s < _FEWEST_FOR_AN_INTERVAL
+    wide = test is None or s < _FEWEST_FOR_AN_INTERVAL
+    p_value, level = adjusted or (None, 0.05)
+    interval = None if wide or test is None else interval_at(test, level)
     return Difference(
         measure=measure,
         a=pair[0],
         b=pair[1],
         value=d.mean().item(),
-        interval=None if test is None or wide else test.interval,
+        interval=interval,
         p_value=p_value,
-        verdict=verdict(test, p_value) if test is not None else "",
-        within=within,
+        verdict="" if test is None else _verdict(s, interval),
+        within=tuple(_over_images(one) for one in d),
         seed_deviation=None if test is None else test.seed_deviation,
         image_error=(d[0].std() / n**0.5).item() if test is None else test.image_error,
-        seeds_for_three_points=None if test is None or wide else seeds_needed(test),
+        seeds_for_three_points=None if wide or test is None else seeds_needed(test),
         seeds=s,
         images=n,
+    )
+
+
+def _verdict(seeds: int, interval: tuple[float, float] | None) -> str:
+    """What the interval says: nothing else is printed beside it."""
+    low, high = interval or (-1.0, 1.0)
+    return verdict_words(
+        seeds,
+        shown=low > 0 or high < 0,
+        alike=low > -MARGIN and high < MARGIN,
+        within=f"{100 * MARGIN:g} points",
     )
 
 

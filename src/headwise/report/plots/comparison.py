@@ -53,7 +53,7 @@ def accuracy_bars(summary: Summary, probe: str, title: str) -> Drawing:
         Line2D([], [], color=COLOURS[4], linewidth=6, label="z"),
         *baselines,
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, columnspacing=1.1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.1)
     described = f"{title} of h and z by head, with baselines; the numbers are in the first table."
     return finish(figure, f"accuracy-{probe}", title, described)
 
