@@ -427,7 +427,8 @@ def test_command(run: Path, capsys: pytest.CaptureFixture[str]):
     said = capsys.readouterr().out.splitlines()
     arrays = Run.open(run).fusion_arrays
     assert said[0] == "On builtin:shapes, test images:"
-    assert tuple(said[1:6]) == conclusion(arrays, CONFIG.head)
+    assert said[1] == "9 steps: too short to judge a head."
+    assert tuple(said[2:7]) == conclusion(arrays, CONFIG.head)
     assert f"\n{text_table(arrays)}\n" in "\n".join(said)
     assert said[-2:] == [f"Arrays: {run / 'fusion.npz'}", f"Report: {run / 'report.html'}"]
 

@@ -13,8 +13,8 @@ from headwise.report.words import counted, duration
 
 log = logging.getLogger("headwise")
 
-_STEPS = 3
-"""That are timed, of which the first warms up."""
+_STEPS, _SECONDS = 20, 3.0
+"""As many steps are timed, or as many as fit in so long; the first two warm up."""
 
 
 def remaining(runs: Iterable[PretrainConfig], train: Images, seeds: int) -> Callable[[int], None]:
@@ -61,5 +61,7 @@ def training_seconds(config: PretrainConfig, train: Images) -> float:
         known = target and target.at(views.shown.to(resolved.device))
         train_step(resolved, state, views.pixels, 0.0, known)
         ends.append(time.monotonic())
-    shortest = min(after - before for before, after in itertools.pairwise(ends[1:]))
+        if len(ends) > 3 and ends[-1] - ends[0] > _SECONDS:
+            break
+    shortest = min(after - before for before, after in itertools.pairwise(ends[2:]))
     return shortest * resolved.epochs * (len(train) // resolved.batch_size)
