@@ -3,8 +3,7 @@ and whether a Transformer over the batch is worth it and fuses. Writes the table
 
     python examples/heads.py --data IMAGES --out runs/heads
 
-Finished runs are kept: call it again to continue after an interruption. A head is in the tables
-once all of its seeds are trained.
+Finished runs are kept: call it again to continue after an interruption.
 """
 
 import argparse
