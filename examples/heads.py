@@ -30,7 +30,6 @@ from headwise.heads import HeadConfig
 from headwise.model.trained import load_config, load_model
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.recipes import small
-from headwise.report import comparison_text
 from headwise.report.tables.fusion import seeds_table
 from headwise.report.words import interval_text, percent
 from headwise.runs.directory import Run
@@ -87,7 +86,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=13, help="of pretraining")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--protocols", nargs="*", default=[], help="beside the probes")
-    parser.add_argument("--demo", type=Path, help="a finished `make demo`, for its own tables")
     parser.add_argument("--page", type=Path, help="Markdown whose tables are written again")
     flags = parser.parse_args()
     images = open_images(DataConfig(spec=flags.data, limit=flags.limit))
@@ -110,10 +108,6 @@ def main() -> None:
         "protocols": protocols_table(runs),
         "fusion": fusion_tables(runs, images),
     }
-    if flags.demo:
-        demo = [Run(path) for path in sorted(flags.demo.glob("*-seed*")) if path.is_dir()]
-        tables |= {"demo runs": about({"": demo})}
-        tables |= {"demo": f"```\n{comparison_text(flags.demo)}\n```"}
     for name, table in tables.items():
         print(f"{name}:\n\n{table}\n")
     if flags.page:
