@@ -44,7 +44,7 @@ def main() -> None:
         if not (out / "summary.json").exists():
             compare(flags, out, seed, threads, environment)
         found[words] = read_summary(out / "summary.json")
-    how = f"`benchmarks/conclusions.py` on {date.today()}: {machine()}"
+    how = f"`benchmarks/conclusions.py --out runs/conclusions` on {date.today()}: {machine()}"
     text = f"{table(found)}\n\n{how}"
     print(text)
     page = flags.page.read_text(encoding="utf-8")

@@ -546,18 +546,6 @@ def test_the_index_lists_every_page_and_room() -> None:
     assert said == tops
 
 
-def test_the_readme_and_the_results_agree() -> None:
-    """The README's table of heads is an excerpt of the one in docs/results.md."""
-    readme = documents.table((ROOT / "README.md").read_text(), "## Heads compared")
-    results = (ROOT / "docs" / "results.md").read_text()
-    section = results.split("<!-- table: heads -->")[1].split("<!-- end: heads -->")[0]
-    for row in readme:
-        line = re.search(rf"^\| {re.escape(row[0])} \| .*$", section, re.M)
-        assert line is not None, row[0]
-        for number in re.findall(r"\d+\.\d ± \d+\.\d", " ".join(row[1:])):
-            assert number in line[0], f"{row[0]}: {number}"
-
-
 def test_scripts_say_how_to_call_them() -> None:
     for path in SCRIPTS:
         if path.parent.name == "examples":
