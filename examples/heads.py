@@ -195,8 +195,9 @@ def heads_table(runs: Mapping[str, Sequence[Run]], answers: Answers) -> str:
         cells = [score(answers, key, head) for key in MEASURES]
         rows.append([head, f"{size:,}", *cells, percent(accuracy)])
     for base in ("pixels", "untrained", "scratch"):
-        cells = [score(answers, key, base) for key in MEASURES]
-        rows.append([f"*{base}*", "", *cells, ""])
+        if base in answers["linear/h"]:
+            cells = [score(answers, key, base) for key in MEASURES]
+            rows.append([f"*{base}*", "", *cells, ""])
     return markdown(["head", "parameters", *MEASURES, "contrastive accuracy"], rows)
 
 
@@ -261,7 +262,8 @@ def differences_table(
     for place, one in enumerate(first):
         cells = [said(some[place]) for some in found.values()]
         question = [names.get((one.a, one.b), "")] if questions else []
-        rows.append([*question, f"{one.a} − {one.b.rpartition(' ')[2]}", *cells])
+        pair = f"{one.a}: h − z" if one.b == f"{one.a}, z" else f"{one.a} − {one.b}"
+        rows.append([*question, pair, *cells])
     return markdown([*(["question"] if questions else []), "heads", *found], rows)
 
 
