@@ -82,7 +82,7 @@ def test_help_shows_the_defaults_that_hold() -> None:
 
     assert default("--encoder,", "pretrain") == "default: resnet18"
     assert default("--encoder,", "compare") == "default: resnet-small"
-    assert default("--epochs ", "pretrain", "--recipe", "demo") == "default: 8"
+    assert default("--epochs ", "pretrain", "--recipe", "demo") == "default: 17"
     assert default("--data,", "evaluate") == "default: the run's"
     assert default("--head.depth ", "pretrain") == "default of mlp: 2"
     assert default("--head.width ", "pretrain") == "default of mlp: the size of h"
