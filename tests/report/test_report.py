@@ -275,6 +275,18 @@ def test_every_link_leads_somewhere(page: Page) -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_every_link_leads_somewhere_under_imbalance(tmp_path: Path) -> None:
+    summary = few_heads(make_summary(), 2) | {"unbalanced": True}
+    for values in summary["heads"].values():
+        values |= {"linear_per_class/h": 0.41, "linear_10/h": 0.5, "knn_self/h": 0.5}
+    summary["baselines"]["scratch"] = {"linear/h": 0.5}
+    write_report(make_comparison(tmp_path, summary, points=40))
+    page = page_of(tmp_path)
+    within = [link[1:] for link in page.links if link.startswith("#")]
+    assert {"def-per-class", "def-scratch", "def-linear-10", "def-knn-self"} <= set(within)
+    assert set(within) <= set(page.ids)
+
+
 def test_page_needs_nothing_else(page: Page) -> None:
     assert page.loaded, "figures refer to their own clip paths at least"
     assert all(address.startswith(("data:", "#")) for address in page.loaded)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from headwise.errors import UserError
 from headwise.evaluation.statistics.crossed import (
+    FEWEST_FOR_INTERVAL,
     FEWEST_SEEDS,
     CrossedTest,
     crossed_test,
@@ -34,9 +35,6 @@ from headwise.fusion.verdict import (
 
 Arrays = Mapping[str, np.ndarray]
 Gains = Float[np.ndarray, "S B L"]
-
-SEEDS_FOR_INTERVAL = 3
-"""The spread of two seeds says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +56,7 @@ class OverSeeds:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 %, for other seeds and other images. None for fewer than three seeds."""
-        return self.test.interval if self.test.seeds >= SEEDS_FOR_INTERVAL else None
+        return self.test.interval if self.test.seeds >= FEWEST_FOR_INTERVAL else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ from headwise.errors import UserError
 
 FEWEST_SEEDS = 5
 """With fewer, differences and intervals are given, and no verdict."""
+FEWEST_FOR_INTERVAL = 3
+"""The spread of two seeds says nothing."""
 MARGIN = 0.03
 """Two heads are equivalent where they differ by less: 3 points of accuracy."""
 MOST_SEEDS = 100

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from headwise.evaluation.statistics.crossed import (
+    FEWEST_FOR_INTERVAL,
     FEWEST_SEEDS,
     MARGIN,
     CrossedTest,
@@ -18,9 +19,6 @@ from headwise.evaluation.statistics.crossed import (
     seeds_needed,
     verdict_words,
 )
-
-_FEWEST_FOR_AN_INTERVAL = 3
-"""The interval of two seeds is too wide to say anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +83,9 @@ def _difference(
 ) -> Difference:
     """`adjusted`: the p-value, and the level of the interval; None where there is no verdict."""
     s, n = d.shape
-    wide = test is None or s < _FEWEST_FOR_AN_INTERVAL
+    known = test if s >= FEWEST_FOR_INTERVAL else None
     p_value, level = adjusted or (None, 0.05)
-    interval = None if wide or test is None else interval_at(test, level)
+    interval = interval_at(known, level) if known else None
     return Difference(
         measure=measure,
         a=pair[0],
@@ -99,7 +97,7 @@ def _difference(
         within=tuple(_over_images(one) for one in d),
         seed_deviation=None if test is None else test.seed_deviation,
         image_error=(d[0].std() / n**0.5).item() if test is None else test.image_error,
-        seeds_for_three_points=None if wide or test is None else seeds_needed(test),
+        seeds_for_three_points=seeds_needed(known) if known else None,
         seeds=s,
         images=n,
     )
