@@ -27,7 +27,7 @@ from headwise.evaluation.statistics.over_seeds import (
 from headwise.files import read_object, write_text
 from headwise.fusion.seed_runs import fusion_over_seeds
 from headwise.heads import HeadConfig
-from headwise.model.trained import load_config, load_model
+from headwise.model.trained import load_config, read_model
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.recipes import small
 from headwise.report.tables.fusion import seeds_table
@@ -189,7 +189,7 @@ def heads_table(runs: Mapping[str, Sequence[Run]], answers: Answers) -> str:
     """One row for each head and baseline: per cent, ± half of the 95 % interval."""
     rows = []
     for head, found in runs.items():
-        parameters = load_model(found[0])[1].head.parameters()
+        parameters = read_model(found[0])[1].head.parameters()
         size = sum(p.numel() for p in parameters if p.requires_grad)
         accuracy = statistics.fmean(run.metrics()[-1]["contrastive_accuracy"] for run in found)
         cells = [score(answers, key, head) for key in MEASURES]
@@ -225,7 +225,7 @@ def h_and_z(
     runs: Mapping[str, Sequence[Run]], answers: Answers, measures: Sequence[str]
 ) -> dict[str, list[Difference]]:
     """h − z of every head that has a layer."""
-    heads = [head for head, found in runs.items() if load_model(found[0])[1].head.layers]
+    heads = [head for head, found in runs.items() if read_model(found[0])[1].head.layers]
     found = {}
     for probe in measures:
         at_z = {f"{head}, z": answers[f"{probe}/z"][head] for head in heads}

@@ -111,6 +111,7 @@ def test_public_names() -> None:
             "embed",
             "evaluate",
             "load_encoder",
+            "load_model",
             "measure_fusion",
             "nt_xent",
             "open_images",

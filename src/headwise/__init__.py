@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headwise.model.export import load_encoder
     from headwise.model.optim import OptimConfig
     from headwise.model.preparation import prepare
+    from headwise.model.trained import load_model
     from headwise.pretraining.loop import pretrain, resume
 
 _HOMES = {
@@ -37,6 +38,7 @@ _HOMES = {
     "embed": "features.table",
     "evaluate": "evaluation.evaluate",
     "load_encoder": "model.export",
+    "load_model": "model.trained",
     "measure_fusion": "fusion.lab",
     "nt_xent": "losses",
     "open_images": "data",
@@ -54,6 +56,7 @@ __all__ = [  # noqa: RUF022, the order of use
     "compare",
     "embed",
     "load_encoder",
+    "load_model",
     "prepare",
     "build_head",
     "nt_xent",

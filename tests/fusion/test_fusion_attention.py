@@ -125,7 +125,7 @@ def close(found, expected, atol: float = 1e-6) -> None:
 
 def test_planted_logits_are_those_of_the_head():
     kinds = (FUSION, WEAK, ABSENT, TWIN, CLASS_BUT_SELF)
-    for weights in planted_head(kinds, depth=2).attention(CODES):
+    for weights in planted_head(kinds, depth=2).attention(CODES, views=2):
         for i, kind in enumerate(kinds):
             close(weights[0, i], planted_logits(kind).softmax(-1), atol=1e-12)
 

@@ -187,8 +187,10 @@ def test_the_input_of_a_block_is_the_tap_before_it():
     blocks = list(measure_attention(head, batch.h, batch.labels, permutations=0, seed=0))
     layout = batch_layout("joint", 2 * IMAGES, 2, batch.h.device)
     classes = count_classmates(batch.labels[None], ~torch.eye(IMAGES, dtype=torch.bool))
-    taps = head.taps(batch.h)
-    for block, weights, tap in zip(blocks, head.attention(batch.h), ("g1", "g2"), strict=True):
+    taps = head.taps(batch.h, views=2)
+    for block, weights, tap in zip(
+        blocks, head.attention(batch.h, views=2), ("g1", "g2"), strict=True
+    ):
         for rows, found in ((batch.h, block.layer_gain_h), (taps[tap], block.layer_gain_input)):
             control = as_sharp(similarity(rows, layout, IMAGES), weights, IMAGES)
             expected = masses(control.mean(0, keepdim=True), classes).gain.item()

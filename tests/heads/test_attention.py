@@ -116,7 +116,7 @@ def test_uniform_attention_weighs_all_rows_in_view_alike(context):
     n, h = 5, normal(10, 12)
     trained = built(context)
     for head in (built(context, attention="uniform"), with_uniform_attention(trained)):
-        for weights in head.attention(h):
+        for weights in head.attention(h, views=2):
             layout = batch_layout(context, 2 * n, 2, h.device)
             seen = (
                 torch.ones_like(weights) if layout.mask is None else layout.mask.expand_as(weights)
@@ -124,7 +124,7 @@ def test_uniform_attention_weighs_all_rows_in_view_alike(context):
             even = seen.double() / seen.sum(-1, keepdim=True)
             torch.testing.assert_close(weights, even, rtol=0, atol=1e-12)
     assert not any(layer.uniform for layer in trained.layers if isinstance(layer, Block))
-    head.train()(h).square().sum().backward()
+    head.train()(h, views=2).square().sum().backward()
     assert all(p.grad is not None for p in head.parameters() if p.requires_grad)
 
 
@@ -175,7 +175,7 @@ def test_attention_weights_are_those_that_the_block_applies(context, norm):
     n, width, num_heads = 5, 16, 4
     head, h = built(context, norm), normal(2 * n, 12)
     layout = batch_layout(context, 2 * n, 2, h.device)
-    weights = list(head.attention(h))
+    weights = list(head.attention(h, views=2))
     assert len(weights) == 3
     length = 2 * n // layout.sequences
     rows = head.layers[0](h)

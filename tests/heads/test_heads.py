@@ -107,7 +107,7 @@ def test_heads_end_in_simclrs_batch_norm(name):
     """z has mean 0 and, at first, variance 1 over the batch; a scale is trained, and no shift."""
     config = HeadConfig(name=name, batch_norm=True if name == "identity" else None)
     head = build_head(config, 12).double().train()
-    z = head(3 + normal(64, 12))
+    z = head(3 + normal(64, 12), views=2)
     torch.testing.assert_close(z.mean(0), torch.zeros_like(z[0]), rtol=0, atol=1e-9)
     torch.testing.assert_close(z.var(0, correction=0), torch.ones_like(z[0]), rtol=0, atol=0.01)
     *_, last = (module for module in head.modules() if isinstance(module, nn.BatchNorm1d))
@@ -173,7 +173,7 @@ def test_the_later_variant_is_blocks_of_width_p_and_the_mlp():
 def test_transfusions_blocks_stand_where_they_are_put(place, at):
     config = HeadConfig(name="transfusion", depth=2, width=16, output_size=8, place=place)
     head = built(config)
-    taps = head.taps(normal(6, 12))
+    taps = head.taps(normal(6, 12), views=2)
     assert [taps[name].shape[1] for name in head.block_taps] == [at, at]
     assert taps["z"].shape == (6, 8)
 
@@ -256,7 +256,7 @@ def test_for_head_gives_other_heads_their_own_settings():
 @pytest.mark.parametrize("name", HEADS)
 def test_taps_cut_the_head_anywhere(name):
     head, h = built(small(name)), normal(10, 12)
-    z, taps = head(h), head.taps(h)
+    z, taps = head(h, views=2), head.taps(h, views=2)
     count = len(head.layers)
     assert head.tap_names == (*(f"g{i}" for i in range(1, count)), "z")
     assert tuple(taps) == head.tap_names
@@ -264,7 +264,7 @@ def test_taps_cut_the_head_anywhere(name):
     assert torch.equal(taps["z"], z)
     for first, tap in enumerate(taps.values(), 1):
         rest = head.layers[first:]
-        again = type(head)(list(rest), head.context)(tap)
+        again = type(head)(list(rest), head.context)(tap, views=2)
         assert torch.equal(again, z)
 
 
@@ -300,7 +300,7 @@ def test_golden(name, first, last):
     give another head."""
     head = build_head(HeadConfig(name=name), 64).eval()
     with torch.no_grad():
-        z = head(torch.arange(8 * 64).reshape(8, 64).sin())
+        z = head(torch.arange(8 * 64).reshape(8, 64).sin(), views=2)
     assert z[0, 0].item() == pytest.approx(first, rel=1e-4)
     assert z[-1, -1].item() == pytest.approx(last, rel=1e-4)
 
@@ -325,21 +325,21 @@ def test_permuting_the_images_permutes_the_projections(context, norm, training):
     n = 7
     head, h = built(transformer(context, norm), training=training), normal(2 * n, 12)
     order = shuffled_pairs(n, context)
-    torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
+    torch.testing.assert_close(head(h[order], views=2), head(h, views=2)[order], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("context", ["joint", "self"])
 def test_permuting_all_rows_permutes_the_projections(context):
     head, h = built(transformer(context)), normal(14, 12)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
+    torch.testing.assert_close(head(h[order], views=2), head(h, views=2)[order], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [name for name in HEADS if name != "transformer"])
 def test_permuting_all_rows_permutes_the_projections_of_other_heads(name):
     head, h = built(small(name), training=True), normal(14, 12)
     order = torch.randperm(14, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(head(h[order]), head(h)[order], rtol=0, atol=1e-12)
+    torch.testing.assert_close(head(h[order], views=2), head(h, views=2)[order], rtol=0, atol=1e-12)
 
 
 def influence(head: nn.Module, h: torch.Tensor, views: int = 2) -> torch.Tensor:
@@ -377,7 +377,7 @@ def test_per_view_is_each_view_alone_and_self_each_row_alone():
     h = normal(12, 12)
     per_view = built(transformer("per-view"))
     alone = torch.cat([per_view(view, views=1) for view in h.chunk(2)])
-    torch.testing.assert_close(per_view(h), alone, rtol=0, atol=1e-12)
+    torch.testing.assert_close(per_view(h, views=2), alone, rtol=0, atol=1e-12)
     itself = built(transformer("self"))
     alone = torch.cat([itself(row[None], views=1) for row in h])
     torch.testing.assert_close(itself(h), alone, rtol=0, atol=1e-12)

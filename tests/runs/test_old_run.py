@@ -26,7 +26,7 @@ from headwise.model import checkpoint, optim
 from headwise.model.config import PretrainConfig
 from headwise.model.config_file import CONFIG_VERSION, config_json, read_config
 from headwise.model.optim import OptimConfig
-from headwise.model.trained import load_config, load_model, open_trained
+from headwise.model.trained import load_config, open_trained, read_model
 from headwise.pretraining.loop import pretrain
 from headwise.runs.directory import Run
 
@@ -127,7 +127,7 @@ def test_heads_of_older_runs_keep_their_settings(
     opens with its weights, gives the same numbers, and goes on to the same end."""
     tiny = replace(tiny, head=head, epochs=2, knn_every=0, keep_checkpoints=2)
     run = pretrain(tiny, tmp_path / "run", quiet=True)
-    config, model = load_model(run)
+    config, model = read_model(run)
     h = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
     z = model.head.eval()(h)
     values = read_json(run.path / "config.json")
@@ -139,7 +139,7 @@ def test_heads_of_older_runs_keep_their_settings(
         older = {key: value for key, value in values.items() if key != "version"} | version
         write_json(run.path / "config.json", older)
         assert load_config(run) == config
-        assert torch.equal(load_model(run)[1].head.eval()(h), z)
+        assert torch.equal(read_model(run)[1].head.eval()(h), z)
     (run.path / "DONE").unlink()
     before = (run.path / "encoder.safetensors").read_bytes()
     shutil.rmtree(checkpoint.checkpoints(run.path / "checkpoints")[-1])

@@ -116,7 +116,7 @@ def noise_audit(
     scores = torch.empty(trials, 3, dtype=torch.float64)
     with torch.no_grad():
         for trial in range(trials):
-            z = head(torch.randn(shape, generator=generator))
+            z = head(torch.randn(shape, generator=generator), views=2)
             scores[trial] = trial_scores(z, temperature, groups)
     group_size = images // groups
     return Audit(
@@ -148,7 +148,7 @@ def _train(
     optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE, fused=True)
     generator = rng.generator(seed, "noise audit", "training")
     for _ in range(steps):
-        z0, z1 = head(torch.randn(shape, generator=generator)).chunk(2)
+        z0, z1 = head(torch.randn(shape, generator=generator), views=2).chunk(2)
         optimizer.zero_grad()
         contrastive("nt-xent", z0, z1, temperature, groups=groups).loss.backward()
         optimizer.step()
@@ -188,8 +188,8 @@ def _is_blind(head: Head, shape: tuple[int, int], groups: int) -> bool:
     moved = torch.cat([first, *order])
     h = torch.randn(shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        z = head.double()(h)
-        return bool((head(h[moved]) - z[moved]).abs().max() <= _ROUNDING * z.abs().max())
+        z = head.double()(h, views=2)
+        return bool((head(h[moved], views=2) - z[moved]).abs().max() <= _ROUNDING * z.abs().max())
 
 
 def hit_rate(hits: Float[Tensor, " trials"], chance: float) -> HitRate:

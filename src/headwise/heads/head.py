@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise import rng
+from headwise.errors import UserError
 from headwise.heads.blocks import Block, FeedForwardBlock, ReluBlock
 from headwise.heads.config import (
     Context,
@@ -48,35 +49,48 @@ class Head(nn.Module):
         named = zip(self.tap_names, self.layers, strict=False)  # identity has a tap but no layer
         return tuple(name for name, layer in named if isinstance(layer, Block | ReluBlock))
 
-    def forward(self, h: Float[Tensor, "m p"], views: int = 2) -> Float[Tensor, "m d"]:
+    def forward(self, h: Float[Tensor, "m p"], views: int | None = None) -> Float[Tensor, "m d"]:
         """Return `z` of all rows. The rows hold `views` views of each image, first all rows of one
-        view, then all rows of the next. In evaluation `views` is 1."""
+        view, then all rows of the next. In evaluation `views` is 1, in pretraining 2. Raises
+        `UserError` where a head that sees the batch is not told."""
         z = h
-        layout = batch_layout(self.context, len(h), views, h.device)
+        layout = self._layout(h, views)
         for layer in self.layers:
             z = _apply(layer, z, layout)
         return z
 
-    def taps(self, h: Float[Tensor, "m p"], views: int = 2) -> dict[str, Float[Tensor, "m _"]]:
-        """Return the rows after every layer by tap name. The last is `z`."""
+    def taps(
+        self, h: Float[Tensor, "m p"], views: int | None = None
+    ) -> dict[str, Float[Tensor, "m _"]]:
+        """Return the rows after every layer by tap name. The last is `z`. `views` as in
+        `forward`."""
         if not self.layers:
             return {"z": h}
-        rows, layout = {}, batch_layout(self.context, len(h), views, h.device)
+        rows, layout = {}, self._layout(h, views)
         for name, layer in zip(self.tap_names, self.layers, strict=True):
             h = _apply(layer, h, layout)
             rows[name] = h
         return rows
 
     def attention(
-        self, h: Float[Tensor, "m p"], views: int = 2
+        self, h: Float[Tensor, "m p"], views: int | None = None
     ) -> Iterator[Float[Tensor, "s a t t"]]:
         """Yield the attention weights of each block, from row to row, for each sequence and each
-        attention head. Only one block's weights are in memory at a time."""
-        layout = batch_layout(self.context, len(h), views, h.device)
+        attention head. Only one block's weights are in memory at a time. `views` as in
+        `forward`."""
+        layout = self._layout(h, views)
         for layer in self.layers:
             if isinstance(layer, Block | ReluBlock):
                 yield layer.attention(h, layout)
             h = _apply(layer, h, layout)
+
+    def _layout(self, h: Float[Tensor, "m p"], views: int | None) -> Layout:
+        if views is None and self.batch_aware:
+            raise UserError(
+                f"a head with context {self.context} sees the batch and needs `views`; got none; "
+                "pass views=1 for rows of as many images, views=2 for the twins of pretraining"
+            )
+        return batch_layout(self.context, len(h), views or 1, h.device)
 
 
 def build_head(config: HeadConfig, p: int, seed: int = 0) -> Head:

@@ -128,7 +128,13 @@ def load_encoder(run: str | Path | Run) -> nn.Module:
             f"{path} must hold the weights of the encoder that it describes; "
             f"{str(error).splitlines()[0]}{_make_again(path)}"
         ) from None
-    image = about["image"]
+    say_images(model, about["image"])
+    return model.eval()
+
+
+def say_images(model: Any, image: Json) -> None:
+    """Have an encoder say, for `prepare` and for timm, which images it takes: the `image` of
+    `describe_encoder`."""
     model.pretrained_cfg |= {
         "input_size": (3, image["size_px"], image["size_px"]),
         "mean": tuple(image["mean"]),
@@ -137,7 +143,6 @@ def load_encoder(run: str | Path | Run) -> nn.Module:
         "interpolation": "bilinear",
         "headwise": {**image, "mean": tuple(image["mean"]), "std": tuple(image["std"])},
     }
-    return model.eval()
 
 
 def encoder_file(run: str | Path | Run) -> Path:

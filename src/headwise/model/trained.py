@@ -32,6 +32,7 @@ from headwise.model.build import build_model
 from headwise.model.config import ResolvedConfig
 from headwise.model.config_file import read_config
 from headwise.model.contrastive import ContrastiveModel
+from headwise.model.export import describe_encoder, encoder_file, say_images
 from headwise.model.extraction import ExtractConfig, decide_extraction
 from headwise.runs.directory import Run
 from headwise.runs.sections import DataIdentity
@@ -80,7 +81,7 @@ def open_trained(
     images that cannot be opened.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    config, model = load_model(run)
+    config, model = read_model(run)
     if config.keep_freed_memory:
         hardware.keep_freed_memory()
     if images is None:
@@ -202,7 +203,21 @@ def load_config(run: Run) -> ResolvedConfig:
     return read_config(ResolvedConfig, run.path / "config.json")
 
 
-def load_model(run: Run) -> tuple[ResolvedConfig, ContrastiveModel]:
+def load_model(run: str | Path | Run) -> ContrastiveModel:
+    """The encoder and the head of a finished run, ready for use: in evaluation mode, on the CPU.
+
+    `model.encoder` maps images `[n 3 s s]`, as `prepare` makes them, to `h` `[n p]`, as the encoder
+    of `load_encoder` does; `model.head(h, views=1)` gives `z` `[n d]`, and `model.head.taps` every
+    tap. The `z` of a head that sees the batch depends on which rows are given together. Raises
+    `UserError` for a run that is not finished.
+    """
+    opened = Run.open(run)
+    _, model = read_model(opened)
+    say_images(model.encoder, describe_encoder(encoder_file(opened))["image"])
+    return model.eval()
+
+
+def read_model(run: Run) -> tuple[ResolvedConfig, ContrastiveModel]:
     """Encoder and head of a run with the weights of its last checkpoint, on the CPU."""
     config = load_config(run)
     model = build_model(config)

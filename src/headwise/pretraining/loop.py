@@ -24,7 +24,7 @@ from headwise.model.config_file import config_json
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
 from headwise.model.optim import build_optimizer, schedule
-from headwise.model.trained import load_config, load_model
+from headwise.model.trained import load_config, read_model
 from headwise.pretraining import extension, kept, monitoring
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.lock import writing
@@ -103,7 +103,7 @@ def resume(
         return run
     with writing(run.path):
         if run.done and kept.is_sound(run):
-            return kept.finish(*load_model(run), run)
+            return kept.finish(*read_model(run), run)
         return _continue(run, images, None if data is None else str(data), quiet=quiet)
 
 
