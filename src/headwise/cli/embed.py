@@ -25,7 +25,10 @@ class Embed:
     data: Annotated[
         DataConfig,
         Without(("spec",), "IMAGES, its second word, names the images"),
-        Without(("test_fraction", "split_seed"), "it takes every image, and splits none off"),
+        Without(
+            ("test_fraction", "split_seed", "validation_fraction", "test_on"),
+            "it takes every image, and splits none off",
+        ),
         Without(("resident_mib",), "it keeps no images in memory"),
     ] = field(default_factory=DataConfig)
     batch_size: int = 256

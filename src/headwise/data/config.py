@@ -25,7 +25,14 @@ class DataConfig:
     """Fraction of each class that becomes the test split (about, as each image's name decides), if
     the images have labels and no test split of their own. 0: no test split is made."""
     split_seed: int = 0
-    """Seed that chooses the images of that test split."""
+    """Seed that chooses the images of that test split, and of the validation split."""
+    validation_fraction: float = 0.0
+    """Fraction of each class of the training images (about, as each image's name decides) that is
+    held out of training, to choose settings on. It needs labels."""
+    test_on: Literal["test", "validation"] = "test"
+    """The images that are tested on. validation: the held-out training images of
+    --data.validation-fraction, so that the test images stay unseen until the settings are chosen.
+    """
     image_column: str | None = None
     """The parquet column with the images. None: the only column that can hold images."""
     label_column: str | None = None
@@ -63,6 +70,15 @@ class DataConfig:
             raise UserError(f"data.resident_mib must not be negative; got {self.resident_mib}")
         if not 0 <= self.test_fraction < 1:
             raise UserError(f"data.test_fraction must be in [0, 1); got {self.test_fraction}")
+        if not 0 <= self.validation_fraction < 1:
+            raise UserError(
+                f"data.validation_fraction must be in [0, 1); got {self.validation_fraction}"
+            )
+        if self.test_on == "validation" and not self.validation_fraction:
+            raise UserError(
+                "data.test_on validation needs validation images; got data.validation_fraction 0; "
+                "try 0.2"
+            )
         if not 0 <= self.max_bad_fraction <= 1:
             raise UserError(f"data.max_bad_fraction must be in [0, 1]; got {self.max_bad_fraction}")
 

@@ -77,6 +77,9 @@ def _open(config: DataConfig, workers: int, check: Check | None) -> Splits:
     elif config.test_fraction > 0:
         why = "has no labels" if test is None else "has a test split of its own"
         _say_undrawn(config, why)
+    if config.validation_fraction:
+        train, validation = _held_out(train, config)
+        test = validation if config.test_on == "validation" else test
     for line in (reading(Splits(train, test), config.spec), left_out(Splits(train, test))):
         if line and distributed.rank() == 0:
             logger.info("%s", line)
@@ -120,6 +123,24 @@ def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> S
     )
     test = dataclasses.replace(images.select(test_index), left_out=())
     return Splits(images.select(index), test)
+
+
+def _held_out(images: Images, config: DataConfig) -> Splits:
+    """Return the training images without the validation images, and those."""
+    fraction, seed = config.validation_fraction, config.split_seed
+    if images.labels is None:
+        raise UserError(
+            f"data.validation_fraction must be 0 for images without labels; got {fraction:g} for "
+            f"{config.spec}"
+        )
+    rule = f"validation: about {fraction:g} of the training images of every class, seed {seed}"
+    rule = "; ".join(filter(None, (images.split_rule, rule)))
+    images = dataclasses.replace(images, split_rule=rule)
+    index, held_out = split_by_name(
+        images.labels, images.ids, fraction, seed, purpose="validation split"
+    )
+    validation = dataclasses.replace(images.select(held_out), left_out=())
+    return Splits(images.select(index), validation)
 
 
 def _decoded(images: Images, settings: DecodeSettings, where: str) -> Images:

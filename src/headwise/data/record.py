@@ -125,7 +125,8 @@ def same_source(record: ImageRecord, spec: str) -> bool:
 
 
 def same_reading(record: ImageRecord, data: DataConfig) -> bool:
-    """Return whether `data` opens the images of the record, or fewer of each split."""
+    """Return whether `data` opens the images of the record, or fewer of each split, or tests on
+    their validation images."""
     other = {
         "spec": "",
         "limit": None,
@@ -133,6 +134,7 @@ def same_reading(record: ImageRecord, data: DataConfig) -> bool:
         "resize": None,
         "resident_mib": 0,
         "cache": True,
+        "test_on": "test",
     }
     alike = [dataclasses.replace(one, max_bad_fraction=0.0, **other) for one in (record.data, data)]
     narrower = record.data.limit is None or (data.limit or math.inf) <= record.data.limit
@@ -141,7 +143,8 @@ def same_reading(record: ImageRecord, data: DataConfig) -> bool:
 
 def changes(folder: Path, images: Splits, *, some: bool = False) -> str:
     """Return in words how images differ from those that the run in `folder` saw; "" if they do not,
-    or if it is not known. `some`: the images are only some of them, and maybe not in splits."""
+    or if it is not known. `some`: the images are only some of them, maybe not in splits, and maybe
+    with validation images, of which the record has no list."""
     record = read_record(folder)
     if record is None:
         return ""
@@ -150,6 +153,8 @@ def changes(folder: Path, images: Splits, *, some: bool = False) -> str:
         return ""
     old = _table(_kept_lists(folder, record), record.classes)
     words = _changes(old, _table(lists, classes), some)
+    if some and record.data.validation_fraction:
+        words = [kind for kind in words if " added (" not in kind]
     words += [f"class {name} added" for name in classes if name not in record.classes]
     if not some:
         words += [f"class {name} removed" for name in record.classes if name not in classes]

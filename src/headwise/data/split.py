@@ -39,10 +39,15 @@ def stratified_split(
 
 
 def split_by_name(
-    labels: Int64[Tensor, " n"], names: Names, test_fraction: float, seed: int
+    labels: Int64[Tensor, " n"],
+    names: Names,
+    test_fraction: float,
+    seed: int,
+    *,
+    purpose: str = "data split",
 ) -> tuple[Int64[Tensor, " train"], Int64[Tensor, " test"]]:
     """Return ascending indices of the training and the test images: about `test_fraction` of every
-    class is for testing.
+    class is for testing. Draws of other purposes are independent.
 
     The name of an image decides, without the folders around all images: an image more or less
     moves no other. Each side gets at least one image of every class, as in `stratified_split`: the
@@ -50,7 +55,7 @@ def split_by_name(
     """
     shared = os.path.commonprefix([names[0], names[-1]]).rfind("/") + 1  # noqa: RUF071
     own = Names(names.text, names.starts + len(os.fsencode(names[0][:shared])), names.ends)
-    drawn = torch.from_numpy(own.digests(f"data split {seed}") / 2.0**64)
+    drawn = torch.from_numpy(own.digests(f"{purpose} {seed}") / 2.0**64)
     test = (drawn < test_fraction) & (labels >= 0)
     for _, members in _by_class(labels):
         if len(members) == 1 or test[members].all():

@@ -122,7 +122,8 @@ def _open(
     config = config.like(pretraining)
     images, record = open_images(config), read_record(run)
     if record is not None:
-        own = {"test_fraction": record.data.test_fraction, "split_seed": record.data.split_seed}
+        drawn = ("test_fraction", "split_seed", "validation_fraction")
+        own = {name: value for name, value in vars(record.data).items() if name in drawn}
         if same_reading(record, dataclasses.replace(config, **own)):
             refuse_changes(run, changes(run, images, some=True), accept=accept)
     return config, images

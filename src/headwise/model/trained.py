@@ -122,6 +122,7 @@ def identify(images: Splits, data: DataConfig) -> DataIdentity:
         test_images=None if test is None else len(test),
         copies=copies(images),
         limit=data.limit,
+        test_on=data.test_on,
         split=train.split_rule,
     )
 
@@ -142,6 +143,8 @@ def data_of(run: Run, given: DataConfig | str | Path | None = None) -> DataConfi
         spec=spec,
         test_fraction=own.test_fraction,
         split_seed=own.split_seed,
+        validation_fraction=own.validation_fraction,
+        test_on=own.test_on,
         image_column=own.image_column,
         label_column=own.label_column,
     )
@@ -161,7 +164,7 @@ def _open(run: Run, data: DataConfig, check: Check | None, *, accept: bool) -> S
     images = open_images(data, check=lambda listed: _checked(listed, data, check))
     record = read_record(run.path)
     if record is not None and same_reading(record, data):
-        some = data.limit != record.data.limit
+        some = (data.limit, data.test_on) != (record.data.limit, record.data.test_on)
         refuse_changes(run.path, changes(run.path, images, some=some), accept=accept)
     elif data.spec == load_config(run).data.spec and drawn_otherwise(run.path, images):
         log.warning(

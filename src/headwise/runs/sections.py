@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from headwise.runs.results import Result
 
@@ -30,6 +31,8 @@ class DataIdentity:
     """
     limit: int | None = None
     """`--limit`; None for all images."""
+    test_on: Literal["test", "validation"] = "test"
+    """Whether the test images are validation images, held out of the training images."""
     split: str = ""
     """How training and test images were told apart; empty where it is not known."""
 
@@ -41,7 +44,7 @@ class DataIdentity:
     @property
     def words(self) -> str:
         """`builtin:shapes (300 test images, 300 training images, --limit 300)`."""
-        counts = {"test": self.test_images, "training": self.train_images}
+        counts = {self.test_on: self.test_images, "training": self.train_images}
         facts = [f"{count:,} {kind} images" for kind, count in counts.items() if count]
         facts += (
             [f"{self.copies:,} copies of training images in the test set"] if self.copies else []
