@@ -39,6 +39,8 @@ from headwise.model.objective import Objective
 from headwise.model.optim import resolve
 from headwise.pretraining.loop import pretrain
 from headwise.pretraining.recipes import RECIPES, recipe
+from headwise.report.reading.long import Number, numbers
+from headwise.report.tables.forms import lines
 
 # A changelog names what there was.
 PRESENT = [path for path in PAGES if path.name != "CHANGELOG.md"]
@@ -49,6 +51,7 @@ LEAST = {
     "theory": ["--out", "DIR"],
     "embed": ["RUN", "IMAGES", "--out", "FILE.parquet"],
     "report": ["RUN"],
+    "results": ["RUN"],
 }
 """What a command needs beside the flags that are tried."""
 OTHERS = {"--upgrade", "--reinstall", "--porcelain", "--no", "--no-XXX"}
@@ -255,6 +258,8 @@ def test_snippets_run(
     monkeypatch.chdir(somewhere)
     pretrain(tiny, "runs/photos", quiet=True)
     Image.new("RGB", (24, 16), "olive").save("one.jpg")
+    evaluate("runs/photos", config=EvaluateConfig(protocols=("knn",), taps=("h",)))
+    Path("numbers.csv").write_text("".join(lines(numbers(["runs/photos"]), Number, "csv")))
 
     def shrunk(config: PretrainConfig, out: str, **others: object) -> object:
         data = dataclasses.replace(config.data, limit=40)

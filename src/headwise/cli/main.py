@@ -27,6 +27,7 @@ commands:
   theory     predict what attention over a batch does to its classes, and check it
   compare    pretrain the same encoder under several heads; a table and a report
   embed      write the representation h of every image to a parquet file
+  results    print every number of runs and comparisons as one table: CSV, Markdown or LaTeX
   report     write the page of a run or a comparison again, without measuring
   doctor     check this installation, and say what to do about what is wrong
 
@@ -48,6 +49,7 @@ COMMANDS = (
     "theory",
     "compare",
     "embed",
+    "results",
     "report",
     "doctor",
 )
@@ -129,6 +131,8 @@ def command_line(name: str) -> "CommandLine[Any]":
             from headwise.cli.compare import LINE
         case "embed":
             from headwise.cli.embed import LINE
+        case "results":
+            from headwise.cli.results import LINE
         case "report":
             from headwise.cli.report import LINE
         case "doctor":

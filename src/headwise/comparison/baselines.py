@@ -18,12 +18,13 @@ from headwise.files import write_atomically
 from headwise.model.config import ResolvedConfig
 from headwise.model.extraction import ExtractConfig, extract_config
 from headwise.runs.directory import load_arrays, save_arrays
+from headwise.runs.results import Value
 
 log = logging.getLogger("headwise")
 
 Baselines = dict[str, np.ndarray]
-"""Of one seed: whether each test image is answered rightly, by `PROTOCOL/BASELINE`, and the labels
-of these images, `truth`."""
+"""Of one seed: whether each test image is answered rightly, by `PROTOCOL/BASELINE`; the class that
+was answered and its margin, by `predictions/…` and `margins/…`; and the labels, `truth`."""
 _RATE = "scratch_learning_rate"
 
 
@@ -42,15 +43,13 @@ def baselines(
         return kept
     extraction = extract_config(config)
     features = baseline_tables(config, images, extraction)
-    found = {
-        f"{name}/{tap}": value.each.numpy()
-        for name in PROTOCOLS
-        for tap, (train, test) in features.items()
-        for value in protocol(name, EvaluateConfig()).at_tap(
-            TapFeatures(tap, train, test, images, config.seed)
-        )
-        if value.key == f"{name}/{tap}" and value.each is not None
-    }
+    found: Baselines = {}
+    for name in PROTOCOLS:
+        for tap, (train, test) in features.items():
+            at = TapFeatures(tap, train, test, images, config.seed)
+            for value in protocol(name, EvaluateConfig()).at_tap(at):
+                if value.key == f"{name}/{tap}":
+                    found |= _answers(value, value.key)
     labels, truth = images.train.labels, features["untrained"].test.labels
     assert labels is not None, "labelled images have labels"
     assert truth is not None, "labelled images have labels"
@@ -74,11 +73,16 @@ def _from_scratch(
     rates = FinetuneConfig().lrs if rate is None else (rate,)
     settings = FinetuneConfig(scratch_epochs=config.epochs, lrs=rates)
     value = next(iter(from_scratch(config, images, extraction, settings, seed=config.seed)))
+    found = _answers(value, "linear/scratch")
+    return found | {_RATE: np.array(value.settings["learning_rate"])}
+
+
+def _answers(value: Value, key: str) -> Baselines:
+    """Right or wrong, the class answered, and the margin, for each test image."""
     assert value.each is not None, "an accuracy is a mean over test images"
-    return {
-        "linear/scratch": value.each.numpy(),
-        _RATE: np.array(value.settings["learning_rate"]),
-    }
+    kinds = ("predictions", "margins")
+    kept = {f"{kind}/{key}": value.arrays[kind] for kind in kinds if kind in value.arrays}
+    return {key: value.each.numpy(), **kept}
 
 
 def _has_two_of_a_class(train: Images) -> bool:

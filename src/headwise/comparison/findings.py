@@ -54,10 +54,12 @@ def findings(found: MeasuredRuns, classes: Sequence[str]) -> Json:
     by_seed = [_scores(found, answers, place) for place in range(len(found.baselines))]
     mean = _over_seeds(by_seed, statistics.fmean)
     several = len(by_seed) > 1
+    seeds = [load_config(run).seed for run in next(iter(found.runs.values()))]
     truth = found.baselines[0].get("truth")
     return {
         **mean,
         **({"std": _over_seeds(by_seed, statistics.stdev)} if several else {}),
+        "by_seed": {str(seed): row for seed, row in zip(seeds, by_seed, strict=True)},
         "plus_minus": {
             "heads": _plus_minus([scores["heads"] for scores in by_seed], answers),
             "baselines": _plus_minus([scores["baselines"] for scores in by_seed], answers),

@@ -10,7 +10,7 @@ from headwise import rng
 from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.evaluation.config import EvaluateConfig, ProtocolName
-from headwise.evaluation.evaluate import extract_run, measure_protocol
+from headwise.evaluation.evaluate import about_images, extract_run, measure_protocol
 from headwise.evaluation.probes.labels import labelled
 from headwise.features.extract import Features
 from headwise.files import write_atomically
@@ -53,6 +53,7 @@ def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
     )
     trained = open_trained(run, images=images, device=config.device)
     extracted, protocols = extract_run(trained, asked)
+    run.add_arrays(trained.data, about_images(extracted))
     for name in protocols:
         results, arrays = measure_protocol(name, extracted, asked)
         run.add_arrays(trained.data, arrays)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headwise.data import DataConfig, Given, Splits
+from headwise.data import DataConfig, Given
 from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
@@ -70,7 +70,7 @@ def measure(
             check=partial(check_protocols, config),
         )
         extracted, protocols = extract_run(trained, config)
-        opened.add_arrays(trained.data, _truth(trained.images))
+        opened.add_arrays(trained.data, about_images(extracted))
         results: dict[str, Result] = {}
         for name in protocols:
             measured, arrays = measure_protocol(name, extracted, config)
@@ -85,13 +85,21 @@ def measure(
     return Section(data=trained.data, results=results)
 
 
-def _truth(images: Splits) -> dict[str, np.ndarray]:
-    """The labels of the test images, and for which of them the constant answer is right."""
-    train, test = images
+def about_images(extracted: ExtractedRun) -> dict[str, np.ndarray]:
+    """The test images that could be read, in their order: their names, their labels, and for which
+    of them the constant answer is right. Empty where there are none with labels."""
+    train, test = extracted.images
     if test is None or train.labels is None or test.labels is None:
         return {}
-    right = constant_answer(train.labels, test.labels)
-    return {"truth/constant": test.labels.numpy(), "each/constant": right.float().numpy()}
+    read = next(iter(extracted.tables.values())).test.index if extracted.tables else None
+    names = test.ids if read is None else test.ids.select(read.numpy())
+    truth = test.labels.cpu() if read is None else test.labels.cpu()[read]
+    return {
+        "names/constant": np.frombuffer(b"".join(names.encoded()), np.uint8),
+        "lengths/constant": (names.ends - names.starts).astype(np.int32),
+        "truth/constant": truth.numpy(),
+        "each/constant": constant_answer(train.labels.cpu(), truth).float().numpy(),
+    }
 
 
 def extract_run(

@@ -17,7 +17,7 @@ from headwise.config import check_fields
 from headwise.data import Images
 from headwise.errors import UserError, nearest
 from headwise.evaluation.probes.labels import check_classes, check_seen
-from headwise.evaluation.statistics.metrics import accuracy_values
+from headwise.evaluation.statistics.metrics import accuracy_values, answer_arrays
 from headwise.features.extract import Features, extract
 from headwise.heads import Head
 from headwise.model.build import build_model
@@ -187,6 +187,7 @@ def accuracies(
         where=where,
         variant=variant,
         settings=settings,
+        arrays=answer_arrays(logits.vectors, labels),
     )
 
 

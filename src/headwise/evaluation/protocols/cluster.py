@@ -154,10 +154,19 @@ def _values(
     def by_chance(score: Callable[[np.ndarray], float]) -> float:
         return float(np.mean([score(counts) for counts in shuffled]))
 
-    right = torch.from_numpy(assign(table)[assigned] == labels)
+    predicted = assign(table)[assigned]
+    right = torch.from_numpy(predicted == labels)
     settings: Settings = {"clusters": clusters}
     chance = by_chance(_accuracy)
-    yield mean_value("cluster", measure, tap, right, chance=chance, settings=settings)
+    yield mean_value(
+        "cluster",
+        measure,
+        tap,
+        right,
+        chance=chance,
+        settings=settings,
+        arrays={"predictions": predicted.astype(np.int32)},
+    )
     for metric, score in ("nmi", nmi), ("ari", ari):
         yield Value(
             protocol="cluster",

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Int64
@@ -11,7 +12,7 @@ from torch import Tensor
 from headwise.errors import UserError
 from headwise.evaluation.probes.labels import chance, check_classes, check_seen
 from headwise.evaluation.protocols.description import Description
-from headwise.evaluation.statistics.metrics import per_class_value
+from headwise.evaluation.statistics.metrics import answer_arrays, per_class_value
 from headwise.features.extract import Features, check_tables, finite
 from headwise.runs.results import Value, mean_value
 
@@ -76,9 +77,16 @@ def knn_self(tap: str, train: Features, test: Features) -> Iterator[Value]:
     check_classes(f"knn_self/{tap}", labels)
     finite("knn_self's", x)
     neighbours = [index for _, index in nearest_rows(x, x, 1, leave_one_out=True)]
-    right = labels[torch.cat(neighbours)[:, 0]] == labels
-    guess = chance(labels, labels)  # it learns from the test images themselves
-    value = mean_value("knn_self", "knn_self", tap, right, chance=guess, settings={"k": 1})
+    predicted = labels[torch.cat(neighbours)[:, 0]]
+    value = mean_value(
+        "knn_self",
+        "knn_self",
+        tap,
+        predicted == labels,
+        chance=chance(labels, labels),  # it learns from the test images themselves
+        settings={"k": 1},
+        arrays={"predictions": predicted.int().cpu().numpy()},
+    )
     yield from _with_per_class(value, test)
 
 
@@ -118,14 +126,28 @@ def knn_predict(
     Raises `UserError` for k outside 1..n, a temperature that is not positive, labels outside
     0..num_classes−1, no test rows, and features that are not finite.
     """
+    blocks = knn_votes(
+        train, train_labels, test, k=k, temperature=temperature, num_classes=num_classes
+    )
+    return torch.cat([votes.argmax(1) for votes in blocks])
+
+
+def knn_votes(
+    train: Float[Tensor, "n p"],
+    train_labels: Int[Tensor, " n"],
+    test: Float[Tensor, "m p"],
+    *,
+    k: int,
+    temperature: float | None,
+    num_classes: int,
+) -> Iterator[Float[Tensor, "b c"]]:
+    """What each class gets of the votes, for one block of test rows after the other; errors as in
+    `knn_predict`."""
     _check(train, train_labels, k, temperature, num_classes)
     check_tables("the knn probe", train, test)
     labels = train_labels.long()
-    predictions = [
-        _vote(similarities, labels[index], temperature, num_classes)
-        for similarities, index in nearest_rows(train, test, k)
-    ]
-    return torch.cat(predictions)
+    for similarities, index in nearest_rows(train, test, k):
+        yield _votes(similarities, labels[index], temperature, num_classes)
 
 
 @torch.no_grad()
@@ -170,16 +192,21 @@ def _value(
     assert test_labels is not None, "labels were checked"
     check_classes(f"{protocol}/{tap}", labels)
     check_seen(f"{protocol}/{tap}", labels, test_labels)
-    predictions = knn_predict(
+    parts, done = [], 0
+    for votes in knn_votes(
         train.vectors,
         labels,
         test.vectors,
         k=k,
         temperature=temperature,
         num_classes=num_classes,
-    )
-    right = predictions == test_labels
-    return mean_value(protocol, protocol, tap, right, chance=chance(labels, test_labels))
+    ):
+        parts.append(answer_arrays(votes, test_labels[done : done + len(votes)]))
+        done += len(votes)
+    arrays = {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+    right = torch.from_numpy(arrays["predictions"]) == test_labels.cpu()
+    guess = chance(labels, test_labels)
+    return mean_value(protocol, protocol, tap, right, chance=guess, arrays=arrays)
 
 
 def _with_per_class(value: Value, test: Features) -> Iterator[Value]:
@@ -189,8 +216,8 @@ def _with_per_class(value: Value, test: Features) -> Iterator[Value]:
     yield per_class_value(value, test.labels)
 
 
-def _vote(nearest: Tensor, labels: Tensor, temperature: float | None, num_classes: int) -> Tensor:
-    """The class of each row, from the similarities and the labels of its neighbours."""
+def _votes(nearest: Tensor, labels: Tensor, temperature: float | None, num_classes: int) -> Tensor:
+    """What each class gets in each row, from the similarities and the labels of its neighbours."""
     nearest = nearest.double()
     if temperature is None:
         # k similarities over 4k stay below a quarter vote: they order ties and nothing else.
@@ -199,7 +226,7 @@ def _vote(nearest: Tensor, labels: Tensor, temperature: float | None, num_classe
         # Taking off each row's highest similarity scales its votes alike, and nothing overflows.
         weights = ((nearest - nearest[:, :1]) / temperature).exp()
     votes = weights.new_zeros(len(nearest), num_classes)
-    return votes.scatter_add_(1, labels, weights).argmax(1)
+    return votes.scatter_add_(1, labels, weights)
 
 
 def _check(

@@ -17,7 +17,7 @@ from headwise.errors import UserError
 from headwise.evaluation.probes.labels import check_classes, check_seen
 from headwise.evaluation.probes.logistic import fit_logistic, scores
 from headwise.evaluation.protocols.description import Description
-from headwise.evaluation.statistics.metrics import accuracy_values
+from headwise.evaluation.statistics.metrics import accuracy_values, margins
 from headwise.features.extract import Features, check_tables
 from headwise.runs.results import Value
 
@@ -58,6 +58,8 @@ class LinearResult:
     """The class of each test row."""
     best: Int64[Tensor, "m b"]
     """The classes of highest score for each test row, best first: five, or all there are."""
+    margins: Float[Tensor, " m"]
+    """The score of the right class above the highest of the others, for each test row."""
     penalties: tuple[float, ...]
     """The λ that were tried, from large to small."""
     validation_accuracies: tuple[float, ...]
@@ -99,7 +101,11 @@ def linear(
         protocol=protocol,
         where=tap,
         settings=settings,
-        arrays={"confusion": confusion},
+        arrays={
+            "confusion": confusion,
+            "predictions": result.predictions.int().cpu().numpy(),
+            "margins": result.margins.float().cpu().numpy(),
+        },
     )
 
 
@@ -146,6 +152,7 @@ def linear_probe(
         penalty=chosen,
         predictions=predictions,
         best=best,
+        margins=margins(logits, torch.searchsorted(classes, test_labels)),
         penalties=tuple(penalties),
         validation_accuracies=tuple(accuracies),
     )

@@ -163,7 +163,8 @@ def _accuracies(
     assert truth is not None, "labels were checked"
     together = torch.cat([features.vectors for features in tests.values()])
     probe = linear_probe(train.vectors, labels, together, truth.repeat(len(tests)), seed=seed)
-    for name, predictions in zip(tests, probe.predictions.split(len(truth)), strict=True):
+    parts = (answers.split(len(truth)) for answers in (probe.predictions, probe.margins))
+    for name, predictions, margin in zip(tests, *parts, strict=True):
         yield mean_value(
             "robustness",
             "robustness",
@@ -172,6 +173,10 @@ def _accuracies(
             variant=name,
             chance=chance(labels, truth),
             settings={"penalty": probe.penalty},
+            arrays={
+                "predictions": predictions.int().cpu().numpy(),
+                "margins": margin.float().cpu().numpy(),
+            },
         )
 
 

@@ -97,6 +97,25 @@ def accuracy_values(
     yield per_class_value(values[0], truth)
 
 
+def answer_arrays(
+    scores: Float[Tensor, "n c"], truth: Int64[Tensor, " n"]
+) -> dict[str, np.ndarray]:
+    """What a classifier with these scores says of each image: `predictions`, its class, and
+    `margins`, the score of the right class above the highest of the others."""
+    return {
+        "predictions": scores.argmax(1).int().cpu().numpy(),
+        "margins": margins(scores, truth).float().cpu().numpy(),
+    }
+
+
+def margins(scores: Float[Tensor, "n c"], truth: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The score of the right class above the highest of the others; negative if the answer is
+    wrong."""
+    place = truth[:, None]
+    others = scores.scatter(1, place, -torch.inf)
+    return scores.gather(1, place)[:, 0] - others.amax(1)
+
+
 def average_precision_11(
     scores: Float[Tensor, "n c"], targets: Bool[Tensor, "n c"]
 ) -> Float[Tensor, " c"]:

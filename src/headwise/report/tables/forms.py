@@ -1,0 +1,55 @@
+"""Rows of numbers or answers as CSV, Markdown or LaTeX."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, fields
+from typing import Literal
+
+from headwise.files import plain_cell
+from headwise.report.reading.long import Answer, Number
+
+Form = Literal["csv", "markdown", "latex"]
+
+
+def lines(rows: Iterable[Number | Answer], kind: type, form: Form) -> Iterator[str]:
+    """The table of these rows, line by line."""
+    titles = [field.name for field in fields(kind)]
+    match form:
+        case "csv":
+            yield _csv(titles)
+            for row in rows:
+                yield _csv(astuple(row))
+        case "markdown":
+            yield f"| {' | '.join(titles)} |\n"
+            yield f"|{' --- |' * len(titles)}\n"
+            for row in rows:
+                yield f"| {' | '.join(_cells(row))} |\n"
+        case "latex":
+            yield f"\\begin{{tabular}}{{{'l' * len(titles)}}}\n\\hline\n"
+            yield f"{' & '.join(map(_latex, titles))} \\\\\n\\hline\n"
+            for row in rows:
+                yield f"{' & '.join(map(_latex, _cells(row)))} \\\\\n"
+            yield "\\hline\n\\end{tabular}\n"
+
+
+def _csv(cells: Iterable[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(map(plain_cell, cells))
+    return line.getvalue()
+
+
+def _cells(row: Number | Answer) -> list[str]:
+    """For readers: numbers with four decimals, and nothing that breaks a table."""
+    words = []
+    for cell in astuple(row):
+        text = f"{cell:.4f}" if isinstance(cell, float) else "" if cell is None else str(cell)
+        words.append(text.replace("|", "\\|").replace("\n", " "))
+    return words
+
+
+_SIGNS = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+
+
+def _latex(text: str) -> str:
+    return "".join(_SIGNS.get(sign, f"\\{sign}" if sign in "&%$#_{}" else sign) for sign in text)
