@@ -84,10 +84,14 @@ def read_object(path: Path) -> Json:
 
 def csv_text(columns: Iterable[str | int], rows: Iterable[Iterable[Any]]) -> str:
     """Return CSV with a header. A spreadsheet reads no cell of text as a formula (`plain_cell`)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([plain_cell(value) for value in row] for row in (columns, *rows))
-    return text.getvalue()
+    return "".join(csv_line(row) for row in (columns, *rows))
+
+
+def csv_line(row: Iterable[Any]) -> str:
+    """Return one line of CSV; cells as in `csv_text`."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([plain_cell(value) for value in row])
+    return line.getvalue()
 
 
 def plain_cell(value: Any) -> Any:

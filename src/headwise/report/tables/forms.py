@@ -1,12 +1,10 @@
 """Rows of numbers or answers as CSV, Markdown or LaTeX."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple, fields
 from typing import Literal
 
-from headwise.files import plain_cell
+from headwise.files import csv_line
 from headwise.report.reading.long import Answer, Number
 
 Form = Literal["csv", "markdown", "latex"]
@@ -17,9 +15,9 @@ def lines(rows: Iterable[Number | Answer], kind: type, form: Form) -> Iterator[s
     titles = [field.name for field in fields(kind)]
     match form:
         case "csv":
-            yield _csv(titles)
+            yield csv_line(titles)
             for row in rows:
-                yield _csv(astuple(row))
+                yield csv_line(astuple(row))
         case "markdown":
             yield f"| {' | '.join(titles)} |\n"
             yield f"|{' --- |' * len(titles)}\n"
@@ -31,12 +29,6 @@ def lines(rows: Iterable[Number | Answer], kind: type, form: Form) -> Iterator[s
             for row in rows:
                 yield f"{' & '.join(map(_latex, _cells(row)))} \\\\\n"
             yield "\\hline\n\\end{tabular}\n"
-
-
-def _csv(cells: Iterable[object]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(map(plain_cell, cells))
-    return line.getvalue()
 
 
 def _cells(row: Number | Answer) -> list[str]:
