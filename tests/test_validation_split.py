@@ -3,8 +3,11 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from headwise import EvaluateConfig, embed, open_images, pretrain
 from headwise.augment import AugmentConfig
@@ -14,9 +17,13 @@ from headwise.errors import UserError
 from headwise.evaluation.evaluate import measure
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
-from test_own_images import save
 
 QUICK = EvaluateConfig(protocols=("knn",), taps=("h",), baselines=False, device="cpu")
+
+
+def save(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def opened(folder: Path, **settings: object) -> DataConfig:
+def opened(folder: Path, **settings: Any) -> DataConfig:
     plain = DataConfig(spec=str(folder), validation_fraction=0.25, cache=False)
     return dataclasses.replace(plain, **settings)
 

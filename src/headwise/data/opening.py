@@ -127,8 +127,8 @@ def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> S
 
 def _held_out(images: Images, config: DataConfig) -> Splits:
     """Return the training images without the validation images, and those."""
-    fraction, seed = config.validation_fraction, config.split_seed
-    if images.labels is None:
+    fraction, seed, labels = config.validation_fraction, config.split_seed, images.labels
+    if labels is None:
         raise UserError(
             f"data.validation_fraction must be 0 for images without labels; got {fraction:g} for "
             f"{config.spec}"
@@ -136,9 +136,7 @@ def _held_out(images: Images, config: DataConfig) -> Splits:
     rule = f"validation: about {fraction:g} of the training images of every class, seed {seed}"
     rule = "; ".join(filter(None, (images.split_rule, rule)))
     images = dataclasses.replace(images, split_rule=rule)
-    index, held_out = split_by_name(
-        images.labels, images.ids, fraction, seed, purpose="validation split"
-    )
+    index, held_out = split_by_name(labels, images.ids, fraction, seed, purpose="validation split")
     validation = dataclasses.replace(images.select(held_out), left_out=())
     return Splits(images.select(index), validation)
 

@@ -134,9 +134,11 @@ def same_reading(record: ImageRecord, data: DataConfig) -> bool:
         "resize": None,
         "resident_mib": 0,
         "cache": True,
-        "test_on": "test",
     }
-    alike = [dataclasses.replace(one, max_bad_fraction=0.0, **other) for one in (record.data, data)]
+    alike = [
+        dataclasses.replace(one, max_bad_fraction=0.0, test_on="test", **other)
+        for one in (record.data, data)
+    ]
     narrower = record.data.limit is None or (data.limit or math.inf) <= record.data.limit
     return same_source(record, data.spec) and alike[0] == alike[1] and narrower
 

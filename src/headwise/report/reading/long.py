@@ -2,7 +2,7 @@
 one for each answer to a test image."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ from headwise.runs.sections import Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number:
-    """A row of the table of numbers. What is not known is None."""
+class Row:
+    """What a number or an answer belongs to. What is not known is None."""
 
     run: str
-    """The directory; of a comparison's baselines, the comparison."""
+    """The directory; for the baselines of a comparison, the comparison."""
     setting: str
     """What was varied: the head, in a comparison the arm or the baseline."""
     seed: int | None
@@ -34,6 +34,17 @@ class Number:
     """With variant and metric: `linear`, `linear_top5`, `semi_10`."""
     tap: str
     """Where: a tap (`h`), a baseline, an arm (`scratch`), a pair of taps (`h-z`), a target."""
+
+    @property
+    def key(self) -> str:
+        """As in results.json: `linear/h`."""
+        return f"{self.measure}/{self.tap}" if self.tap else self.measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Row):
+    """A row of the table of numbers."""
+
     unit: str
     value: float
     low: float | None
@@ -42,22 +53,13 @@ class Number:
     n: int
     """How many images, or pairs, the value is computed from."""
     against: str | None
-    """Of a difference: the other run."""
+    """For a difference: the other run."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(Row):
     """A row of the table of answers: what one probe said of one test image."""
 
-    run: str
-    setting: str
-    seed: int | None
-    data: str
-    images: str
-    protocol: str
-    measure: str
-    tap: str
-    """All of these as in `Number`."""
     place: int
     """The test image, counted from 0."""
     id: str
@@ -81,6 +83,11 @@ class _Source:
     seed: int | None
 
 
+_Kept = dict[str, np.ndarray]
+"""For each test image: `predictions`, `margins` and `truth`; what was not kept is missing."""
+_KINDS = ("predictions", "margins", "truth")
+
+
 def numbers(paths: Iterable[str | Path], keys: Sequence[str] = ()) -> Iterator[Number]:
     """The results of runs and comparisons, in the order given. `keys`: only these, such as
     `linear/h`. Raises `UserError` for a directory that is neither."""
@@ -90,23 +97,26 @@ def numbers(paths: Iterable[str | Path], keys: Sequence[str] = ()) -> Iterator[N
                 for key, result in section.results.items():
                     if not keys or key in keys:
                         yield _number(source, section, result)
-        for about, key, each, _ in _baselines(path):
-            if not keys or key in keys:
-                unknown = {"low": None, "high": None, "against": None}
-                value = float(each.mean())
-                yield Number(**about, **unknown, unit="share", value=value, n=len(each))
+        for row, each, _ in _baselines(path):
+            if not keys or row.key in keys:
+                share, n = float(each.mean()), len(each)
+                yield Number(
+                    **vars(row), unit="share", value=share, low=None, high=None, n=n, against=None
+                )
 
 
 def answers(paths: Iterable[str | Path], keys: Sequence[str] = ()) -> Iterator[Answer]:
     """What each probe said of each test image; as `numbers`."""
     for path in map(Path, paths):
+        names, classes = None, ()
         for source in _sources(path):
             for section in source.run.sections:
-                yield from _answers(source, section, source.run.arrays(section.data), keys)
-        names, classes = _test_images(path)
-        for about, key, each, kept in _baselines(path):
-            if not keys or key in keys:
-                yield from _rows(about, each, kept, names, classes)
+                arrays = source.run.arrays(section.data)
+                yield from _answers(source, section, arrays, keys)
+                names, classes = names or _names(arrays), classes or section.data.classes
+        for row, each, kept in _baselines(path):
+            if not keys or row.key in keys:
+                yield from _rows(row, each, kept, names, classes)
 
 
 def _sources(path: Path) -> list[_Source]:
@@ -127,18 +137,23 @@ def _sources(path: Path) -> list[_Source]:
     return sorted(found, key=lambda source: (source.setting, source.seed or 0))
 
 
-def _number(source: _Source, section: Section, result: Result) -> Number:
-    low, high = result.interval or (None, None)
-    key = result.key.removeprefix("difference/")
-    return Number(
+def _row(source: _Source, section: Section, result: Result) -> Row:
+    return Row(
         run=str(source.run.path),
         setting=source.setting,
         seed=source.seed,
         data=section.data.spec,
         images=section.data.key,
         protocol=result.protocol,
-        measure=key.partition("/")[0],
+        measure=result.key.removeprefix("difference/").partition("/")[0],
         tap=result.where,
+    )
+
+
+def _number(source: _Source, section: Section, result: Result) -> Number:
+    low, high = result.interval or (None, None)
+    return Number(
+        **vars(_row(source, section, result)),
         unit=result.unit,
         value=result.value,
         low=low,
@@ -148,9 +163,6 @@ def _number(source: _Source, section: Section, result: Result) -> Number:
     )
 
 
-_About = dict[str, str | int | None]
-
-
 def _answers(
     source: _Source, section: Section, arrays: dict[str, np.ndarray], keys: Sequence[str]
 ) -> Iterator[Answer]:
@@ -158,33 +170,29 @@ def _answers(
     for key, result in section.results.items():
         if (keys and key not in keys) or f"predictions/{key}" not in arrays:
             continue
-        number = _number(source, section, result)
-        about = {f.name: getattr(number, f.name) for f in fields(Answer) if f.name in _COMMON}
-        own = f"truth/{key}" in arrays  # of another data set: a target of transfer
-        kept = {kind: arrays[f"{kind}/{key}"] for kind in _KINDS if f"{kind}/{key}" in arrays}
+        kept = _kept(arrays, key)
+        elsewhere = "truth" in kept  # a target of transfer has its own images
         truth = kept.setdefault("truth", arrays.get("truth/constant", np.empty(0)))
         each = arrays.get(f"each/{key}", kept["predictions"] == truth)
-        yield from _rows(about, each, kept, None if own else names, () if own else classes)
+        row = _row(source, section, result)
+        yield from _rows(
+            row, each, kept, None if elsewhere else names, () if elsewhere else classes
+        )
 
 
-_KINDS = ("predictions", "margins", "truth")
-_COMMON = ("run", "setting", "seed", "data", "images", "protocol", "measure", "tap")
+def _kept(arrays: dict[str, np.ndarray], key: str) -> _Kept:
+    return {kind: arrays[f"{kind}/{key}"] for kind in _KINDS if f"{kind}/{key}" in arrays}
 
 
 def _rows(
-    about: _About,
-    each: np.ndarray,
-    kept: dict[str, np.ndarray],
-    names: Names | None,
-    classes: Sequence[str],
+    row: Row, each: np.ndarray, kept: _Kept, names: Names | None, classes: Sequence[str]
 ) -> Iterator[Answer]:
-    truth, predictions, margins = (kept.get(kind) for kind in ("truth", "predictions", "margins"))
-    if truth is None or len(truth) != len(each) or (names is not None and len(names) != len(each)):
+    truth, predictions, margins = kept["truth"], kept.get("predictions"), kept.get("margins")
+    if not len(each) == len(truth) == len(each if names is None else names):
         raise UserError(
-            f"results: {about['run']} must have one answer for each test image of "
-            f"{about['measure']}/{about['tap']}; it has {len(each)} for "
-            f"{0 if truth is None else len(truth)}; it was measured by an older version, or some "
-            "images could not be read every time: evaluate it again"
+            f"results: {row.run} must have one answer to each test image for {row.key}; it has "
+            f"{len(each)} for {len(truth)}; it was measured by an older version, or some images "
+            "could not be read every time: evaluate it again"
         )
 
     def named(label: int) -> str:
@@ -192,7 +200,7 @@ def _rows(
 
     for place in range(len(each)):
         yield Answer(
-            **about,  # type: ignore[arg-type]
+            **vars(row),
             place=place,
             id="" if names is None else names[place],
             label=named(int(truth[place])),
@@ -202,41 +210,26 @@ def _rows(
         )
 
 
-def _baselines(path: Path) -> Iterator[tuple[_About, str, np.ndarray, dict[str, np.ndarray]]]:
-    """What a comparison kept of its baselines: for each seed and key what it is, right or wrong,
-    and the answers."""
+def _baselines(path: Path) -> Iterator[tuple[Row, np.ndarray, _Kept]]:
+    """What a comparison kept of its baselines, by seed and key: right or wrong, and the answers."""
     if "pretrain" not in read_object(path / "config.json"):
         return
-    first = _first_section(path)
+    data = next((s.data for source in _sources(path) for s in source.run.sections), None)
     for file in sorted(path.glob("baselines-seed*.npz"), key=lambda f: (len(f.name), f.name)):
         arrays = load_arrays(file)
         for key in (key for key in arrays if key.count("/") == 1):
             measure, _, where = key.partition("/")
-            about: _About = {
-                "run": str(path),
-                "setting": where,
-                "seed": int(file.stem.removeprefix("baselines-seed")),
-                "data": "" if first is None else first.data.spec,
-                "images": "" if first is None else first.data.key,
-                "protocol": measure,
-                "measure": measure,
-                "tap": where,
-            }
-            kept = {kind: arrays[f"{kind}/{key}"] for kind in _KINDS if f"{kind}/{key}" in arrays}
-            yield about, key, arrays[key], {**kept, "truth": arrays["truth"]}
-
-
-def _first_section(path: Path) -> Section | None:
-    sections = (section for source in _sources(path) for section in source.run.sections)
-    return next(sections, None)
-
-
-def _test_images(path: Path) -> tuple[Names | None, tuple[str, ...]]:
-    """The names of a comparison's test images, and of their classes."""
-    section = _first_section(path)
-    if section is None:
-        return None, ()
-    return _names(_sources(path)[0].run.arrays(section.data)), section.data.classes
+            row = Row(
+                run=str(path),
+                setting=where,
+                seed=int(file.stem.removeprefix("baselines-seed")),
+                data="" if data is None else data.spec,
+                images="" if data is None else data.key,
+                protocol=measure,
+                measure=measure,
+                tap=where,
+            )
+            yield row, arrays[key], {**_kept(arrays, key), "truth": arrays["truth"]}
 
 
 def _names(arrays: dict[str, np.ndarray]) -> Names | None:
