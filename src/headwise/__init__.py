@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from headwise.model.config import PretrainConfig
     from headwise.model.export import load_encoder
     from headwise.model.optim import OptimConfig
+    from headwise.model.own_parts import open_run
     from headwise.model.preparation import prepare
     from headwise.model.trained import load_model
+    from headwise.own_code import own
     from headwise.pretraining.loop import pretrain, resume
 
 _HOMES = {
@@ -42,6 +44,8 @@ _HOMES = {
     "measure_fusion": "fusion.lab",
     "nt_xent": "losses",
     "open_images": "data",
+    "open_run": "model.own_parts",
+    "own": "own_code",
     "prepare": "model.preparation",
     "pretrain": "pretraining.loop",
     "resume": "pretraining.loop",
@@ -51,6 +55,8 @@ __all__ = [  # noqa: RUF022, the order of use
     "open_images",
     "pretrain",
     "resume",
+    "own",
+    "open_run",
     "evaluate",
     "measure_fusion",
     "compare",

@@ -15,7 +15,7 @@ Config = TypeVar("Config")
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as plain JSON values (tuples become lists)."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {name: _plain(getattr(config, name)) for name in _hints(type(config))}
 
 
 def from_dict(cls: type[Config], values: Any, where: str = "config") -> Config:
@@ -27,7 +27,7 @@ def from_dict(cls: type[Config], values: Any, where: str = "config") -> Config:
     if not isinstance(values, dict):
         raise UserError(f"{where} must be an object of settings; got {_shown(values)}")
     hints = _hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    names = list(hints)
     for key in values:
         if key not in names:
             raise UserError(f"{where} has an unknown key {key!r}: {nearest(key, names)}")
@@ -56,8 +56,9 @@ def check_fields(config: Any) -> None:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
+    """The types of the fields of a config. Those that are not compared are not stored either."""
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.compare}
 
 
 def _plain(value: Any) -> Any:

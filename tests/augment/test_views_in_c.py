@@ -37,7 +37,7 @@ ONE_ALONE = {
 
 
 def test_every_operation_is_compared_alone() -> None:
-    in_torch = {"cutout", "turns", "noise", "sobel"}
+    in_torch = {"cutout", "turns", "noise", "sobel", "own"}
     assert {*ONE_ALONE, "crop", "second"} | in_torch == {*ViewParameters._fields, "none"}
 
 

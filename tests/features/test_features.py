@@ -13,8 +13,9 @@ from torch import nn
 from headwise.augment import whole_batches
 from headwise.data import ResidentImages
 from headwise.data.images import resident_images
-from headwise.encoders.build import EncoderConfig, build_encoder, stage_names
+from headwise.encoders.build import EncoderConfig, build_encoder
 from headwise.encoders.convolution import replace_convolutions
+from headwise.encoders.stages import stage_names
 from headwise.errors import UserError
 from headwise.features.extract import all_taps, at_taps, check_taps, extract, weights_hash
 from headwise.heads import HeadConfig, build_head

@@ -13,19 +13,12 @@ from torch import nn
 
 from headwise import heads
 from headwise.errors import UserError
-from headwise.fusion.noise_audit import (
-    HitRate,
-    audit_table,
-    hit_rate,
-    noise_audit,
-    noise_audits,
-    shipped_heads,
-    trial_scores,
-)
+from headwise.fusion.noise_audit import audit_table, shipped_heads
 from headwise.heads import HEADS, Context, Head, HeadConfig
 from headwise.heads.config import Norm
 from headwise.heads.layers import Layout
 from headwise.losses import nt_xent
+from headwise.model.noise_audit import HitRate, hit_rate, noise_audit, noise_audits, trial_scores
 
 SHIPPED = shipped_heads()
 # Fewer rows: a leak is found in fewer steps.

@@ -201,6 +201,7 @@ def test_defaults_are_the_heads_own():
         "double_projection": None,
         "output": None,
         "place": None,
+        "own": None,
     }
     default = resolve(HeadConfig(name="transformer"), 512)
     assert (default.depth, default.width, default.num_heads) == (4, 256, 16)

@@ -8,11 +8,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from headwise.augment.own_op import try_own
 from headwise.config import check_fields, resolved_as
 from headwise.data import Images, ResidentImages
 from headwise.errors import UserError
+from headwise.own_code import OwnCode
 
-Operator = Literal["crop", "flip", "colour", "grey", "blur", "cutout", "rotation", "noise", "sobel"]
+Shipped = Literal["crop", "flip", "colour", "grey", "blur", "cutout", "rotation", "noise", "sobel"]
+Operator = Shipped | Literal["own"]
 
 SIMCLR: tuple[Operator, ...] = ("crop", "flip", "colour", "grey", "blur")
 """SimCLR's operators (arXiv 2002.05709, appendix A), in its order."""
@@ -41,7 +44,7 @@ class AugmentConfig:
 
     ops: tuple[Operator, ...] | None = None
     """The operators of both views, in this order; crop, where it is one of them, is the first.
-    None: SimCLR's, which are crop, flip, colour, grey and blur."""
+    None: SimCLR's, which are crop, flip, colour, grey and blur, and then own, if it is given."""
     ops_second: tuple[Operator, ...] | None = None
     """The operators of each image's second view, if they are others. None: those of
     --augment.ops."""
@@ -86,11 +89,23 @@ class AugmentConfig:
     ImageNet's if the images stay files."""
     in_c: bool = True
     """On a CPU, make the views with compiled C code if it was built."""
+    own: OwnCode | None = None
+    """The operator own: a function of yours, FILE:FUNCTION, that takes some views, a generator of
+    random numbers and its settings, and returns the views (docs/own.md)."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         _check_operators("ops", self.ops)
         _check_operators("ops_second", self.ops_second)
+        named = "own" in (*(self.ops or ()), *(self.ops_second or ()))
+        if named and self.own is None:
+            raise UserError(
+                "augment.ops own needs a function; got none; give --augment FILE:function"
+            )
+        if self.own is not None and self.ops is not None and not named:
+            raise UserError(
+                f"augment.ops must have own, for {self.own.words}; got {' '.join(self.ops)}; add it"
+            )
         for name in PROBABILITIES.values():
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -176,7 +191,11 @@ def resolve(config: AugmentConfig, images: Images) -> ResolvedAugment:
     strength, blur = (0.5, 0.0) if size <= SMALL_PX else (1.0, 0.5)
     if "blur" in (config.ops or ()) or "blur" in (config.ops_second or ()):
         blur = 0.5
-    ops = SIMCLR if config.ops is None else config.ops
+    ops = config.ops
+    if config.own is not None:
+        try_own(config.own, size)
+    if ops is None:
+        ops = SIMCLR if config.own is None else (*SIMCLR, "own")
     decided = {
         "ops": ops,
         "ops_second": None if config.ops_second == ops else config.ops_second,

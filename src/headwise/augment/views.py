@@ -10,6 +10,7 @@ from headwise import rng
 from headwise.augment import ops, study_ops
 from headwise.augment.crop import apply_crop, sample_crop
 from headwise.augment.ops import Blur, Jitter
+from headwise.augment.own_op import OWN_PART, apply_own
 from headwise.augment.policies import SIMCLR, Operator, ResolvedAugment
 from headwise.augment.study_ops import Cutout, Grain
 from headwise.augment.views_in_c import library, views_in_c
@@ -37,6 +38,8 @@ class ViewParameters(NamedTuple):
     sobel: Bool[Tensor, " m"]
     second: Bool[Tensor, " m"]
     """Which views are the second of their image."""
+    own: Int64[Tensor, " m"]
+    """The seed of each view for the user's own operator."""
 
     def rows(self, index: Int64[Tensor, " k"] | slice) -> "ViewParameters":
         """Return the parameters of some of the views."""
@@ -51,6 +54,7 @@ class ViewParameters(NamedTuple):
             noise=Grain(*(part[index] for part in self.noise)),
             sobel=self.sobel[index],
             second=self.second[index],
+            own=self.own[index],
         )
 
 
@@ -90,6 +94,7 @@ def sample_views(config: ResolvedAugment, n: int, seed: int, step: int) -> ViewP
         noise=grain._replace(applied=grain.applied & having("noise")),
         sobel=chosen("sobel", config.sobel),
         second=second,
+        own=torch.randint(2**62, (m,), generator=drawing("own")),
     )
 
 
@@ -139,14 +144,20 @@ def make_views(
         else:
             views[rows] = finish_views(config, apply_crop(pixels, boxes[rows], size), part)
 
-    # Views that pass together are of different images and, if the branches differ, of one branch.
-    together = n if config.ops_second is None else int((~parameters.second).sum())
-    chunk = max(1, _CHUNK_VALUES // (3 * size**2)) if images.device.type == "cpu" else together
-    starts = [i for view in range(0, m, together) for i in range(view, view + together, chunk)]
-    hardware.on_threads(
-        make, [slice(i, min(i + chunk, i - i % together + together)) for i in starts]
-    )
+    hardware.on_threads(make, _parts(config, n, parameters, images.device.type))
     return views
+
+
+def _parts(config: ResolvedAugment, n: int, parameters: ViewParameters, device: str) -> list[slice]:
+    """Return the views that pass together: of different images and, if the branches differ or an
+    operator is the user's own, of one branch."""
+    same = config.ops_second is None and config.own is None
+    together = n if same else int((~parameters.second).sum())
+    chunk = max(1, _CHUNK_VALUES // (3 * config.size**2)) if device == "cpu" else together
+    chunk = chunk if config.own is None else OWN_PART
+    views = range(0, len(parameters.crop), together)
+    starts = [i for view in views for i in range(view, view + together, chunk)]
+    return [slice(i, min(i + chunk, i - i % together + together)) for i in starts]
 
 
 def finish_views(
@@ -185,3 +196,6 @@ def _applied(
             return study_ops.apply_grain(views, parameters.noise, config.noise_sigma)
         case "sobel":
             return study_ops.apply_sobel(views, parameters.sobel)
+        case "own":
+            assert config.own is not None, "it is checked with the operators"
+            return apply_own(config.own, views, int(parameters.own[0]))

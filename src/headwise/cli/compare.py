@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from headwise.cli.flags import Role
+from headwise.cli.own_flags import handed_in
 from headwise.cli.pretrain import refuse_beside_resume, refuse_idle, starting_config
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
@@ -22,7 +23,8 @@ class Compare:
     is given."""
     resume: Path | None = None
     """A comparison to continue, with the settings that it has; no other flags can be given with it
-    but --threads, --quiet and, if its images are elsewhere now, --data."""
+    but --threads, --quiet, if its images are elsewhere now --data, and the own code that it was
+    made with."""
     recipe: str = "small"
     """The named settings to start from: default, small, demo, cifar10, speedrun-cifar10, imagenet,
     deepfusion, deepfusion-first, deepfusion-later or transfusion (docs/commands.md)."""
@@ -36,6 +38,9 @@ class Compare:
     scratch: bool = True
     """Also train the encoder from scratch on the same labels, as a baseline beside raw pixels and
     the untrained encoder."""
+    allow_code: bool = False
+    """Execute the copies of own code that the comparison of --resume or the run of --config holds.
+    Only for those that you trust."""
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
     or else one for each usable core."""
@@ -51,7 +56,8 @@ def run(given: Given[Compare]) -> None:
     if given.values.get("resume") is not None:
         refuse_beside_resume(given)
         out, quiet = given.need("resume"), given.command({}).quiet
-        resume_comparison(out, data=given.values.get("data.spec"), quiet=quiet)
+        data, handed = given.values.get("data.spec"), handed_in(given.values)
+        resume_comparison(out, data=data, handed=handed, quiet=quiet)
     else:
         out = given.need("out")
         command = given.command()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from headwise.cli.flags import Role, Without
+from headwise.cli.own_flags import OwnFlags, with_code
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
@@ -45,6 +46,7 @@ class Embed:
     or else one for each usable core."""
     accept_changed_data: bool = False
     """Go on if the images are those of pretraining and have changed since."""
+    own: Annotated[OwnFlags, Role.UNPREFIXED] = field(default_factory=OwnFlags)
     quiet: bool = False
     """Show no progress."""
 
@@ -56,7 +58,7 @@ def run(given: Given[Embed]) -> None:
     if command.out.suffix != ".parquet":
         raise UserError(f"--out must end in .parquet, the only format written; got {command.out}")
     rows = embed(
-        command.run,
+        with_code(command.run, command.own),
         replace(command.data, spec=command.images),
         command.out,
         batch_size=command.batch_size,

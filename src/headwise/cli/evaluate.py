@@ -6,6 +6,7 @@ from typing import Annotated
 
 from headwise.cli.flags import Role
 from headwise.cli.images import own_images
+from headwise.cli.own_flags import OwnFlags, with_code
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
@@ -24,6 +25,7 @@ class Evaluate:
     accept_changed_data: bool = False
     """Go on if the images of pretraining have changed since."""
     evaluate: Annotated[EvaluateConfig, Role.UNPREFIXED] = field(default_factory=EvaluateConfig)
+    own: Annotated[OwnFlags, Role.UNPREFIXED] = field(default_factory=OwnFlags)
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
     or else one for each usable core."""
@@ -36,7 +38,8 @@ def run(given: Given[Evaluate]) -> None:
     command = given.command({"data": own_images(given, given.need("run"))})
     refuse_idle(given, command.evaluate)
     accept = command.accept_changed_data
-    measured = measure(command.run, command.data, command.evaluate, accept_changed_data=accept)
+    opened = with_code(command.run, command.own)
+    measured = measure(opened, command.data, command.evaluate, accept_changed_data=accept)
     say(evaluation_text(command.run, measured), "", _HEADING)
     say(*(_line(name, result) for name, result in measured.results.items()))
     say("", f"Report: {write_run_report(command.run)}")

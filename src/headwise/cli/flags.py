@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from headwise.own_code import OwnCode
+
 # What people change most has a short name, the same in every command.
 SHORT_NAMES = {
     "data.spec": "--data",
     "data.limit": "--limit",
+    "augment.own": "--augment",
     "encoder.name": "--encoder",
     "head.name": "--head",
     "optim.lr": "--lr",
@@ -91,6 +94,8 @@ class Flag:
     @property
     def count(self) -> int | None:
         """How many words its value takes; None: any number."""
+        if self.hint is dict:
+            return None
         if get_origin(self.hint) is not tuple:
             return 1
         arguments = get_args(self.hint)
@@ -112,7 +117,9 @@ def _flags(
         hint, marks = _unmarked(hints[field.name])
         hint, optional = _without_none(hint)
         here = (*place, field.name)
-        if dataclasses.is_dataclass(hint):
+        if hint is OwnCode:
+            yield from _flags_of_code(prefix, field.name, here, texts[field.name])
+        elif dataclasses.is_dataclass(hint):
             inner = prefix if Role.UNPREFIXED in marks else f"{prefix}{field.name}."
             left_out = [mark for mark in marks if isinstance(mark, Without)]
             yield from _flags(typing.cast(type, hint), here, inner, left_out)
@@ -126,6 +133,19 @@ def _flags(
                 text=texts.get(field.name, ""),
                 absent=next((w.reason for w in without if field.name in w.fields), ""),
             )
+
+
+def _flags_of_code(prefix: str, name: str, place: tuple[str, ...], text: str) -> Iterator[Flag]:
+    """The two flags of own code: `--head.own` is the function, `--head.settings` its settings."""
+    part = prefix or f"{name.removeprefix('own_')}."
+    code = Flag(
+        path=f"{part}own", place=place, hint=OwnCode, optional=False, positional=False, text=text
+    )
+    settings = field_texts(OwnCode)["settings"]
+    yield code
+    yield dataclasses.replace(
+        code, path=f"{part}settings", place=(*place, "settings"), hint=dict, text=settings
+    )
 
 
 def config_kind(kind: type, name: str) -> type:

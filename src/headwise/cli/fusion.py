@@ -7,6 +7,7 @@ from typing import Annotated
 
 from headwise.cli.flags import Role
 from headwise.cli.images import own_images
+from headwise.cli.own_flags import OwnFlags, with_code
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
@@ -14,9 +15,10 @@ from headwise.encoders.build import representation_size
 from headwise.errors import UserError
 from headwise.fusion.config import FusionConfig
 from headwise.fusion.lab import measure_fusion
-from headwise.fusion.noise_audit import Audit, audit_table, noise_audits, shipped_heads
+from headwise.fusion.noise_audit import audit_table, shipped_heads
 from headwise.fusion.seed_runs import SEEDS_FILE, fusion_over_seeds
 from headwise.model.build import build_model
+from headwise.model.noise_audit import Audit, noise_audits
 from headwise.model.trained import load_config
 from headwise.report import write_run_report, write_seeds_report
 from headwise.report.prose.fusion import conclusion
@@ -27,7 +29,7 @@ from headwise.report.tables.fusion import seeds_table, text_table
 from headwise.runs.directory import FUSION_FILE, Run
 from headwise.runtime.progress import progress
 
-_OF_THE_AUDIT = ("run", "noise_audit", "seed", "threads", "quiet")
+_OF_THE_AUDIT = ("run", "noise_audit", "head", "encoder", "allow_code", "seed", "threads", "quiet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class Fusion:
     noise_audit: bool = False
     """Instead train heads on independent noise, to see whether what a row attends to reveals its
     twin: the head of RUN, or every head if no run is given."""
+    own: Annotated[OwnFlags, Role.UNPREFIXED] = field(default_factory=OwnFlags)
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
     or else one for each usable core."""
@@ -76,7 +79,7 @@ def run(given: Given[Fusion]) -> None:
 def _describe(command: Fusion, path: Path) -> None:
     """One run: what its network does."""
     measure_fusion(
-        path,
+        with_code(path, command.own),
         command.data,
         command.fusion,
         accept_changed_data=command.accept_changed_data,
@@ -96,7 +99,7 @@ def _describe(command: Fusion, path: Path) -> None:
 def _over_seeds(command: Fusion, runs: Sequence[Path]) -> None:
     """Several runs: what their head does."""
     result = fusion_over_seeds(
-        runs,
+        [with_code(run, command.own) for run in runs],
         command.data,
         command.fusion,
         out=command.out,
@@ -120,7 +123,9 @@ def _audit(given: Given[Fusion]) -> None:
     command = given.command()
     if command.run is not None and len(command.run) > 1:
         raise UserError(f"--noise-audit takes one run; got {len(command.run)}; name one")
-    opened = None if command.run is None else Run.open(command.run[0], finished=False)
+    opened = None
+    if command.run is not None:
+        opened = Run.open(with_code(command.run[0], command.own), finished=False)
     say(audit_table(_audits(opened, command.fusion.seed, quiet=command.quiet)))
 
 

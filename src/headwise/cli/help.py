@@ -11,8 +11,16 @@ from typing import Any
 
 from headwise.cli.flags import Flag, choices, config_kind
 from headwise.cli.words import Given
+from headwise.own_code import OwnCode
 
-_WORDS = {int: "INT", float: "NUMBER", Path: "PATH", str: "TEXT"}
+_WORDS = {
+    int: "INT",
+    float: "NUMBER",
+    Path: "PATH",
+    str: "TEXT",
+    OwnCode: "FILE:FUNCTION",
+    dict: "NAME=VALUE",
+}
 
 # Stands for the size of h, which only the encoder knows, among the settings of a head.
 _SIZE_OF_H = 2**20
@@ -59,7 +67,7 @@ def _usage(flag: Flag) -> str:
     if flag.switch:
         return f"{names}, {flag.off_names[0]}"
     allowed = choices(flag.hint)
-    kinds = typing.get_args(flag.hint) if flag.count != 1 else (flag.hint,)
+    kinds = typing.get_args(flag.hint) or (flag.hint,)
     word = f"{{{','.join(allowed)}}}" if allowed else _WORDS[kinds[0]]
     return f"{names} " + (f"{word} ..." if flag.count is None else " ".join([word] * flag.count))
 
@@ -68,7 +76,7 @@ def _default(flag: Flag, values: Mapping[str, Any]) -> str:
     """The value without the flag, as it would be typed."""
     if flag.place[0] not in values:
         return "" if flag.positional else " (required)"
-    if flag.positional:
+    if flag.positional or flag.hint in (OwnCode, dict):
         return ""
     value = values[flag.place[0]]
     for name in flag.place[1:]:

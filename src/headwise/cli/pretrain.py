@@ -6,11 +6,16 @@ from typing import Annotated, Any
 
 from headwise.augment import PROBABILITIES, SIMCLR, AugmentConfig, Operator
 from headwise.cli.flags import Role
+from headwise.cli.own_flags import handed_in
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
+from headwise.encoders.build import EncoderConfig, is_resnet
 from headwise.errors import UserError
+from headwise.heads import HeadConfig, for_head
 from headwise.model.config import PretrainConfig
 from headwise.model.config_file import read_config
+from headwise.model.own_parts import entrusted
+from headwise.own_code import Handed, OwnCode
 from headwise.pretraining.recipes import recipe
 from headwise.runs.directory import Run
 
@@ -23,8 +28,8 @@ class Pretrain:
     """The run directory to create; required unless --resume is given."""
     resume: Path | None = None
     """A run directory to continue from its last checkpoint, with the settings that it has; no other
-    flags can be given with it but --threads, --quiet and, if its images are elsewhere now,
-    --data."""
+    flags can be given with it but --threads, --quiet, if its images are elsewhere now --data, and
+    the own code that it was made with (docs/own.md)."""
     extend: Path | None = None
     """A finished run to continue in a new one (--out): with its settings, weights, optimizer state
     and images, to a larger number of --epochs, which counts those that it has done. The learning
@@ -34,6 +39,9 @@ class Pretrain:
     deepfusion, deepfusion-first, deepfusion-later or transfusion (docs/commands.md)."""
     config: Path | None = None
     """A run's config.json to start from, in place of a recipe."""
+    allow_code: bool = False
+    """Execute the copies of own code that the run of --resume, --extend or --config holds. Only for
+    runs that you trust."""
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
     or else one for each usable core."""
@@ -49,7 +57,8 @@ def run(given: Given[Pretrain]) -> None:
         refuse_beside_resume(given)
         command = given.command({})
         data = given.values.get("data.spec")
-        done = resume(given.need("resume"), data=data, quiet=command.quiet)
+        stopped = Run.open(given.need("resume"), finished=False, handed=handed_in(given.values))
+        done = resume(stopped, data=data, quiet=command.quiet)
     else:
         out = given.need("out")
         command = given.command()
@@ -70,20 +79,45 @@ def starting_config(given: Given[Any], default: str) -> PretrainConfig:
             raise UserError(
                 "--extend starts from the settings of its run; leave --config and --recipe out"
             )
-        config = read_config(PretrainConfig, Run.open(extended).path / "config.json")
+        config = _recorded(given, Run.open(extended).path / "config.json")
         return replace(config, optim=replace(config.optim, warmup_epochs=None))
     if file is None:
-        return recipe(name or default)
+        return _of_chosen(given, recipe(name or default))
     if name is not None:
         raise UserError("--config and --recipe both say what to start from; leave one out")
     if not file.is_file():
         raise UserError(f"--config must be a file; {file} does not exist")
-    return read_config(PretrainConfig, file)
+    return _of_chosen(given, _recorded(given, file))
+
+
+def _recorded(given: Given[Any], file: Path) -> PretrainConfig:
+    """The settings of a run, with the copies of its own code if they are allowed."""
+    allowed = Handed(allow_code=bool(given.values.get("allow_code")))
+    return entrusted(read_config(PretrainConfig, file), allowed, file.parent)
+
+
+def _of_chosen(given: Given[Any], config: PretrainConfig) -> PretrainConfig:
+    """The settings to start from without those of a head, or an encoder that another one
+    replaces."""
+    head, encoder = given.values.get("head.name"), given.values.get("encoder.name")
+    if head is not None:
+        config = replace(config, head=for_head(config.head, head))
+    if encoder not in (None, config.encoder.name):
+        stem = config.encoder.stem if is_resnet(encoder) else "auto"
+        config = replace(config, encoder=EncoderConfig(name=encoder, stem=stem))
+    code: OwnCode | None = given.values.get("head.own")
+    if code is not None and code.continued(config.head.own) is code:
+        config = replace(config, head=HeadConfig())
+    code = given.values.get("encoder.own")
+    if code is not None and code.continued(config.encoder.own) is code:
+        config = replace(config, encoder=EncoderConfig())
+    return config
 
 
 def refuse_beside_resume(given: Given[Any]) -> None:
     """Raise `UserError` where a flag was given that a stopped run cannot take."""
-    taken = ("resume", "threads", "quiet", "data.spec")
+    taken = ("resume", "threads", "quiet", "data.spec", "allow_code")
+    taken += ("head.own", "encoder.own", "objective.own", "augment.own")
     others = [path for path in given.values if path not in taken]
     if others:
         name = next(flag.name for flag in given.line.flags if flag.path == others[0])
@@ -100,8 +134,8 @@ def refuse_idle(given: Given[Any], config: PretrainConfig) -> None:
         "optim.betas": (optimizer != "adamw", "--optim.name adamw"),
         "optim.lars_trust": (optimizer != "lars", "--optim.name lars"),
         "optim.lars_variant": (optimizer != "lars", "--optim.name lars"),
-        "temperature": (config.objective == "affinity", "--objective nt-xent"),
-        "loss": (config.objective == "affinity", "--objective nt-xent"),
+        "temperature": (config.objective != "nt-xent", "--objective nt-xent"),
+        "loss": (config.objective != "nt-xent", "--objective nt-xent"),
         "class_directions.weight": (
             config.class_directions.fraction == 0,
             "--class-directions.fraction above 0",

@@ -4,11 +4,13 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from headwise.cli.flags import Role
 from headwise.cli.images import own_images
+from headwise.cli.own_flags import OwnFlags, with_code
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.data import DataConfig
@@ -55,6 +57,7 @@ class Theory:
     """Go on if the images of pretraining have changed since."""
     studies: bool = False
     """Also study the heads of --runs at other batch sizes and augmentation strengths."""
+    own: Annotated[OwnFlags, Role.UNPREFIXED] = field(default_factory=OwnFlags)
     seed: int = 0
     """Seed of the random batches."""
     device: Device = "auto"
@@ -85,7 +88,7 @@ def run(given: Given[Theory]) -> None:
     hardware.keep_freed_memory()
     setups = {
         run.name: set_up(
-            run,
+            with_code(run, command.own),
             given.command({"data": own_images(given, run)}).data,
             accept_changed_data=command.accept_changed_data,
             device=command.device,

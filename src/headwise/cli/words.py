@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
@@ -16,6 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from headwise.cli.flags import Flag, choices, config_kind, flags_of
 from headwise.errors import UserError, nearest
+from headwise.own_code import OwnCode, names_code, own
 
 Command = TypeVar("Command")
 
@@ -98,9 +100,15 @@ class Given(Generic[Command]):
 def _laid_over(config: Any, changes: Mapping[tuple[str, ...], object]) -> Any:
     """A config with the values at these places replaced."""
     values = {place[0]: value for place, value in changes.items() if len(place) == 1}
+    for name, value in values.items():
+        if isinstance(value, OwnCode):
+            values[name] = value.continued(getattr(config, name))
     for name in dict.fromkeys(place[0] for place in changes if len(place) > 1):
         inner = {place[1:]: value for place, value in changes.items() if place[0] == name}
-        values[name] = _laid_over(getattr(config, name), inner)
+        base = values.get(name, getattr(config, name))
+        if base is None:
+            raise UserError(f"settings are for own code; got {inner}; name it as FILE:function")
+        values[name] = _laid_over(base, {place: v for place, v in inner.items() if place})
     return dataclasses.replace(config, **values)
 
 
@@ -108,6 +116,7 @@ def read_words(line: CommandLine[Command], words: Sequence[str]) -> Given[Comman
     """The flags and positional words of a command. Raises `UserError`."""
     by_name = {name: flag for flag in line.flags for name in flag.names}
     off = {name: flag for flag in line.flags for name in flag.off_names}
+    by_path = {flag.path: flag for flag in line.flags}
     places = [flag for flag in line.flags if flag.positional]
     values: dict[str, Any] = {}
     typed: dict[str, str] = {}
@@ -133,11 +142,23 @@ def read_words(line: CommandLine[Command], words: Sequence[str]) -> Given[Comman
         if typed.setdefault(flag.path, name) != name:
             raise UserError(f"{before} and {typed[flag.path]} are one setting; leave one out")
         texts = [text] if equals else _take(flag, rest)
+        if texts and names_code(texts[0]):
+            flag = by_path.get(f"{flag.path.removesuffix('.name')}.own", flag)
         if name in off and texts:
             raise UserError(f"{before} takes no value; got {texts[0]!r}; leave the value out")
         texts = ["False"] if name in off else texts or (["True"] if flag.switch else [])
         values[flag.path] = _value(flag, before, texts)
+        for other in _instead(flag.path):
+            values.pop(other, None)
     return Given(line=line, values=values)
+
+
+def _instead(path: str) -> tuple[str, ...]:
+    """The settings whose value this one replaces: own code that of a name, and a name own code."""
+    if path.endswith(".own"):
+        part = path.removesuffix(".own")
+        return part, f"{part}.name"
+    return (f"{path.removesuffix('.name')}.own",)
 
 
 def _is_flag(word: str) -> bool:
@@ -173,6 +194,10 @@ def _value(flag: Flag, name: str, texts: list[str]) -> Any:
     if flag.optional and [text.lower() for text in texts] == ["none"]:
         return None
     must, got = _must(flag), " ".join(texts)
+    if texts and flag.hint is OwnCode:
+        return own(texts[0])
+    if texts and flag.hint is dict:
+        return dict(_setting(name, text) for text in texts)
     if flag.switch:
         texts = [text.capitalize() for text in texts]
     if not texts:
@@ -203,16 +228,29 @@ def _value(flag: Flag, name: str, texts: list[str]) -> Any:
         raise UserError(f"{name} must be {must}; got {got!r}") from None
 
 
+def _setting(name: str, text: str) -> tuple[str, Any]:
+    """`width=64` as a name and a value, which is JSON or else a word."""
+    setting, equals, value = text.partition("=")
+    if not equals or not setting.isidentifier():
+        raise UserError(f"{name} takes settings such as width=64; got {text!r}")
+    try:
+        return setting, json.loads(value)
+    except ValueError:
+        return setting, value
+
+
 def _must(flag: Flag) -> str:
     """What a flag's value must be, in words."""
     if allowed := choices(flag.hint):
         return f"one {'or more ' * (flag.count is None)}of {', '.join(allowed)}"
-    kinds = typing.get_args(flag.hint) if flag.count != 1 else (flag.hint,)
+    kinds = typing.get_args(flag.hint) or (flag.hint,)
     one, several = {
         int: ("a whole number", "whole numbers"),
         float: ("a number", "numbers"),
         bool: ("True or False", ""),
         Path: ("a path", "paths"),
+        OwnCode: ("FILE:function", ""),
+        dict: ("", "settings such as width=64"),
     }.get(kinds[0], ("one word", "words"))
     if flag.count is None:
         return several

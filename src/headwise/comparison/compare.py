@@ -22,7 +22,9 @@ from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, check_count, resolve
 from headwise.model.config_file import config_json, has_old_heads, read_config
+from headwise.model.own_parts import entrusted, handed_of, keep_code
 from headwise.model.trained import identify, load_config
+from headwise.own_code import Handed
 from headwise.pretraining import kept
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.monitoring import check_ahead
@@ -83,21 +85,29 @@ def compare(
 def _begin(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
     write_record(out, images)
     write_json(out / "config.json", config_json(config))
+    keep_code(config.pretrain, out)
     views = augment.resolve(config.pretrain.augment, images.train)
     augment.write_sheet(images.train, views, out / "views.png", config.pretrain.seed)
     return _compare(config, out, images, quiet)
 
 
 def resume_comparison(
-    out: str | Path, images: Splits | None = None, *, data: str | None = None, quiet: bool = False
+    out: str | Path,
+    images: Splits | None = None,
+    *,
+    data: str | None = None,
+    handed: Handed | None = None,
+    quiet: bool = False,
 ) -> Json:
     """Go on with a comparison that stopped: finished runs are kept. The images must be those that
-    it began with, as in `resume`."""
+    it began with, as in `resume`. `handed`: the own code that it began with."""
     out = Path(out)
     path = out / "config.json"
     if not path.is_file():
         raise UserError(f"--resume must be a comparison's directory; {out} has no config.json")
     config = read_config(CompareConfig, path)
+    pretrain = entrusted(config.pretrain, handed or Handed(), out)
+    config = dataclasses.replace(config, pretrain=pretrain)
     _refuse_other_heads(config, out)
     with writing(out):
         images = images or open_images(located(out, config.pretrain.data, data))
@@ -180,7 +190,7 @@ def _finished(config: PretrainConfig, path: Path, images: Splits, quiet: bool) -
     """The run of this config, pretrained to its end."""
     if path.exists() and any(path.iterdir()):
         _complete(path, config, images)
-        return resume(path, images, quiet=quiet)
+        return resume(Run(path, handed_of(config)), images, quiet=quiet)
     return pretrain(config, path, images, quiet=quiet)
 
 

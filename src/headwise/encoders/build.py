@@ -1,13 +1,11 @@
 """Encoders: any timm model by name, with a stem for small images, and small ResNets for trials."""
 
-import contextlib
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from headwise import rng
@@ -19,13 +17,11 @@ from headwise.encoders.convolution import (
     replace_narrow_convolutions,
 )
 from headwise.errors import UserError, nearest
+from headwise.own_code import OwnCode
 
 # A ResNet of four basic blocks, for trials on a CPU: timm's resnet18 with these settings.
 SMALL_RESNET = "resnet-small"
 _SMALL_DEPTHS, _SMALL_WIDTHS = (1, 1, 1, 1), (32, 64, 128, 256)
-
-# timm lists these modules among a model's stages, although they come before the stages.
-_STEMS = ("act1", "bn1", "stem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +40,19 @@ class EncoderConfig:
     widths: tuple[int, ...] | None = None
     """Number of channels in each of the four stages of a ResNet; with bottlenecks, those of their
     inner layers. None: the model's own."""
+    own: OwnCode | None = None
+    """A function of yours, FILE:FUNCTION, that takes its settings and returns the encoder, from
+    images to h (docs/own.md). --encoder takes it too."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.own is not None:
+            object.__setattr__(self, "name", "own")
+            if (self.stem, self.depths, self.widths) != ("auto", None, None):
+                raise UserError(
+                    "encoder.stem, encoder.depths and encoder.widths are not for an own encoder; "
+                    f"got {self.own.words}; leave them out"
+                )
         _check_stages(self, left_open=None)
 
 
@@ -72,9 +78,11 @@ def _check_stages(config: EncoderConfig, left_open: tuple[()] | None) -> None:
 
 def resolve(config: EncoderConfig, size: int) -> ResolvedEncoder:
     """The config with nothing left open, for views of `size` px."""
+    if config.own is not None:
+        return ResolvedEncoder(name="own", own=config.own, stem="standard", depths=(), widths=())
     stem, tiny = config.stem, config.name == SMALL_RESNET
     if stem == "auto":
-        stem = "small" if size <= SMALL_PX and _is_resnet(config.name) else "standard"
+        stem = "small" if size <= SMALL_PX and is_resnet(config.name) else "standard"
     return ResolvedEncoder(
         name=config.name,
         stem=stem,
@@ -99,7 +107,7 @@ def timm_arguments(config: ResolvedEncoder, size: int) -> dict[str, Any]:
         arguments["layers"] = config.depths
     if config.widths:
         arguments["channels"] = config.widths
-    if (config.depths or config.widths or config.stem.startswith("small")) and not _is_resnet(name):
+    if (config.depths or config.widths or config.stem.startswith("small")) and not is_resnet(name):
         raise UserError(
             "encoder.stem small, encoder.depths and encoder.widths are only for ResNets; "
             f"got encoder {config.name!r}; leave them out"
@@ -127,6 +135,8 @@ def build_encoder(config: EncoderConfig, size: int, seed: int) -> nn.Module:
     import timm
 
     config = resolve(config, size)
+    if config.own is not None:
+        return _own_encoder(config, config.own, size, seed)
     arguments = timm_arguments(config, size)
     with rng.seeded(seed, "encoder"):
         try:
@@ -142,6 +152,26 @@ def build_encoder(config: EncoderConfig, size: int, seed: int) -> nn.Module:
     return model
 
 
+def _own_encoder(config: EncoderConfig, code: OwnCode, size: int, seed: int) -> nn.Module:
+    """Return the encoder that the user's function makes, or a copy of the user's module."""
+    with rng.seeded(seed, "encoder"):
+        model = code.built("encoder")
+    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
+        raise UserError(
+            f"the encoder {code.words} must be a module with parameters (nn.Module); "
+            f"got {type(model).__name__}"
+        )
+    representation_size(model, config, size)
+    return model
+
+
+def registered_by(name: str, code: Callable[..., Any] | None) -> bool:
+    """Return whether timm makes the model of this name with this function."""
+    import timm
+
+    return timm.is_model(name) and timm.model_entrypoint(name) is code
+
+
 def representation_size(model: nn.Module, config: EncoderConfig, size: int) -> int:
     """Return `p`, the size of `h`, by encoding one black image of `size` px."""
     training = model.training
@@ -149,17 +179,34 @@ def representation_size(model: nn.Module, config: EncoderConfig, size: int) -> i
     try:
         with torch.no_grad():
             h = model(torch.zeros(1, 3, size, size, device=next(model.parameters()).device))
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # an own encoder raises what it likes
+        if config.own is None and not isinstance(error, RuntimeError | AssertionError):
+            raise
         raise _size_error(config, size, error) from error
     finally:
         model.train(training)
+    if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != 1:
+        given = list(h.shape) if isinstance(h, Tensor) else type(h).__name__
+        raise UserError(
+            f"encoder {_called(config)!r} must give a vector for each image; got {given} for one"
+        )
+    if not h.isfinite().all():
+        raise UserError(
+            f"encoder {_called(config)!r} must give finite numbers; got NaN or infinity"
+        )
     return h.shape[1]
 
 
-@functools.lru_cache
 def measure_encoder(config: ResolvedEncoder, size: int, *, unfolded: bool) -> tuple[int, bool]:
     """`p`, and whether the bfloat16 gradients of the encoder are reliable on a CPU, with
     convolutions replaced if `unfolded`."""
+    if config.own is not None:  # equal records may be other modules
+        return _measured.__wrapped__(config, size, unfolded=unfolded)
+    return _measured(config, size, unfolded=unfolded)
+
+
+@functools.lru_cache
+def _measured(config: ResolvedEncoder, size: int, *, unfolded: bool) -> tuple[int, bool]:
     model = build_encoder(config, size, seed=0)
     if unfolded:
         replace_convolutions(model)
@@ -192,60 +239,7 @@ def strides_over_one_pixel(model: nn.Module, size: int) -> bool:
     return any(affected)
 
 
-def stage_names(encoder: nn.Module) -> tuple[str, ...]:
-    """Return the taps in the encoder, `f1`, `f2`, … after each stage that timm lists (after each
-    block, if the model has no stages). Empty if timm lists none."""
-    return tuple(_stages(encoder))
-
-
-@contextlib.contextmanager
-def watched_stages(
-    encoder: nn.Module, taps: Collection[str]
-) -> Iterator[dict[str, Float[Tensor, "n _"]]]:
-    """Within the block, a forward pass writes the output of each stage in `taps`, as the mean over
-    positions or tokens in float32, to the yielded dictionary. Hooks only read the outputs, so the
-    encoder's result is bit-identical."""
-    values: dict[str, Tensor] = {}
-    with contextlib.ExitStack() as hooks:
-        for tap, (module, channels) in _stages(encoder).items():
-            if tap in taps:
-
-                def keep(
-                    _: nn.Module, __: Any, out: Any, tap: str = tap, c: int = channels
-                ) -> None:
-                    values[tap] = _mean_over_positions(encoder, tap, out, c)
-
-                hooks.callback(encoder.get_submodule(module).register_forward_hook(keep).remove)
-        yield values
-
-
-def _stages(encoder: nn.Module) -> dict[str, tuple[str, int]]:
-    """Return the module name and the number of channels of each stage, by tap."""
-    listed: Any = getattr(encoder, "feature_info", [])  # some timm models have none
-    modules = dict(encoder.named_modules())
-    if any(stage["module"] not in modules for stage in listed):  # some names are not modules
-        return {}
-    stages = [stage for stage in listed if stage["module"].split(".")[0] not in _STEMS]
-    return {f"f{i}": (stage["module"], stage["num_chs"]) for i, stage in enumerate(stages, 1)}
-
-
-def _mean_over_positions(
-    encoder: nn.Module, tap: str, output: Any, channels: int
-) -> Float[Tensor, "n c"]:
-    shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-    # Tokens have their channels last. timm marks models whose maps do with `output_fmt`.
-    channels_last = len(shape) == 3 or getattr(encoder, "output_fmt", "NCHW") == "NHWC"
-    axis = len(shape) - 1 if channels_last else 1
-    if len(shape) not in (3, 4) or shape[axis] != channels:
-        raise UserError(
-            f"--taps {tap} needs a stage whose output is a map of {channels} channels or tokens of "
-            f"that size; got {shape or type(output).__name__}; leave this tap out"
-        )
-    positions = [dim for dim in range(1, len(shape)) if dim != axis]
-    return output.mean(positions, dtype=torch.float32)
-
-
-def _is_resnet(name: str) -> bool:
+def is_resnet(name: str) -> bool:
     """Return whether timm builds this model with its ResNet class and the plain stem."""
     if name == SMALL_RESNET:
         return True
@@ -258,9 +252,13 @@ def _is_resnet(name: str) -> bool:
         return isinstance(timm.create_model(name).conv1, nn.Conv2d)
 
 
+def _called(config: EncoderConfig) -> str:
+    return config.name if config.own is None else config.own.words
+
+
 def _size_error(config: EncoderConfig, size: int, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UserError(
-        f"encoder {config.name!r} cannot take images of {size} px ({reason}); "
+        f"encoder {_called(config)!r} cannot take images of {size} px ({reason}); "
         "give another --encoder or --augment.size"
     )

@@ -56,7 +56,7 @@ def measure(
 ) -> Section:
     """As `evaluate`: what was measured, and on which images."""
     opened = Run.open(run)
-    other = None if config.against is None else Run.open(config.against)
+    other = None if config.against is None else Run.open(config.against, handed=opened.handed)
     if other is not None:
         check_other(other)
     with writing(opened.path):

@@ -12,7 +12,7 @@ from headwise import rng
 from headwise.augment import whole_batches
 from headwise.data import Images, ResidentImages
 from headwise.data.images import fingerprint
-from headwise.encoders.build import stage_names, watched_stages
+from headwise.encoders.stages import stage_names, watched_stages
 from headwise.errors import UserError
 from headwise.heads import Head
 from headwise.model.extraction import ExtractConfig

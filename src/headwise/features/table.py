@@ -91,7 +91,7 @@ def embed(
     )
     about = _origin(file, about, config, splits, extraction)
     folder = _parts_folder(out, {**about, "batch_size": batch_size})
-    encoder = load_encoder(file).to(extraction.device)
+    encoder = load_encoder(run).to(extraction.device)
     works = [_work(name, splits, folder, batch_size) for name in splits]
     for work in works:
         _write_parts(encoder, work, extraction, quiet)

@@ -1,5 +1,6 @@
 """Projection heads: identity, linear, MLP, FFN stacks, and Transformers over the batch."""
 
+from headwise.heads.build import build_head, resolve
 from headwise.heads.config import (
     COMPARED,
     HEADS,
@@ -10,10 +11,10 @@ from headwise.heads.config import (
     for_head,
     leaks,
     loss_groups,
-    resolve,
     small_head,
 )
-from headwise.heads.head import Head, build_head, with_uniform_attention
+from headwise.heads.head import Head, with_uniform_attention
+from headwise.heads.own_head import sees_others
 
 __all__ = [
     "COMPARED",
@@ -28,6 +29,7 @@ __all__ = [
     "leaks",
     "loss_groups",
     "resolve",
+    "sees_others",
     "small_head",
     "with_uniform_attention",
 ]

@@ -7,12 +7,14 @@ from typing import Any, Literal
 
 from headwise.config import check_fields
 from headwise.errors import UserError, nearest
+from headwise.own_code import OwnCode
 
-HeadName = Literal["identity", "linear", "mlp", "ffn", "ffn-matched", "transformer", "transfusion"]
+Shipped = Literal["identity", "linear", "mlp", "ffn", "ffn-matched", "transformer", "transfusion"]
+HeadName = Shipped | Literal["own"]
 Context = Literal["joint", "per-view", "self", "halves", "twin-masked"]
 Norm = Literal["pre", "post", "batch"]
 
-HEADS: tuple[HeadName, ...] = typing.get_args(HeadName)
+HEADS: tuple[Shipped, ...] = typing.get_args(Shipped)
 COMPARED: tuple[HeadName, ...] = ("identity", "linear", "mlp", "ffn", "transformer")
 """The heads of a comparison by default."""
 
@@ -26,7 +28,7 @@ class HeadConfig:
     SimCLR's; ffn: Deep Fusion's baseline; ffn-matched: residual feed-forward blocks with as many
     parameters as the Transformer head; transformer: Deep Fusion's, in which the views of a batch
     attend to each other; transfusion: Deep Fusion's first version, whose ReLU attention leaves out
-    the row itself."""
+    the row itself; own: a function of yours, given as --head FILE:function (docs/own.md)."""
     depth: int | None = None
     """Number of layers. mlp: linear layers (2). ffn: Linear-BatchNorm-ReLU layers (10). ffn-matched
     and transformer: blocks (4; published with 10). transfusion: blocks (5)."""
@@ -71,16 +73,24 @@ class HeadConfig:
     MLP after blocks as wide as h, as in the later version."""
     place: Literal["before", "inside", "after"] | None = None
     """transfusion: whether the blocks come before, inside or after the MLP (after)."""
+    own: OwnCode | None = None
+    """own: the function, FILE:FUNCTION, that takes p and its settings and returns the layers, which
+    may also be given as --head FILE:FUNCTION."""
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.own is not None:
+            object.__setattr__(self, "name", "own")
+        elif self.name == "own":
+            raise UserError("head own needs a function; got none; give --head FILE:function")
         own = [name for name in kind_of(self.name).__annotations__ if name != "name"]
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name == "name" or value is None:
                 continue
-            if field.name not in own:
-                settings = ", ".join(own)
+            decided = self.name == "own" and type(self) is HeadConfig and field.name != "own"
+            if field.name not in own or decided:
+                settings = ", ".join(own) if self.own is None else "those of its function"
                 raise UserError(
                     f"head.{field.name} is not a setting of the {self.name} head; "
                     f"got {value!r}; its settings: {settings}"
@@ -169,6 +179,15 @@ class TransfusionHead(HeadConfig):
     place: Literal["before", "inside", "after"] = "after"
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnHead(HeadConfig):
+    name: Literal["own"] = "own"
+    own: OwnCode
+    output_size: int
+    context: Literal["joint", "self"]
+    """joint: in evaluation mode the rows of a batch change each other."""
+
+
 ResolvedHead = (
     IdentityHead
     | LinearHead
@@ -177,6 +196,7 @@ ResolvedHead = (
     | FfnMatchedHead
     | TransformerHead
     | TransfusionHead
+    | OwnHead
 )
 """A `HeadConfig` in which nothing is left open: None stands only where this head has no such
 setting."""
@@ -199,11 +219,16 @@ def kind_of(name: HeadName) -> type[ResolvedHead]:
             return TransformerHead
         case "transfusion":
             return TransfusionHead
+        case "own":
+            return OwnHead
     raise UserError(f"--head must be known; got {name!r}: {nearest(name, HEADS)}")
 
 
 def resolve(config: HeadConfig, p: int) -> ResolvedHead:
-    """Return the config with a value for every setting of the head, for `h` of size `p`."""
+    """Return the config with a value for every setting of the head, for `h` of size `p`. An own
+    head is resolved where it is tried (`own_head`)."""
+    if isinstance(config, OwnHead):
+        return config
     given = {name: value for name, value in vars(config).items() if value is not None}
     if config.name == "mlp" or config.output == "mlp":
         if config.output == "mlp" and config.width not in (None, p):

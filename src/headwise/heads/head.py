@@ -1,29 +1,15 @@
 """The projection head: a list of layers that can be cut anywhere."""
 
 import copy
-import itertools
 from collections.abc import Iterator
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from headwise import rng
 from headwise.errors import UserError
-from headwise.heads.blocks import Block, FeedForwardBlock, ReluBlock
-from headwise.heads.config import (
-    Context,
-    FfnHead,
-    FfnMatchedHead,
-    HeadConfig,
-    IdentityHead,
-    LinearHead,
-    MlpHead,
-    ResolvedHead,
-    TransformerHead,
-    TransfusionHead,
-    resolve,
-)
-from headwise.heads.layers import Layout, batch_layout, dense, output, scaled
+from headwise.heads.blocks import Block, ReluBlock
+from headwise.heads.config import Context
+from headwise.heads.layers import Layout, batch_layout
 
 
 class Head(nn.Module):
@@ -93,13 +79,6 @@ class Head(nn.Module):
         return batch_layout(self.context, len(h), views or 1, h.device)
 
 
-def build_head(config: HeadConfig, p: int, seed: int = 0) -> Head:
-    """Return the head for representations of size `p`. Its weights are a function of `seed`."""
-    resolved = resolve(config, p)
-    with rng.seeded(seed, "head"):
-        return Head(_layers(resolved, p), resolved.context or "self")
-
-
 def with_uniform_attention(head: Head) -> Head:
     """Return a copy of the head whose blocks give every visible row the same attention weight.
     Raises `ValueError` for ReLU attention, which has no softmax to make uniform."""
@@ -110,68 +89,6 @@ def with_uniform_attention(head: Head) -> Head:
         if isinstance(layer, Block):
             layer.uniform = True
     return uniform
-
-
-def _layers(config: ResolvedHead, p: int) -> list[nn.Module]:
-    match config:
-        case IdentityHead():
-            return [scaled(p)] if config.batch_norm else []
-        case LinearHead(output_size=size):
-            return [output(p, size) if config.batch_norm else nn.Linear(p, size)]
-        case MlpHead(depth=depth, width=width, output_size=size, batch_norm=batch_norm):
-            sizes = [p, *[width] * (depth - 1), size]
-            return _mlp(sizes, batch_norm=batch_norm, shift=config.shift)
-        case FfnHead(depth=depth, width=width, output_size=size):
-            stack = [dense(width, width, batch_norm=True, activation=True) for _ in range(depth)]
-            return [nn.Linear(p, width), *stack, output(width, size)]
-        case FfnMatchedHead(depth=depth, width=width, output_size=size):
-            goal = _parameters(Block(width, num_heads=1, ratio=config.ratio))
-            # A block's parameters are two linear layers with biases, and one norm.
-            hidden = round((goal - 3 * width) / (2 * width + 1))
-            stack = [FeedForwardBlock(width, hidden, config.norm) for _ in range(depth)]
-            return [nn.Linear(p, width), *stack, output(width, size)]
-        case TransformerHead(width=width, output_size=size):
-            stack = _blocks(config)  # first, because weights depend on the order of the draws
-            if config.output == "mlp":
-                # This code takes its MLP from lightly, whose last BatchNorm learns a shift.
-                return [*stack, *_mlp([p, p, size], batch_norm=True, shift=True)]
-            return [nn.Linear(p, width), *stack, output(width, size)]
-        case TransfusionHead(depth=depth, width=width, output_size=size):
-            mlp = _mlp([p, width, size], batch_norm=False, shift=False)
-            places = {"before": (0, p), "inside": (1, width), "after": (2, size)}
-            cut, at = places[config.place]
-            return [*mlp[:cut], *(ReluBlock(at) for _ in range(depth)), *mlp[cut:]]
-    raise AssertionError(config.name)
-
-
-def _mlp(sizes: list[int], *, batch_norm: bool, shift: bool) -> list[nn.Module]:
-    """Return layers from each size to the next, with ReLU after all but the last. `shift`: whether
-    the last BatchNorm learns one."""
-    *pairs, last = itertools.pairwise(sizes)
-    hidden = [dense(*pair, batch_norm=batch_norm, activation=True) for pair in pairs]
-    if batch_norm and not shift:
-        return [*hidden, output(*last)]
-    return [*hidden, dense(*last, batch_norm=batch_norm, activation=False)]
-
-
-def _blocks(config: TransformerHead) -> list[Block]:
-    return [
-        Block(
-            config.width,
-            num_heads=config.num_heads,
-            ratio=config.ratio,
-            norm=config.norm,
-            activation=config.activation,
-            residual=config.residual,
-            uniform=config.attention == "uniform",
-            double_projection=config.double_projection,
-        )
-        for _ in range(config.depth)
-    ]
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _apply(layer: nn.Module, rows: Tensor, layout: Layout) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import Literal
 
 from headwise import augment, heads
 from headwise.augment import AugmentConfig, ResolvedAugment
@@ -13,8 +14,9 @@ from headwise.errors import UserError
 from headwise.heads import HeadConfig, ResolvedHead
 from headwise.losses import Method
 from headwise.model import optim
-from headwise.model.objective import ClassDirectionsConfig, Objective
+from headwise.model.objective import ClassDirectionsConfig, Objective, try_own
 from headwise.model.optim import OptimConfig, ResolvedOptim
+from headwise.own_code import OwnCode
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device, Precision, ResolvedDevice, ResolvedPrecision
 
@@ -36,9 +38,13 @@ class PretrainConfig:
     """Images in a step, over all ranks. Each image gives two views."""
     temperature: float = 0.5
     """The temperature τ of NT-Xent."""
-    objective: Objective = "nt-xent"
+    objective: Objective | Literal["own"] = "nt-xent"
     """The contrastive loss: nt-xent, or affinity (TransFusion's: Jensen-Shannon divergence of the
-    squared cosines from the twins; no temperature)."""
+    squared cosines from the twins; no temperature), or own: a function of yours, given as
+    --objective FILE:function (docs/own.md)."""
+    own_objective: OwnCode | None = None
+    """own: the function, FILE:FUNCTION, that takes the z of both views and its settings and returns
+    the loss. --objective takes it too."""
     class_directions: ClassDirectionsConfig = field(default_factory=ClassDirectionsConfig)
     loss: Method = "auto"
     """How NT-Xent is computed; the value is the same. dense: one matrix of all logits; tiled: in
@@ -74,6 +80,12 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.own_objective is not None:
+            object.__setattr__(self, "objective", "own")
+        elif self.objective == "own":
+            raise UserError(
+                "objective own needs a function; got none; give --objective FILE:function"
+            )
         for name in ("epochs", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} must be at least 1; got {getattr(self, name)}")
@@ -134,6 +146,9 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
             views.size,
         )
         precision = "float32"
+    head = heads.resolve(config.head, p)
+    if config.own_objective is not None:
+        try_own(config.own_objective, head.output_size or p)
     workers = config.workers
     if workers is None:
         workers = hardware.usable_cores() if isinstance(images, ImageFiles) else 0
@@ -143,7 +158,7 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
         "data": config.data.like(DataConfig(fit="crop")),
         "augment": views,
         "encoder": encoder,
-        "head": heads.resolve(config.head, p),
+        "head": head,
         "optim": optim.resolve(config.optim, config.epochs),
         "device": device,
         "precision": precision,

@@ -48,6 +48,9 @@ def _left_open(values: Any) -> Any:
     values = {**values}
     if isinstance(values.get("encoder"), dict):
         values["encoder"] = {k: None if v == [] else v for k, v in values["encoder"].items()}
+    for part in ("head", "encoder"):
+        if isinstance(values.get(part), dict) and values[part].get("own") is not None:
+            values[part] = {"own": values[part]["own"]}
     if isinstance(values.get("optim"), dict):
         own = ("begin_epoch", "tokens_decayed")
         values["optim"] = {k: v for k, v in values["optim"].items() if k not in own}
@@ -78,7 +81,8 @@ def lifted(values: Any, path: Path) -> Any:
         encoder = values.get("encoder")
         if isinstance(encoder, dict):  # null once said: the model's own
             values["encoder"] = {
-                key: [] if value is None else value for key, value in encoder.items()
+                key: [] if value is None and key in ("depths", "widths") else value
+                for key, value in encoder.items()
             }
     return values
 

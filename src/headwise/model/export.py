@@ -18,6 +18,8 @@ from headwise.data.config import DataConfig, Fit
 from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import Json, read_object, write_bytes
+from headwise.model.own_parts import trusted
+from headwise.own_code import Handed, OwnCode
 from headwise.runs.directory import Run, run_path
 
 ENCODER_FILE = "encoder.safetensors"
@@ -59,7 +61,9 @@ class _ImageInput:
 class _Description:
     """All that an encoder's file says of itself."""
 
-    timm: _TimmArguments
+    timm: _TimmArguments | None = None
+    """None: the encoder is own code."""
+    own: OwnCode | None = None
     stem: Literal["standard", "small", "small-strided"]
     image: _ImageInput
     sha256: str | None = None
@@ -95,7 +99,7 @@ def encoder_bytes(
         resize_px=read.resize,
     )
     about: Json = {
-        "timm": timm_arguments(config, augment.size),
+        **_maker(config, augment.size),
         "stem": config.stem,
         "image": to_dict(image),
     }
@@ -105,11 +109,19 @@ def encoder_bytes(
     return _sorted_metadata(to_bytes(tensors, metadata))
 
 
+def _maker(config: ResolvedEncoder, size: int) -> Json:
+    """What makes the encoder: timm, or own code, which the file names and does not hold."""
+    if config.own is not None:
+        return {"own": to_dict(config.own)}
+    return {"timm": timm_arguments(config, size)}
+
+
 def load_encoder(run: str | Path | Run) -> nn.Module:
     """The encoder of a finished run (its directory, or its encoder.safetensors), ready for use.
 
     A timm model in evaluation mode, from images `[n 3 s s]` to `h` `[n p]`. Images are floats in
-    [0, 1], normalised, as `prepare` makes them: its `pretrained_cfg` says how, for timm too.
+    [0, 1], normalised, as `prepare` makes them: its `pretrained_cfg` says how, for timm too. An own
+    encoder needs a run from `open_run`, which has its code.
 
     Raises `UserError` where there is no such file.
     """
@@ -118,11 +130,18 @@ def load_encoder(run: str | Path | Run) -> nn.Module:
     tensors = load_file(path)
     if about.get("sha256", _digest(about, tensors)) != _digest(about, tensors):
         raise UserError(f"{path} is damaged: it is not what was saved{_make_again(path)}")
+    if "own" in about:
+        handed = run.handed if isinstance(run, Run) else Handed()
+        recorded = from_dict(OwnCode, about["own"], str(path))
+        about = {**about, "own": trusted(recorded, "encoder", handed, path.parent)}
     try:
-        with torch.device("meta"):  # sizes that the file only claims take no memory
-            _made(about, len(tensors)).load_state_dict(tensors, assign=True)
+        if "timm" in about:
+            with torch.device("meta"):  # sizes that the file only claims take no memory
+                _made(about, len(tensors)).load_state_dict(tensors, assign=True)
         model = _made(about, len(tensors))
         model.load_state_dict(tensors)
+    except UserError:
+        raise
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise UserError(
             f"{path} must hold the weights of the encoder that it describes; "
@@ -135,7 +154,8 @@ def load_encoder(run: str | Path | Run) -> nn.Module:
 def say_images(model: Any, image: Json) -> None:
     """Have an encoder say, for `prepare` and for timm, which images it takes: the `image` of
     `describe_encoder`."""
-    model.pretrained_cfg |= {
+    model.pretrained_cfg = {
+        **(vars(model).get("pretrained_cfg") or {}),
         "input_size": (3, image["size_px"], image["size_px"]),
         "mean": tuple(image["mean"]),
         "std": tuple(image["std"]),
@@ -155,6 +175,8 @@ def _made(about: Json, most_layers: int) -> Any:
     """The described model, with weights of no meaning. Raises `ValueError` for too many layers."""
     import timm
 
+    if "own" in about:
+        return about["own"].built("encoder")
     if sum(about["timm"].get("layers") or ()) > most_layers:
         raise ValueError("it describes more layers than it holds")
     model = timm.create_model(**about["timm"])
@@ -182,10 +204,12 @@ def describe_encoder(path: Path) -> Json:
         about = json.loads(metadata.get("headwise", "{}"))
     except (SafetensorError, ValueError, RecursionError) as error:
         raise UserError(f"{path} must be written by headwise; {error}") from error
-    if not isinstance(about, dict) or not {"timm", "stem", "image"} <= about.keys():
+    if not isinstance(about, dict) or not {"stem", "image"} <= about.keys():
         raise UserError(f"{path} must be written by headwise; it has no description of the encoder")
     described = from_dict(_Description, about, str(path))
-    if not timm.is_model(described.timm.model_name):
+    if (described.timm is None) == (described.own is None):
+        raise UserError(f"{path} must be written by headwise; it has no description of the encoder")
+    if described.timm is not None and not timm.is_model(described.timm.model_name):
         raise UserError(
             f"{path} must name a model of timm; got {described.timm.model_name!r}; "
             "it needs the version of timm that it was made with"

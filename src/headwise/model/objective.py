@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwise import rng
 from headwise.config import check_fields
@@ -23,6 +23,7 @@ from headwise.losses import (
     nt_xent_and_accuracy,
     orthonormal_directions,
 )
+from headwise.own_code import OwnCode
 
 Objective = Literal["nt-xent", "affinity"]
 
@@ -79,19 +80,23 @@ def class_targets(
 
 
 def contrastive(
-    objective: Objective,
+    objective: Objective | Literal["own"],
     z0: Float[Tensor, "n d"],
     z1: Float[Tensor, "n d"],
     temperature: float,
     *,
     method: Method = "auto",
     groups: int = 1,
+    own: OwnCode | None = None,
 ) -> NtXent:
     """The loss and the contrastive accuracy of two views. With several `groups` the images fall
-    into so many parts, one after the other, and a row's candidates are those of its own part."""
+    into so many parts, one after the other, and a row's candidates are those of its own part.
+    `own`: the function of the objective of that name."""
     if groups > 1:
         parts = list(zip(z0.chunk(groups), z1.chunk(groups), strict=True))
-        found = [contrastive(objective, a, b, temperature, method=method) for a, b in parts]
+        found = [
+            contrastive(objective, a, b, temperature, method=method, own=own) for a, b in parts
+        ]
         shares = [len(a) / len(z0) for a, _ in parts]
         weighted = [[share * x for x in one] for share, one in zip(shares, found, strict=True)]
         return NtXent(*(torch.stack(column).sum() for column in zip(*weighted, strict=True)))
@@ -101,6 +106,33 @@ def contrastive(
         case "affinity":
             accuracy = contrastive_accuracy(*contrastive_logits(z0.detach(), z1.detach(), 1.0))
             return NtXent(affinity_loss(z0, z1), accuracy)
+        case "own":
+            accuracy = contrastive_accuracy(*contrastive_logits(z0.detach(), z1.detach(), 1.0))
+            assert own is not None, "an own objective has a function"
+            return NtXent(own.called("objective", z0, z1), accuracy)
+
+
+def try_own(code: OwnCode, d: int) -> None:
+    """Call an own loss on noise. Raises `UserError` if it fails, or gives anything but a finite
+    number with a gradient."""
+    if isinstance(code.code, nn.Module) and any(True for _ in code.code.parameters()):
+        raise UserError(
+            f"the objective {code.words} must have no parameters, which would not be trained"
+        )
+    with rng.seeded(0, "own objective"):
+        z = torch.randn(2, 4, d, requires_grad=True)
+        loss = code.called("objective", *z)
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.is_floating_point():
+        got = list(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise UserError(
+            f"the objective {code.words} must return one number, a tensor of shape []; got {got}"
+        )
+    if not loss.isfinite():
+        raise UserError(
+            f"the objective {code.words} must be finite; for z of noise it is {loss.item()}"
+        )
+    if not loss.requires_grad:
+        raise UserError(f"the objective {code.words} must have a gradient with respect to z")
 
 
 def class_direction_loss(target: ClassTargets, z: Float[Tensor, "m d"]) -> Float[Tensor, ""]:

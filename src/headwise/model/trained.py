@@ -34,6 +34,7 @@ from headwise.model.config_file import read_config
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.export import describe_encoder, encoder_file, say_images
 from headwise.model.extraction import ExtractConfig, decide_extraction
+from headwise.model.own_parts import entrusted
 from headwise.runs.directory import Run
 from headwise.runs.sections import DataIdentity
 from headwise.runtime import hardware
@@ -80,7 +81,7 @@ def open_trained(
     and their spec before any image is decoded. Raises `UserError` for an unfinished run and for
     images that cannot be opened.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = Run.open(run)
     config, model = read_model(run)
     if config.keep_freed_memory:
         hardware.keep_freed_memory()
@@ -202,8 +203,9 @@ def seen_words(count: int, n: int) -> str:
 
 
 def load_config(run: Run) -> ResolvedConfig:
-    """The run's config.json. Raises `UserError` for unknown keys or wrong values."""
-    return read_config(ResolvedConfig, run.path / "config.json")
+    """The run's config.json, with the own code that the user hands over with the run. Raises
+    `UserError` for unknown keys or wrong values."""
+    return entrusted(read_config(ResolvedConfig, run.path / "config.json"), run.handed, run.path)
 
 
 def load_model(run: str | Path | Run) -> ContrastiveModel:

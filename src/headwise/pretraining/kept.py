@@ -1,6 +1,8 @@
 """What a run keeps: its state while it trains, the encoder at the end; and mending it."""
 
+import contextlib
 import logging
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,43 @@ from headwise.errors import UserError
 from headwise.model import checkpoint, export
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
+from headwise.model.config_file import config_json
+from headwise.model.own_parts import keep_code
 from headwise.runs.directory import Run
 from headwise.runtime import distributed
+from headwise.runtime.interrupts import Interrupted
+from headwise.runtime.workers import WorkerDied
 
 log = logging.getLogger("headwise")
+
+
+def begin(config: ResolvedConfig, run: Run, images: Splits, train: Images) -> None:
+    """Write what a run knows before its first step."""
+    Run.create(run.path, config_json(config), config.device)
+    write_record(run.path, images)
+    keep_code(config, run.path)
+    write_sheet(config, run, train)
 
 
 def save(config: ResolvedConfig, run: Run, state: TrainState) -> None:
     directory = run.path / "checkpoints"
     checkpoint.save(state, directory, keep=config.keep_checkpoints, run_id=run.id)
+
+
+@contextlib.contextmanager
+def saved_if_a_worker_dies(
+    config: ResolvedConfig, run: Run, state: TrainState
+) -> Generator[None, None, None]:
+    """If a decoding worker dies, save the state and raise `Interrupted`."""
+    try:
+        yield
+    except WorkerDied as died:
+        if distributed.rank() == 0 and all(p.isfinite().all() for p in state.model.parameters()):
+            save(config, run, state)
+        raise Interrupted(
+            f"{died}; {run.path} is saved at step {state.step}; go on with: {run.continued_with}",
+            died.exit_code,
+        ) from None
 
 
 def finish(config: ResolvedConfig, model: Any, run: Run) -> Run:

@@ -1,37 +1,36 @@
 """Pretraining: a step, and the loop around it."""
 
-import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Generator
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwise import augment, heads
+from headwise import heads
+from headwise.augment import view_batches
 from headwise.data import Given, Images, given_splits, open_images
-from headwise.data.record import described, located, write_record
+from headwise.data.record import described, located
 from headwise.encoders import build as encoders
 from headwise.errors import UserError
 from headwise.model import checkpoint
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig, ResolvedConfig, check_count, resolve
-from headwise.model.config_file import config_json
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
 from headwise.model.optim import build_optimizer, schedule
+from headwise.model.own_parts import handed_of, with_own
 from headwise.model.trained import load_config, read_model
+from headwise.own_code import Own
 from headwise.pretraining import extension, kept, monitoring
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.lock import writing
 from headwise.runtime import distributed, hardware
 from headwise.runtime.interrupts import Interrupted, stop_requests
 from headwise.runtime.progress import progress
-from headwise.runtime.workers import WorkerDied
 
 log = logging.getLogger("headwise")
 
@@ -44,11 +43,17 @@ def pretrain(
     out: str | Path,
     images: Given | None = None,
     *,
-    extends: str | Path | None = None,
+    head: Own | None = None,
+    encoder: Own | None = None,
+    loss: Own | None = None,
+    augment: Own | None = None,
+    extends: str | Path | Run | None = None,
     quiet: bool = False,
 ) -> Run:
     """Pretrain an encoder under a projection head; `out` becomes the run directory.
 
+    `head`, `encoder`, `loss` and `augment` are functions or modules of your own, in place of those
+    that `config` names (docs/own.md).
     `images` saves opening `config.data` again; where they are others, the run says so in its
     config.json and images.json. `extends`: a finished run, whose weights, optimizer and epochs this
     one begins with (`extension`). Nothing is written before everything is checked.
@@ -57,10 +62,11 @@ def pretrain(
     """
     out = Path(out)
     refuse_existing(out)
+    config = with_own(config, head=head, encoder=encoder, loss=loss, augment=augment)
+    origin = None if extends is None else Run.open(extends)
+    if origin is not None:
+        config = extension.extended(config, origin)
     with distributed.process_group(hardware.resolve_device(config.device)):
-        origin = None if extends is None else Run.open(extends)
-        if origin is not None:
-            config = extension.extended(config, origin)
         if images is None:
             images = open_images(
                 extension.located_data(config, origin),
@@ -71,19 +77,18 @@ def pretrain(
         resolved, state, train, target = prepare(config, images.train)
         if origin is not None:
             extension.take_over(origin, resolved, state, images)
+        run = Run(out, handed_of(resolved))
         with writing(out):
             if distributed.rank() == 0:
-                Run.create(out, config_json(resolved), resolved.device)
-                write_record(out, images)
-                kept.write_sheet(resolved, Run(out), train)
+                kept.begin(resolved, run, images, train)
                 if origin is not None:
-                    extension.record(origin, Run(out), resolved, state)
+                    extension.record(origin, run, resolved, state)
             distributed.barrier()
             if distributed.rank() == 0 and not quiet:
                 log.info("%s", monitoring.describe(resolved, state, train))
-            with _saved_if_a_worker_dies(resolved, Run(out), state):
-                _loop(resolved, Run(out), train, state, target, quiet=quiet)
-            return kept.finish(resolved, state.model, Run(out))
+            with kept.saved_if_a_worker_dies(resolved, run, state):
+                _loop(resolved, run, train, state, target, quiet=quiet)
+            return kept.finish(resolved, state.model, run)
 
 
 def resume(
@@ -122,7 +127,7 @@ def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) 
             kept.keep_record(run.path, images, data, begun=state.step > 0)
             run.rewind(state.step)
         distributed.barrier()
-        with _saved_if_a_worker_dies(config, run, state):
+        with kept.saved_if_a_worker_dies(config, run, state):
             _loop(config, run, train, state, target, quiet=quiet)
         return kept.finish(config, state.model, run)
 
@@ -176,6 +181,7 @@ def train_step(
         config.temperature,
         method=config.loss,
         groups=heads.loss_groups(config.head),
+        own=config.own_objective,
     )
     if target is not None:
         loss = loss + class_direction_loss(target, z)
@@ -214,7 +220,7 @@ def _loop(
     monitoring.reset_peak_memory(config.device)
     started = time.monotonic() - state.seconds
     recorded, recorded_step = time.monotonic(), state.step
-    batches = augment.view_batches(
+    batches = view_batches(
         images,
         config.augment,
         batch_size=batch,
@@ -278,22 +284,6 @@ def _loop(
                         f"go on with: {run.continued_with}",
                         stop.exit_code or 75,
                     )
-
-
-@contextlib.contextmanager
-def _saved_if_a_worker_dies(
-    config: ResolvedConfig, run: Run, state: TrainState
-) -> Generator[None, None, None]:
-    """If a decoding worker dies, save the state and raise `Interrupted`."""
-    try:
-        yield
-    except WorkerDied as died:
-        if distributed.rank() == 0 and all(p.isfinite().all() for p in state.model.parameters()):
-            kept.save(config, run, state)
-        raise Interrupted(
-            f"{died}; {run.path} is saved at step {state.step}; go on with: {run.continued_with}",
-            died.exit_code,
-        ) from None
 
 
 def due(step: int, every: int) -> bool:

@@ -6,12 +6,13 @@ import logging
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from headwise import heads, rng
+from headwise.augment.own_op import OWN_PART
 from headwise.augment.views import made_in_c
 from headwise.data import Images, ResidentImages, write_skipped
 from headwise.data.split import only_labelled
@@ -27,7 +28,9 @@ from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel, Outputs
 from headwise.model.extraction import extract_config
+from headwise.model.noise_audit import refuse_leaks
 from headwise.model.optim import schedule
+from headwise.model.own_parts import own_parts
 from headwise.runs.directory import Run
 from headwise.runtime import distributed
 
@@ -43,16 +46,25 @@ def check_ahead(config: ResolvedConfig, model: ContrastiveModel, images: Images)
     """Do without training what training does later, so that it fails now if it must: the schedule
     and the export. Say what is unusual about the run.
 
-    Raises `UserError` if warm-up has as many steps as the run, or more.
+    Raises `UserError` if warm-up has as many steps as the run, or more, and for an own head that
+    tells which rows are twins.
     """
-    steps = len(images) // config.batch_size
+    steps, world = len(images) // config.batch_size, distributed.world_size()
     schedule(config.optim, epochs=config.epochs, epoch_steps=steps, batch_size=config.batch_size)
+    refuse_leaks(
+        config.head, representation_size(model.encoder, config.encoder, config.augment.size)
+    )
     export.encoder_bytes(model.encoder, config.encoder, config.augment, config.data)
     if heads.leaks(config.head):
         log.warning(
             "head.context %s is a negative control: what a sample does not see names its twin, so "
             "the loss can be solved without the images (docs/heads.md)",
             config.head.context,
+        )
+    if config.augment.own is not None and world > 1 and config.batch_size % (world * OWN_PART):
+        raise UserError(
+            f"--batch-size must be a multiple of {world * OWN_PART} for an own operator on {world} "
+            f"ranks, each of which takes whole parts of {OWN_PART}; got {config.batch_size}"
         )
     if config.knn_every and images.labels is not None and not has_knn(images):
         log.warning(
@@ -61,11 +73,11 @@ def check_ahead(config: ResolvedConfig, model: ContrastiveModel, images: Images)
             _LEAST_KNN_IMAGES,
         )
     norms = [m for m in model.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    if norms and config.device == "cpu" and distributed.world_size() > 1:
+    if norms and config.device == "cpu" and world > 1:
         log.warning(
             "BatchNorm in the encoder is not synchronised on CPUs: each of the %d ranks has its "
             "own statistics, and the result differs from that of one process",
-            distributed.world_size(),
+            world,
         )
 
 
@@ -177,13 +189,18 @@ def describe(config: ResolvedConfig, state: TrainState, images: Images) -> str:
     p = representation_size(encoder, config.encoder, config.augment.size)
     in_c = made_in_c(config.augment, config.device)
     return (
-        f"{len(images)} images at {config.augment.size} px; encoder {config.encoder.name} "
+        f"{len(images)} images at {config.augment.size} px; encoder {_name(config, 'encoder')} "
         f"({config.encoder.stem} stem, p = {p}, {_count(encoder)} parameters); "
-        f"head {config.head.name} ({_count(head)} parameters); "
+        f"head {_name(config, 'head')} ({_count(head)} parameters); "
         f"{config.device}, {config.precision}, {torch.get_num_threads()} threads; "
         f"augmentation in {'C' if in_c else 'torch'}; "
         f"fast: {', '.join(_fast_parts(config, images)) or 'nothing'}"
     )
+
+
+def _name(config: ResolvedConfig, part: Literal["encoder", "head"]) -> str:
+    code = own_parts(config).get(part)
+    return str(vars(config)[part].name) if code is None else code.name
 
 
 def _fast_parts(config: ResolvedConfig, images: Images) -> list[str]:
@@ -196,7 +213,7 @@ def _fast_parts(config: ResolvedConfig, images: Images) -> list[str]:
         and config.precision == "bfloat16"
         and config.unfolded_convolutions,
         "compiled encoder": config.compiled,
-        "NT-Xent without the matrix": method != "dense",
+        "NT-Xent without the matrix": config.objective == "nt-xent" and method != "dense",
         "freed memory kept": on_cpu and config.keep_freed_memory,
     }
     return [name for name, used in parts.items() if used]

@@ -23,6 +23,7 @@ from headwise.files import (
     write_json,
     write_text,
 )
+from headwise.own_code import Handed
 from headwise.runs.results import Result
 from headwise.runs.results_file import (
     array_prefix,
@@ -38,8 +39,10 @@ FUSION_FILE = "fusion.npz"
 class Run:
     """One run directory. Nothing is written before `create`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, handed: Handed | None = None) -> None:
         self.path = path
+        self.handed = handed or Handed()
+        """The own code that the user hands over with it."""
 
     @staticmethod
     def create(path: Path, config: Json, device: str) -> "Run":
@@ -51,12 +54,15 @@ class Run:
         return run
 
     @staticmethod
-    def open(run: "str | Path | Run", *, finished: bool = True) -> "Run":
-        """An existing run; by default only one whose pretraining has finished."""
+    def open(
+        run: "str | Path | Run", *, finished: bool = True, handed: Handed | None = None
+    ) -> "Run":
+        """An existing run; by default only one whose pretraining has finished. `handed`: own code,
+        in place of what the run has already."""
         path = run_path(run)
         if not (path / "config.json").is_file():
             raise UserError(f"run {path} must be a directory with a config.json; found none there")
-        run = Run(path)
+        run = Run(path, run.handed if isinstance(run, Run) and handed is None else handed)
         if finished and not run.done:
             raise UserError(
                 f"run {path} must be finished; its pretraining stopped before the end; "
