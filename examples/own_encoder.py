@@ -1,10 +1,9 @@
 """An encoder of your own, from Python and from the command line. docs/own.md explains each line.
 
-    python examples/own_encoder.py --out runs/own-encoder
+python examples/own_encoder.py --out runs/own-encoder
 
-    headwise pretrain --recipe demo --out runs/own-encoder-too \\
-        --encoder examples/own_encoder.py:build --encoder.settings width=32
-    headwise evaluate runs/own-encoder-too --encoder examples/own_encoder.py:build
+headwise pretrain --recipe demo --encoder examples/own_encoder.py:build --out runs/2
+headwise evaluate runs/2 --encoder examples/own_encoder.py:build
 """
 
 import argparse

@@ -1,10 +1,9 @@
 """A head of your own, from Python and from the command line. docs/own.md explains each line.
 
-    python examples/own_head.py --out runs/own-head
+python examples/own_head.py --out runs/own-head
 
-    headwise pretrain --recipe demo --out runs/own-head-too \\
-        --head examples/own_head.py:build --head.settings width=64
-    headwise evaluate runs/own-head-too --head examples/own_head.py:build
+headwise pretrain --recipe demo --head examples/own_head.py:build --out runs/own-head-2
+headwise evaluate runs/own-head-2 --head examples/own_head.py:build
 """
 
 import argparse

@@ -1,10 +1,9 @@
 """A loss of your own, from Python and from the command line. docs/own.md explains each line.
 
-    python examples/own_loss.py --out runs/own-loss
+python examples/own_loss.py --out runs/own-loss
 
-    headwise pretrain --recipe demo --out runs/own-loss-too \\
-        --objective examples/own_loss.py:alignment_and_uniformity --objective.settings t=3
-    headwise evaluate runs/own-loss-too
+headwise pretrain --recipe demo --objective examples/own_loss.py:align_uniform --out runs/2
+headwise evaluate runs/2
 """
 
 import argparse
@@ -18,7 +17,7 @@ import headwise
 from headwise.pretraining.recipes import recipe
 
 
-def alignment_and_uniformity(z0: Tensor, z1: Tensor, t: float = 2.0, weight: float = 1.0) -> Tensor:
+def align_uniform(z0: Tensor, z1: Tensor, t: float = 2.0, weight: float = 1.0) -> Tensor:
     """Return the loss of Wang and Isola (arXiv 2005.10242) for the z of both views, `[n d]` each,
     of the images of all ranks: row i of z0 and row i of z1 are twins."""
     z0, z1 = F.normalize(z0.float(), dim=1), F.normalize(z1.float(), dim=1)
@@ -33,7 +32,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=17)
     arguments = parser.parse_args()
     config = dataclasses.replace(recipe("demo"), epochs=arguments.epochs)
-    loss = headwise.own(alignment_and_uniformity, t=3.0)
+    loss = headwise.own(align_uniform, t=3.0)
     run = headwise.pretrain(config, arguments.out, loss=loss)
     # The loss is not needed to evaluate a run, only to resume it.
     settings = headwise.EvaluateConfig(protocols=("knn",), taps=("h", "z"))

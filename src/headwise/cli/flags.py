@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import json
 import operator
 import re
 import types
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from headwise.errors import UserError
 from headwise.own_code import OwnCode
 
 # What people change most has a short name, the same in every command.
@@ -187,6 +189,25 @@ def choices(hint: Any) -> tuple[str, ...]:
     if get_origin(hint) in (tuple, Union, types.UnionType):
         return tuple(choice for kind in get_args(hint) for choice in choices(kind))
     return ()
+
+
+def instead_of(path: str) -> tuple[str, ...]:
+    """The settings whose value this one replaces: own code that of a name, and a name own code."""
+    if path.endswith(".own"):
+        part = path.removesuffix(".own")
+        return part, f"{part}.name"
+    return (f"{path.removesuffix('.name')}.own",)
+
+
+def own_setting(name: str, text: str) -> tuple[str, Any]:
+    """`width=64` as a name and a value, which is JSON or else a word."""
+    setting, equals, value = text.partition("=")
+    if not equals or not setting.isidentifier():
+        raise UserError(f"{name} takes settings such as width=64; got {text!r}")
+    try:
+        return setting, json.loads(value)
+    except ValueError:
+        return setting, value
 
 
 _SETTING = re.compile(r"(?<![\w./'-])(?:--)?[a-z][a-z_-]*(?:\.[a-z][a-z_-]*)+")

@@ -8,14 +8,13 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from headwise.cli.flags import Flag, choices, config_kind, flags_of
+from headwise.cli.flags import Flag, choices, config_kind, flags_of, instead_of, own_setting
 from headwise.errors import UserError, nearest
 from headwise.own_code import OwnCode, names_code, own
 
@@ -107,7 +106,11 @@ def _laid_over(config: Any, changes: Mapping[tuple[str, ...], object]) -> Any:
         inner = {place[1:]: value for place, value in changes.items() if place[0] == name}
         base = values.get(name, getattr(config, name))
         if base is None:
-            raise UserError(f"settings are for own code; got {inner}; name it as FILE:function")
+            given = " ".join(f"{key}={value}" for key, value in inner[("settings",)].items())
+            raise UserError(
+                f"settings are for code of your own; got {given}; name it too, as in "
+                "--head FILE:function"
+            )
         values[name] = _laid_over(base, {place: v for place, v in inner.items() if place})
     return dataclasses.replace(config, **values)
 
@@ -148,17 +151,9 @@ def read_words(line: CommandLine[Command], words: Sequence[str]) -> Given[Comman
             raise UserError(f"{before} takes no value; got {texts[0]!r}; leave the value out")
         texts = ["False"] if name in off else texts or (["True"] if flag.switch else [])
         values[flag.path] = _value(flag, before, texts)
-        for other in _instead(flag.path):
+        for other in instead_of(flag.path):
             values.pop(other, None)
     return Given(line=line, values=values)
-
-
-def _instead(path: str) -> tuple[str, ...]:
-    """The settings whose value this one replaces: own code that of a name, and a name own code."""
-    if path.endswith(".own"):
-        part = path.removesuffix(".own")
-        return part, f"{part}.name"
-    return (f"{path.removesuffix('.name')}.own",)
 
 
 def _is_flag(word: str) -> bool:
@@ -197,7 +192,7 @@ def _value(flag: Flag, name: str, texts: list[str]) -> Any:
     if texts and flag.hint is OwnCode:
         return own(texts[0])
     if texts and flag.hint is dict:
-        return dict(_setting(name, text) for text in texts)
+        return dict(own_setting(name, text) for text in texts)
     if flag.switch:
         texts = [text.capitalize() for text in texts]
     if not texts:
@@ -226,17 +221,6 @@ def _value(flag: Flag, name: str, texts: list[str]) -> Any:
             return tyro.cli(flag.hint, args=texts, console_outputs=False)
     except SystemExit:
         raise UserError(f"{name} must be {must}; got {got!r}") from None
-
-
-def _setting(name: str, text: str) -> tuple[str, Any]:
-    """`width=64` as a name and a value, which is JSON or else a word."""
-    setting, equals, value = text.partition("=")
-    if not equals or not setting.isidentifier():
-        raise UserError(f"{name} takes settings such as width=64; got {text!r}")
-    try:
-        return setting, json.loads(value)
-    except ValueError:
-        return setting, value
 
 
 def _must(flag: Flag) -> str:

@@ -188,7 +188,8 @@ def refuse_leaks(config: HeadConfig, p: int) -> None:
     if config.own is None or not heads.sees_others(heads.build_head(config, p), p, training=True):
         return
     log.info("%s sees the other rows of a batch: training it on noise first", config.own.words)
-    audit = noise_audit(config, p=p)
+    with rng.seeded(0, "noise audit", "dropout"):
+        audit = noise_audit(config, p=p)
     match audit.verdict:
         case "leaks":
             found = (

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headwise import heads
+from headwise import heads, rng
 from headwise.augment import view_batches
 from headwise.data import Given, Images, given_splits, open_images
 from headwise.data.record import described, located
@@ -60,12 +60,10 @@ def pretrain(
     Raises `UserError` for settings that cannot work and for a loss that is not finite,
     `Interrupted` after SIGTERM or Ctrl-C, when the state is saved.
     """
-    out = Path(out)
-    refuse_existing(out)
+    refuse_existing(out := Path(out))
     config = with_own(config, head=head, encoder=encoder, loss=loss, augment=augment)
     origin = None if extends is None else Run.open(extends)
-    if origin is not None:
-        config = extension.extended(config, origin)
+    config = config if origin is None else extension.extended(config, origin)
     with distributed.process_group(hardware.resolve_device(config.device)):
         if images is None:
             images = open_images(
@@ -171,18 +169,20 @@ def train_step(
     """One step of the optimizer on two views of a batch: the outputs, the loss and the contrastive
     accuracy. Loss, gradient and weights are those of the whole batch over all ranks. `target`: of
     the whole batch's images."""
-    with hardware.autocast(config.device, config.precision):
-        h, z = state.model(views.contiguous(memory_format=torch.channels_last))
-    z0, z1 = z.chunk(2)
-    loss, accuracy = contrastive(
-        config.objective,
-        z0,
-        z1,
-        config.temperature,
-        method=config.loss,
-        groups=heads.loss_groups(config.head),
-        own=config.own_objective,
-    )
+    # What draws from torch's own generator, such as dropout, draws by place too.
+    with rng.seeded(config.seed, "step", state.step):
+        with hardware.autocast(config.device, config.precision):
+            h, z = state.model(views.contiguous(memory_format=torch.channels_last))
+        z0, z1 = z.chunk(2)
+        loss, accuracy = contrastive(
+            config.objective,
+            z0,
+            z1,
+            config.temperature,
+            method=config.loss,
+            groups=heads.loss_groups(config.head),
+            own=config.own_objective,
+        )
     if target is not None:
         loss = loss + class_direction_loss(target, z)
     state.optimizer.zero_grad()
