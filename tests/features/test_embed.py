@@ -75,7 +75,8 @@ def test_every_image_of_a_class_folder_has_a_row_in_order(run, tmp_path, workers
     names = [f"{kind}/{i}.png" for kind in ("cat", "dog", "eel") for i in range(5)]
     root = write_images(tmp_path / "photos", names)
     out = tmp_path / "made" / "features.parquet"
-    rows = embed(run, str(root), out, **{**FAST, "workers": workers}, batch_size=4)
+    data = DataConfig(spec=str(root), test_fraction=0.0)
+    rows = embed(run, data, out, **{**FAST, "workers": workers}, batch_size=4)
     table = pq.read_table(out)
     assert rows == 15
     assert table.column("path").to_pylist() == names
@@ -134,7 +135,8 @@ def test_sets_in_memory_give_the_same_as_their_files(run, tmp_path):
 
 def test_settings_of_the_images_are_kept(run, tmp_path):
     root = write_images(tmp_path / "photos", [f"{k}/{i}.png" for k in "ab" for i in range(4)])
-    embed(run, DataConfig(spec=str(root), limit=4), tmp_path / "t.parquet", **FAST)
+    data = DataConfig(spec=str(root), limit=4, test_fraction=0.0)
+    embed(run, data, tmp_path / "t.parquet", **FAST)
     paths = pq.read_table(tmp_path / "t.parquet").column("path").to_pylist()
     assert paths == ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
 

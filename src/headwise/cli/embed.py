@@ -15,7 +15,8 @@ from headwise.runtime.hardware import Device, Precision
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
-    """Write the representation h of every image, with its path and label, to a parquet file."""
+    """Write the representation h of every image, or any taps, with its path, label and split, to a
+    parquet file."""
 
     run: Annotated[Path, Role.POSITIONAL]
     """A finished run, or an encoder.safetensors."""
@@ -26,14 +27,14 @@ class Embed:
     data: Annotated[
         DataConfig,
         Without(("spec",), "IMAGES, its second word, names the images"),
-        Without(
-            ("test_fraction", "split_seed", "validation_fraction", "test_on"),
-            "it takes every image, and splits none off",
-        ),
         Without(("resident_mib",), "it keeps no images in memory"),
     ] = field(default_factory=DataConfig)
-    batch_size: int = 256
-    """Images encoded at a time."""
+    taps: tuple[str, ...] = ("h",)
+    """What to write, a column each. h: the representation; z: the projection; g1, g2, …: after a
+    layer of the head; f1, f2, …: after a stage of the encoder."""
+    batch_size: int = 512
+    """Images encoded at a time. A head that attends over the batch sees these, so its z depends on
+    it."""
     device: Device = "auto"
     """The device to run on. auto: a GPU if there is one."""
     precision: Precision = "auto"
@@ -53,14 +54,19 @@ class Embed:
 
 def run(given: Given[Embed]) -> None:
     from headwise.features.table import embed
+    from headwise.model.trained import data_of
+    from headwise.runs.directory import Run
 
-    command = given.command()
+    run, images = given.need("run"), given.need("images")
+    known = (run / "config.json").is_file()
+    command = given.command({"data": data_of(Run(run), images)} if known else None)
     if command.out.suffix != ".parquet":
         raise UserError(f"--out must end in .parquet, the only format written; got {command.out}")
     rows = embed(
         with_code(command.run, command.own),
         replace(command.data, spec=command.images),
         command.out,
+        taps=command.taps,
         batch_size=command.batch_size,
         device=command.device,
         precision=command.precision,
@@ -68,12 +74,12 @@ def run(given: Given[Embed]) -> None:
         accept_changed_data=command.accept_changed_data,
         quiet=command.quiet,
     )
-    say(f"{command.out}: h of {rows} images of {command.images}")
+    say(f"{command.out}: {', '.join(command.taps)} of {rows} images of {command.images}")
 
 
 LINE = CommandLine(
     kind=Embed,
     example="headwise embed runs/photos ./photos --out features.parquet",
-    usual="out data.limit batch_size device threads precision workers quiet",
+    usual="out taps data.limit batch_size device threads precision workers quiet",
     run=run,
 )

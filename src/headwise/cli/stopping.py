@@ -16,6 +16,8 @@ def what_is_kept(command: str, values: Mapping[str, Any]) -> str:
             return f"{out} keeps what was done; go on with: headwise {command} --resume {out}"
         case "pretrain" | "compare":
             return f"nothing was written; {again}"
+        case "evaluate" if run is None:
+            return f"nothing was written; {again}"
         case "evaluate":
             return (
                 f"the results of the protocols that were finished are in {run}; the same command "

@@ -12,7 +12,12 @@ from headwise.evaluation.protocols.cluster import CLUSTER, cluster
 from headwise.evaluation.protocols.description import Description, Protocol
 from headwise.evaluation.protocols.factors import FACTORS, factors
 from headwise.evaluation.protocols.finetune import FINETUNE, FinetuneConfig, finetune
-from headwise.evaluation.protocols.geometry import GEOMETRY, between, geometry
+from headwise.evaluation.protocols.geometry import (
+    GEOMETRY,
+    between_taps,
+    between_twins,
+    geometry,
+)
 from headwise.evaluation.protocols.knn import (
     KNN,
     KNN_SELF,
@@ -124,7 +129,9 @@ def protocol(name: str, config: EvaluateConfig) -> Protocol:
                 FACTORS, lambda t: factors(t.tap, t.images, t.train, t.test, seed=t.seed)
             )
         case "geometry":
-            return Protocol(GEOMETRY, lambda t: geometry(*t.features, seed=t.seed), between)
+            return Protocol(
+                GEOMETRY, lambda t: geometry(*t.features, seed=t.seed), between_taps, between_twins
+            )
         case "leakage":
             return Protocol(LEAKAGE, on_model=leakage)
         case "robustness":

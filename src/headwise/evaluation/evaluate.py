@@ -1,6 +1,6 @@
 """Evaluating a run: features once for all taps, then every protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,8 @@ def measure(
 ) -> Section:
     """As `evaluate`: what was measured, and on which images."""
     opened = Run.open(run)
-    other = None if config.against is None else Run.open(config.against, handed=opened.handed)
+    against = config.against
+    other = against and Run.open(against, handed=opened.handed, pretrained=False)
     if other is not None:
         check_other(other)
     with writing(opened.path):
@@ -137,19 +138,28 @@ def extract_run(
 def measure_protocol(
     name: ProtocolName, extracted: ExtractedRun, config: EvaluateConfig
 ) -> tuple[dict[str, Result], dict[str, np.ndarray]]:
-    """A protocol's results over the seeds, and its arrays: those of the first seed, and for every
-    test image the mean over seeds. Does not change the model."""
+    """A protocol's results over the seeds, and its arrays. Does not change the model."""
+    chosen = protocol(name, config)
+    before = weights_hash(extracted.model)
+    found = summarised(name, config, lambda seed: chosen.measure(extracted, seed))
+    assert weights_hash(extracted.model) == before, f"{name} has changed the model"
+    return found
+
+
+def summarised(
+    name: ProtocolName, config: EvaluateConfig, measure: Callable[[int], Iterable[Value]]
+) -> tuple[dict[str, Result], dict[str, np.ndarray]]:
+    """The results over the seeds of what a protocol measures with each, and the arrays: those of
+    the first seed, and for every test image the mean over seeds."""
     chosen = protocol(name, config)
     seeds: Sequence[int] = range(config.seed, config.seed + config.seeds)
     seeds = seeds if chosen.description.draws else seeds[:1]
-    before = weights_hash(extracted.model)
     by_key: dict[str, list[Value]] = {}
     for seed in seeds:
-        for value in chosen.measure(extracted, seed):
+        for value in measure(seed):
             assert value.protocol == name, f"{value.key} must be of protocol {name}"
             assert value.measure in chosen.description.labels, f"{value.measure} needs a label"
             by_key.setdefault(value.key, []).append(value)
-    assert weights_hash(extracted.model) == before, f"{name} has changed the model"
     results, arrays = {}, {}
     for key, values in by_key.items():
         result = summarise(values, seeds, version=VERSION)

@@ -5,18 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
 from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.data.split import test_images
 from headwise.encoders.build import build_encoder
 from headwise.evaluation.protocols.targets import Target
 from headwise.features.extract import Features, collected, extract
+from headwise.heads import Head
 from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
 
 # Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
 _PIXELS_PX = 32
+
+
+BASELINES = ("pixels", "untrained")
+"""The tables that are of no tap."""
 
 
 class SplitFeatures(NamedTuple):
@@ -54,11 +61,22 @@ def tables(
     model: ContrastiveModel, images: Splits, taps: Sequence[str], extraction: ExtractConfig
 ) -> dict[str, SplitFeatures]:
     """The features of every tap, in one pass over the images."""
+    return encoder_tables(model.encoder, model.head, images, taps, extraction)
+
+
+def encoder_tables(
+    encoder: nn.Module,
+    head: Head | None,
+    images: Splits,
+    taps: Sequence[str],
+    extraction: ExtractConfig,
+) -> dict[str, SplitFeatures]:
+    """The same for an encoder that may have no head."""
     parts = (images.train, test_images(images))
     if parts[0] is parts[1]:
-        train = test = extract(model.encoder, model.head, images.train, taps, extraction)
+        train = test = extract(encoder, head, images.train, taps, extraction)
     else:
-        train, test = (extract(model.encoder, model.head, part, taps, extraction) for part in parts)
+        train, test = (extract(encoder, head, part, taps, extraction) for part in parts)
     return {tap: SplitFeatures(train[tap], test[tap]) for tap in taps}
 
 
@@ -68,13 +86,14 @@ def baseline_tables(
     """The features without pretraining: raw `pixels`, and `untrained`, the `h` of the same
     encoder with its initial weights."""
     encoder = build_encoder(config.encoder, config.augment.size, config.seed).to(extraction.device)
+    untrained = encoder_tables(encoder, None, images, ["h"], extraction)["h"]
+    return {"pixels": pixels(images, extraction), "untrained": untrained}
+
+
+def pixels(images: Splits, extraction: ExtractConfig) -> SplitFeatures:
+    """Raw pixels as features."""
     parts = (images.train, test_images(images))
-    return {
-        "pixels": SplitFeatures(*(_pixels(part, extraction) for part in parts)),
-        "untrained": SplitFeatures(
-            *(extract(encoder, None, part, ["h"], extraction)["h"] for part in parts)
-        ),
-    }
+    return SplitFeatures(*(_pixels(part, extraction) for part in parts))
 
 
 def _pixels(images: Images, extraction: ExtractConfig) -> Features:

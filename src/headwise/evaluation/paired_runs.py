@@ -13,7 +13,7 @@ from headwise.evaluation.statistics.metrics import compare_values
 from headwise.evaluation.statistics.tests import PairedTest, paired_permutation_test
 from headwise.features.extract import extract
 from headwise.model.trained import open_trained
-from headwise.runs.directory import Run
+from headwise.runs.directory import EVALUATED, Run
 from headwise.runs.results import Result, unlike
 from headwise.runs.sections import DataIdentity
 
@@ -66,8 +66,11 @@ def differences(
 
 
 def same_geometry(extracted: ExtractedRun, other: Run, *, version: int) -> Iterator[Result]:
-    """`cka_runs/h`: linear CKA between the two runs' `h` of the test images."""
+    """`cka_runs/h`: linear CKA between the two runs' `h` of the test images; none where the other
+    has no model."""
     extraction = extracted.extraction
+    if EVALUATED in other.config:
+        return
     trained = open_trained(
         other, images=extracted.images, device=extraction.device, seed=extraction.seed
     )

@@ -59,7 +59,7 @@ def extract(
     check_taps(taps, encoder, head)
     taps = tuple(dict.fromkeys(taps))
     modes = [(module, module.training) for module in (encoder, head) if module is not None]
-    order = torch.randperm(len(images), generator=rng.generator(config.seed, "extract"))
+    order = extract_order(len(images), config.seed)
     try:
         for module, _ in modes:
             module.eval()
@@ -68,6 +68,11 @@ def extract(
     finally:
         for module, training in modes:
             module.train(training)
+
+
+def extract_order(n: int, seed: int) -> Int64[Tensor, " n"]:
+    """The order in which images share batches."""
+    return torch.randperm(n, generator=rng.generator(seed, "extract"))
 
 
 def collected(

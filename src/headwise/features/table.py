@@ -1,8 +1,8 @@
-"""`headwise embed`: the representation `h` of every image, as a parquet table.
+"""`headwise embed`: the representation `h` of every image, or any taps, as a parquet table.
 
 Columns: `path` (the image's id), `label` (its class's name; absent where nothing is labelled),
-`split` (`test` for a test split of the source's own, else `train`; none is drawn here), and `h`, a
-fixed-size list of p float32. Where the table comes from is in its schema's metadata, as JSON under
+`split` (train or test, as `headwise evaluate` tells them apart), and for every tap, by its name, a
+fixed-size list of float32. Where the table comes from is in its schema's metadata, as JSON under
 `headwise`.
 
 The table grows in parts beside it (`OUT.parts/`), each written atomically. A call that is killed
@@ -11,11 +11,10 @@ loses the part it was at; the next one, for the same encoder, images and setting
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,32 +23,26 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwise.augment import whole_batches, whole_images
-from headwise.data import (
-    DataConfig,
-    ImageFiles,
-    Images,
-    Splits,
-    as_config,
-    open_images,
-    write_skipped,
-)
-from headwise.data.images import fingerprint
-from headwise.data.record import changes, read_record, same_reading
+from headwise.data import DataConfig, ImageFiles, Images, write_skipped
 from headwise.errors import UserError
+from headwise.features.extract import at_taps, extract_order
+from headwise.features.origin import opened_model, origin, read_as
 from headwise.files import Json, plain_text, read_object, write_atomically, write_json
-from headwise.model.export import describe_encoder, encoder_file, load_encoder
+from headwise.heads import Head
+from headwise.model.export import describe_encoder, encoder_file
 from headwise.model.extraction import ExtractConfig, decide_extraction
-from headwise.model.trained import refuse_changes
+from headwise.model.trained import open_unchanged
 from headwise.runs.directory import Run
-from headwise.runtime import hardware
 from headwise.runtime.hardware import Device, Precision
 from headwise.runtime.progress import progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A part becomes a row group of the table: 32 MiB for p = 2048 and batches of 256.
-PART_BATCHES = 16
+# A part becomes a row group of the table: 32 MiB for p = 2048 and batches of 512.
+PART_BATCHES = 8
+_PLACE = "place"
+"""The column of parts whose rows are shuffled."""
 
 
 def embed(
@@ -57,29 +50,33 @@ def embed(
     data: str | Path | DataConfig,
     out: str | Path,
     *,
-    batch_size: int = 256,
+    taps: Sequence[str] = ("h",),
+    batch_size: int = 512,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: int | None = None,
     accept_changed_data: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Write `h` of every image, in the images' order, to the parquet file `out`; return its rows.
+    """Write the `taps` of every image, training images first, to the parquet file `out`; return its
+    rows.
 
     Images are decoded as they are needed; those that cannot be are left out and named in
-    `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core.
+    `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core. A head that sees the
+    batch gets shuffled batches of `batch_size` images, one view of each, as in `evaluate`; the
+    table's metadata say so.
 
-    Raises `UserError` where `out` exists, `run` has no encoder, no image is readable, or more than
-    `max_bad_fraction` of them are not, and where they are those of the run's pretraining and have
-    changed since (unless `accept_changed_data`).
+    Raises `UserError` where `out` exists, `run` has no encoder or no such tap, no image is
+    readable, or more than `max_bad_fraction` of them are not, and where they are those of the run's
+    pretraining and have changed since (unless `accept_changed_data`).
     """
     out = Path(out)
     _check(out, batch_size, workers)
     file = encoder_file(run)
-    about = describe_encoder(file)
-    image = about["image"]
-    pretraining = DataConfig(fit=image.get("fit"), resize=image.get("resize_px"))
-    config, opened = _open(file.parent, data, pretraining, accept=accept_changed_data)
+    image = describe_encoder(file)["image"]
+    encoder, head = opened_model(file, taps, device)
+    config = read_as(file.parent, data, image)
+    opened = open_unchanged(file.parent, config, accept=accept_changed_data)
     splits = {name: part for name, part in opened._asdict().items() if part is not None}
     extraction = decide_extraction(
         whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"])),
@@ -89,14 +86,14 @@ def embed(
         workers=workers,
         batch_size=batch_size,
     )
-    about = _origin(file, about, config, splits, extraction)
+    about = origin(file, config, splits, extraction, head=head, taps=taps)
     folder = _parts_folder(out, {**about, "batch_size": batch_size})
-    encoder = load_encoder(run).to(extraction.device)
-    works = [_work(name, splits, folder, batch_size) for name in splits]
+    model = _Model(encoder, head, tuple(dict.fromkeys(taps)))
+    works = [_work(name, splits, folder, extraction, shuffled="batch" in about) for name in splits]
     for work in works:
-        _write_parts(encoder, work, extraction, quiet)
+        _write_parts(model, work, extraction, quiet)
     _write_skipped(works, out.with_name(f"{out.stem}.skipped.csv"))
-    rows = _join([path for work in works for path in work.paths if path.exists()], out, about)
+    rows = _join(works, out, about)
     shutil.rmtree(folder)
     return rows
 
@@ -112,21 +109,11 @@ def _check(out: Path, batch_size: int, workers: int | None) -> None:
         raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
 
 
-def _open(
-    run: Path, data: str | Path | DataConfig, pretraining: DataConfig, *, accept: bool
-) -> tuple[DataConfig, Splits]:
-    """The images, as squares like those of pretraining, and the settings they are opened with.
-    Those of the run's pretraining must not have changed since, unless `accept`."""
-    # Every image is wanted, none kept for testing, and none in memory for longer than it takes.
-    config = dataclasses.replace(as_config(data), test_fraction=0.0, resident_mib=0)
-    config = config.like(pretraining)
-    images, record = open_images(config), read_record(run)
-    if record is not None:
-        drawn = ("test_fraction", "split_seed", "validation_fraction")
-        own = {name: value for name, value in vars(record.data).items() if name in drawn}
-        if same_reading(record, dataclasses.replace(config, **own)):
-            refuse_changes(run, changes(run, images, some=True), accept=accept)
-    return config, images
+class _Model(NamedTuple):
+    encoder: nn.Module
+    head: Head | None
+    """None where no tap is of the head."""
+    taps: tuple[str, ...]
 
 
 class _Work(NamedTuple):
@@ -139,37 +126,25 @@ class _Work(NamedTuple):
     part_size: int
     paths: list[Path]
     """Part `i` is for the images from `i * part_size` on; missing where none can be read."""
+    order: Int64[Tensor, " n"] | None
+    """The places of shuffled images in the table; None where they are in its order."""
 
 
-def _work(split: str, splits: dict[str, Images], folder: Path, batch_size: int) -> _Work:
-    labelled = any(images.labels is not None for images in splits.values())
-    size = batch_size * PART_BATCHES
-    count = -(-len(splits[split]) // size)
-    paths = [folder / f"{split}-{i:06d}.parquet" for i in range(count)]
-    return _Work(split, splits[split], labelled, size, paths)
-
-
-def _origin(
-    file: Path,
-    about: Json,
-    config: DataConfig,
+def _work(
+    split: str,
     splits: dict[str, Images],
+    folder: Path,
     extraction: ExtractConfig,
-) -> Json:
-    """What the table is made from. `about`: what the encoder's file says of itself."""
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    prints = [images.fingerprint.encode() for images in splits.values()]
-    # The digest of the whole file stands for the one inside it.
-    return {
-        **{key: value for key, value in about.items() if key != "sha256"},
-        "run": file.resolve().parent.name,
-        "encoder_sha256": digest,
-        "data": config.spec,
-        "fingerprint": fingerprint(*prints),
-        "device": extraction.device,
-        "precision": extraction.precision,
-    }
+    *,
+    shuffled: bool,
+) -> _Work:
+    labelled = any(images.labels is not None for images in splits.values())
+    images, size = splits[split], extraction.batch_size * PART_BATCHES
+    count = -(-len(images) // size)
+    paths = [folder / f"{split}-{i:06d}.parquet" for i in range(count)]
+    order = extract_order(len(images), extraction.seed) if shuffled else None
+    images = images if order is None else images.select(order)
+    return _Work(split, images, labelled, size, paths, order)
 
 
 def _parts_folder(out: Path, origin: Json) -> Path:
@@ -189,7 +164,7 @@ def _parts_folder(out: Path, origin: Json) -> Path:
     return folder
 
 
-def _write_parts(encoder: nn.Module, work: _Work, extraction: ExtractConfig, quiet: bool) -> None:
+def _write_parts(model: _Model, work: _Work, extraction: ExtractConfig, quiet: bool) -> None:
     """Encode the images from the first part on that is not there yet."""
     import pyarrow.parquet as pq
 
@@ -205,19 +180,24 @@ def _write_parts(encoder: nn.Module, work: _Work, extraction: ExtractConfig, qui
     )
     with progress(f"embed {work.split}", len(images), done=start, quiet=quiet) as show:
         for part, group in itertools.groupby(batches, lambda b: done + int(b[0][0]) // size):
-            rows: list[tuple[Tensor, Tensor]] = []
-            for index, pixels in group:
-                with torch.no_grad(), hardware.autocast(extraction.device, extraction.precision):
-                    h = encoder(pixels.contiguous(memory_format=torch.channels_last))
-                rows.append((start + index, h.float().cpu()))
-                show(start + int(index[-1]) + 1, "images")
-            table = _table(work, *(torch.cat(column) for column in zip(*rows, strict=True)))
+            index: list[Tensor] = []
+            rows: dict[str, list[Tensor]] = {tap: [] for tap in model.taps}
+            for place, pixels in group:
+                values = at_taps(model.encoder, model.head, pixels, model.taps, extraction)
+                for tap, vectors in values.items():
+                    rows[tap].append(vectors.cpu())
+                index.append(start + place)
+                show(start + int(place[-1]) + 1, "images")
+            vectors = {tap: torch.cat(parts) for tap, parts in rows.items()}
+            table = _table(work, torch.cat(index), vectors)
             write_atomically(paths[part], functools.partial(pq.write_table, table))
     if start and isinstance(images, ImageFiles):
         images.check(dict(_unreadable(work)))  # also those of the parts that were there
 
 
-def _table(work: _Work, index: Int64[Tensor, " k"], h: Float[Tensor, "k p"]) -> "pa.Table":
+def _table(
+    work: _Work, index: Int64[Tensor, " k"], vectors: dict[str, Float[Tensor, "k _"]]
+) -> "pa.Table":
     import pyarrow as pa
 
     images = work.images
@@ -227,7 +207,11 @@ def _table(work: _Work, index: Int64[Tensor, " k"], h: Float[Tensor, "k p"]) -> 
         names = [None if i is None or i < 0 else images.classes[i] for i in labels]
         columns["label"] = pa.array(names, pa.string())
     columns["split"] = pa.array([work.split] * len(index), pa.string())
-    columns["h"] = pa.FixedSizeListArray.from_arrays(pa.array(h.flatten().numpy()), h.shape[1])
+    for tap, rows in vectors.items():
+        values = pa.array(rows.flatten().numpy())
+        columns[tap] = pa.FixedSizeListArray.from_arrays(values, rows.shape[1])
+    if work.order is not None:
+        columns[_PLACE] = pa.array(work.order[index].numpy())
     return pa.table(columns)
 
 
@@ -262,18 +246,27 @@ def _write_skipped(works: list[_Work], path: Path) -> None:
     )
 
 
-def _join(parts: list[Path], out: Path, about: Json) -> int:
-    """The parts as one table, a row group each; its number of rows."""
+def _join(works: list[_Work], out: Path, about: Json) -> int:
+    """The parts as one table, a row group each; a split that was shuffled is one, in its order
+    again. Its number of rows."""
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(parts[0])
-    about = {**about, "p": schema.field("h").type.list_size}
+    parts = [[path for path in work.paths if path.exists()] for work in works]
+    schema = pq.read_schema(next(path for paths in parts for path in paths))
+    sizes = {tap: schema.field(tap).type.list_size for tap in dict.fromkeys(about["taps"])}
+    about = {**about, "p": sizes.get("h"), "taps": sizes}
+    if _PLACE in schema.names:
+        schema = schema.remove(schema.get_field_index(_PLACE))
     schema = schema.with_metadata({"headwise": json.dumps(about)})
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema) as writer:
-            for part in parts:
-                writer.write_table(pq.read_table(part))
+            for work, paths in zip(works, parts, strict=True):
+                if work.order is None:
+                    for path in paths:
+                        writer.write_table(pq.read_table(path))
+                elif paths:
+                    writer.write_table(pq.read_table(paths).sort_by(_PLACE).drop_columns(_PLACE))
 
     write_atomically(out, write)
     return pq.read_metadata(out).num_rows

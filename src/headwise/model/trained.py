@@ -162,18 +162,33 @@ def _checked(images: Splits, data: DataConfig, check: Check | None) -> Splits:
 def _open(run: Run, data: DataConfig, check: Check | None, *, accept: bool) -> Splits:
     """What probes may use of the images for a run, checked before any is decoded. Those of
     pretraining must not have changed, unless `accept`."""
-    images = open_images(data, check=lambda listed: _checked(listed, data, check))
-    record = read_record(run.path)
-    if record is not None and same_reading(record, data):
-        some = (data.limit, data.test_on) != (record.data.limit, record.data.test_on)
-        refuse_changes(run.path, changes(run.path, images, some=some), accept=accept)
-    elif data.spec == load_config(run).data.spec and drawn_otherwise(run.path, images):
+    images = open_unchanged(
+        run.path, data, accept=accept, check=lambda listed: _checked(listed, data, check)
+    )
+    own = data.spec == load_config(run).data.spec
+    if own and read_record(run.path) is None and drawn_otherwise(run.path, images):
         log.warning(
             "%s is of version 0.1, which drew other test images: most of today's were among the "
             "images of its pretraining",
             run.path,
         )
     return labelled_splits(images)
+
+
+def open_unchanged(
+    folder: Path,
+    data: DataConfig,
+    *,
+    accept: bool,
+    check: Callable[[Splits], object] | None = None,
+) -> Splits:
+    """The images, which must not have changed, unless `accept`, if they are those of the
+    pretraining of the run at `folder`."""
+    images, record = open_images(data, check=check), read_record(folder)
+    if record is not None and same_reading(record, data):
+        some = (data.limit, data.test_on) != (record.data.limit, record.data.test_on)
+        refuse_changes(folder, changes(folder, images, some=some), accept=accept)
+    return images
 
 
 def count_seen(run: Run, test: Images | None, where: str) -> int | None:

@@ -34,6 +34,8 @@ from headwise.runs.results_file import (
 from headwise.runs.sections import DataIdentity, Section
 
 FUSION_FILE = "fusion.npz"
+EVALUATED = "evaluated"
+"""The one key of config.json in a directory of results without a run: what was measured."""
 
 
 class Run:
@@ -55,14 +57,26 @@ class Run:
 
     @staticmethod
     def open(
-        run: "str | Path | Run", *, finished: bool = True, handed: Handed | None = None
+        run: "str | Path | Run",
+        *,
+        finished: bool = True,
+        pretrained: bool = True,
+        handed: Handed | None = None,
     ) -> "Run":
-        """An existing run; by default only one whose pretraining has finished. `handed`: own code,
+        """An existing run; by default only one whose pretraining has finished. With `pretrained`
+        False also the results of an encoder or of features, which have no run. `handed`: own code,
         in place of what the run has already."""
         path = run_path(run)
         if not (path / "config.json").is_file():
             raise UserError(f"run {path} must be a directory with a config.json; found none there")
         run = Run(path, run.handed if isinstance(run, Run) and handed is None else handed)
+        if EVALUATED in run.config:
+            if pretrained:
+                raise UserError(
+                    f"run {path} must be made by headwise pretrain; it has the results of "
+                    f"{next(iter(run.config[EVALUATED].values()))} alone; name a run"
+                )
+            return run
         if finished and not run.done:
             raise UserError(
                 f"run {path} must be finished; its pretraining stopped before the end; "

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from headwise.data import Splits
-from headwise.evaluation.extracted import ExtractedRun
+from headwise.evaluation.extracted import ExtractedRun, SplitFeatures
 from headwise.features.extract import Features
 from headwise.runs.results import Result, Settings, Value
 
@@ -70,7 +70,8 @@ class TapFeatures(NamedTuple):
     """Or a baseline: `pixels`, `untrained`."""
     train: Features
     test: Features
-    images: Splits
+    images: Splits | None
+    """None where only features are known."""
     seed: int
 
     @property
@@ -79,7 +80,9 @@ class TapFeatures(NamedTuple):
 
     @property
     def num_classes(self) -> int:
-        return len(self.images.train.classes)
+        """One more than the largest training label."""
+        assert self.train.labels is not None, "labels were checked"
+        return int(self.train.labels.max()) + 1
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Protocol:
     description: Description
     on_features: Callable[[TapFeatures], Iterator[Value]] | None = None
     """Called for every tap and baseline."""
+    on_taps: Callable[..., Iterator[Value]] | None = None
+    """Called once, as `on_taps(tables, seed=seed)`, for what it measures between taps."""
     on_model: Callable[..., Iterator[Value]] | None = None
     """Called once, as `on_model(trained, seed=seed)`."""
     asked: Settings = field(default_factory=dict)
@@ -102,14 +107,28 @@ class Protocol:
 
     def measure(self, trained: ExtractedRun, seed: int) -> Iterator[Value]:
         """All values for one seed."""
-        if self.on_features is not None:
-            by_tap: dict[str, list[Value]] = {}
-            for tap, (train, test) in trained.tables.items():
-                if tap == "z" and "h" in by_tap and not trained.model.head.layers:  # z is h
-                    by_tap[tap] = [replace(value, where=tap) for value in by_tap["h"]]
-                else:
-                    features = TapFeatures(tap, train, test, trained.images, seed)
-                    by_tap[tap] = list(self.on_features(features))
-                yield from by_tap[tap]
+        same = not trained.model.head.layers
+        yield from self.measure_tables(trained.tables, trained.images, seed, z_is_h=same)
         if self.on_model is not None:
             yield from self.on_model(trained, seed=seed)
+
+    def measure_tables(
+        self,
+        tables: Mapping[str, SplitFeatures],
+        images: Splits | None,
+        seed: int,
+        *,
+        z_is_h: bool = False,
+    ) -> Iterator[Value]:
+        """Those that need only the features of taps and baselines."""
+        if self.on_features is not None:
+            by_tap: dict[str, list[Value]] = {}
+            for tap, (train, test) in tables.items():
+                if tap == "z" and "h" in by_tap and z_is_h:
+                    by_tap[tap] = [replace(value, where=tap) for value in by_tap["h"]]
+                else:
+                    features = TapFeatures(tap, train, test, images, seed)
+                    by_tap[tap] = list(self.on_features(features))
+                yield from by_tap[tap]
+        if self.on_taps is not None:
+            yield from self.on_taps(tables, seed=seed)

@@ -5,7 +5,7 @@ Only `separation` needs labels. docs/no-labels.md says what to make of the value
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from jaxtyping import Int64
@@ -15,7 +15,7 @@ from torch import Tensor
 from headwise import rng
 from headwise.augment import view_batches
 from headwise.errors import UserError
-from headwise.evaluation.extracted import ExtractedRun
+from headwise.evaluation.extracted import BASELINES, ExtractedRun, SplitFeatures
 from headwise.evaluation.probes.labels import check_classes
 from headwise.evaluation.protocols.description import Description
 from headwise.evaluation.statistics.geometry import (
@@ -81,19 +81,13 @@ def geometry(tap: str, train: Features, test: Features, *, seed: int) -> Iterato
         yield dataclasses.replace(separation, chance=chance)
 
 
-def between(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
-    """What needs more than the features of one tap."""
-    yield from between_taps(trained, seed=seed)
-    yield from between_twins(trained, seed=seed)
-
-
-def between_taps(trained: ExtractedRun, *, seed: int) -> Iterator[Value]:
-    """`cka/h-TAP` and `renyi/h-TAP` of the test features of `h` and every other tap of the model;
-    beside them `renyi/h-h`, and `renyi_shuffled/h-TAP` with the images of one of the two shuffled.
-    None where `h` is not among the taps."""
-    taps = [tap for tap in _taps(trained) if tap != "h"] if "h" in trained.tables else []
+def between_taps(tables: Mapping[str, SplitFeatures], *, seed: int) -> Iterator[Value]:
+    """`cka/h-TAP` and `renyi/h-TAP` of the test features of `h` and every other tap; beside them
+    `renyi/h-h`, and `renyi_shuffled/h-TAP` with the images of one of the two shuffled. None where
+    `h` is not among the taps."""
+    taps = [tap for tap in tables if tap not in ("h", *BASELINES)] if "h" in tables else []
     for tap in ["h", *taps] if taps else []:
-        h, other = (finite(f"geometry's {t}", trained.tables[t].test.vectors) for t in ("h", tap))
+        h, other = (finite(f"geometry's {t}", tables[t].test.vectors) for t in ("h", tap))
         rows, fewer = (_sample(len(h), most, seed) for most in (_ROWS, _PAIR_ROWS))
         if tap != "h":
             chance = linear_cka(h[rows], other[_shuffled(rows, seed)]).item()

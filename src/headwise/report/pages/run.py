@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
 from headwise.model.config_file import read_config
 from headwise.report.pages.definitions import definitions_of
@@ -46,21 +45,21 @@ def write_run_report(run_path: Path) -> Path:
     gives the same bytes. Raises `UserError` if there is no finished run, or no result.
     """
     run = read_run(run_path)
-    head = read_config(PretrainConfig, run_path / "config.json").head
     with style():
         parts = [
-            _data_part(evaluation, head, number)
+            _data_part(evaluation, run_path, number)
             for number, evaluation in enumerate(run.evaluations, 1)
         ]
     html = render("run.html", _values(run, parts))
     return write_page(run_path, html, [drawing for part in parts for drawing in part.figures])
 
 
-def _data_part(evaluation: Evaluation, head: HeadConfig, number: int) -> DataPart:
+def _data_part(evaluation: Evaluation, run_path: Path, number: int) -> DataPart:
     """The parts of one data set; from the second on, anchors and figures carry its number."""
     parts = evaluation_parts(evaluation)
     sentences = plain_evaluation(evaluation) if parts else [_NOT_EVALUATED]
     if evaluation.fusion is not None:
+        head = read_config(PretrainConfig, run_path / "config.json").head
         fused = fusion_parts(evaluation.fusion, head, evaluation)
         first = before_all(evaluation)
         sentences = sentences if parts else [*first, fused[0].lines[0], *sentences]
@@ -116,6 +115,7 @@ def _values(run: EvaluatedRun, parts: list[DataPart]) -> dict[str, object]:
         "definitions": definitions_of(results),
         "run": _run(run),
         "config": run.config,
+        "config_title": "Configuration of pretraining" if run.pretrained else "What was measured",
     }
 
 
@@ -127,5 +127,6 @@ def _run(run: EvaluatedRun) -> dict[str, str]:
         protocols = dict.fromkeys(f"{r.protocol} (version {r.version})" for r in results)
         facts[f"protocols on {data.words}"] = ", ".join(protocols)
         facts[f"fingerprint of {data.words}"] = data.fingerprint
-    environment = {f"pretraining {key}": words for key, words in run.environment.items()}
+    of = "pretraining " if run.pretrained else ""
+    environment = {f"{of}{key}": words for key, words in run.environment.items()}
     return {key: words for key, words in (facts | environment).items() if words}

@@ -14,7 +14,7 @@ from headwise.evaluation.probes.labels import unbalanced
 from headwise.report.reading.comparison import words_of
 from headwise.report.reading.fusion import FusionArrays, read_fusion
 from headwise.report.reading.training import too_short
-from headwise.runs.directory import Run
+from headwise.runs.directory import EVALUATED, Run
 from headwise.runs.results import Result, bootstrap_mean, key_of, unlike
 from headwise.runs.sections import DataIdentity, Section
 
@@ -120,12 +120,14 @@ class EvaluatedRun:
     """Of pretraining, as JSON to be read."""
     environment: dict[str, str]
     """Of pretraining, in words."""
+    pretrained: bool
+    """Whether there is a run. Without one, config and environment are of the evaluation."""
 
 
 def read_run(path: Path) -> EvaluatedRun:
     """Read the run directory `path`. Raises `UserError` if there is no finished run, or if nothing
     was measured."""
-    run = Run.open(path)
+    run = Run.open(path, pretrained=False)
     evaluations = [evaluation_of(run, section) for section in run.sections if section.results]
     evaluations = _with_fusion(evaluations, read_fusion(path))
     if not evaluations:
@@ -137,6 +139,7 @@ def read_run(path: Path) -> EvaluatedRun:
         evaluations=evaluations,
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
         environment=words_of(path / "environment.json"),
+        pretrained=EVALUATED not in run.config,
     )
 
 

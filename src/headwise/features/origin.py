@@ -1,0 +1,84 @@
+"""What a table of features is made from: images, encoder and head, and what it says of them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from headwise.data import DataConfig, Images, as_config
+from headwise.data.images import fingerprint
+from headwise.errors import UserError
+from headwise.features.extract import all_taps, check_taps
+from headwise.files import Json
+from headwise.heads import Head
+from headwise.model.export import describe_encoder, load_encoder
+from headwise.model.extraction import ExtractConfig
+from headwise.model.trained import data_of, load_model
+from headwise.runs.directory import Run
+from headwise.runtime import hardware
+from headwise.runtime.hardware import Device
+
+
+def read_as(folder: Path, data: str | Path | DataConfig, image: Json) -> DataConfig:
+    """The settings that open these images as squares like the encoder's, none in memory for longer
+    than it takes. A spec of the images of pretraining is split as there."""
+    known = not isinstance(data, DataConfig) and (folder / "config.json").is_file()
+    config = data_of(Run(folder), data) if known else as_config(data)
+    own = DataConfig(fit=image.get("fit"), resize=image.get("resize_px"))
+    return dataclasses.replace(config, resident_mib=0).like(own)
+
+
+def opened_model(file: Path, taps: Sequence[str], device: Device) -> tuple[nn.Module, Head | None]:
+    """The encoder, and the head where a tap is of it, on the device. Raises `UserError` for an
+    unknown tap."""
+    here = hardware.resolve_device(device)
+    encoder = load_encoder(file).to(here)
+    if {*taps} <= {*all_taps(encoder, None)}:
+        return encoder, None
+    if not (file.parent / "config.json").is_file():
+        raise UserError(
+            f"--taps can be {', '.join(all_taps(encoder, None))} with an encoder alone; "
+            f"got {' '.join(taps)}; name a run, which has a head"
+        )
+    head = load_model(file.parent).head.to(here)
+    check_taps(taps, encoder, head)
+    return encoder, head
+
+
+def _batches(head: Head | None, extraction: ExtractConfig) -> Json:
+    """What the rows of a head that sees the batch depend on; {} for others."""
+    if head is None or not head.batch_aware:
+        return {}
+    size, seed = extraction.batch_size, extraction.seed
+    return {"batch": {"images": size, "views": 1, "order": "shuffled in a split", "seed": seed}}
+
+
+def origin(
+    file: Path,
+    config: DataConfig,
+    splits: dict[str, Images],
+    extraction: ExtractConfig,
+    *,
+    head: Head | None,
+    taps: Sequence[str],
+) -> Json:
+    """What the table is made from."""
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    prints = [images.fingerprint.encode() for images in splits.values()]
+    # The digest of the whole file stands for the one inside it.
+    return {
+        **{key: value for key, value in describe_encoder(file).items() if key != "sha256"},
+        "run": file.resolve().parent.name,
+        "encoder_sha256": digest,
+        "data": config.spec,
+        "fingerprint": fingerprint(*prints),
+        "classes": [*splits["train"].classes],
+        "split": splits["train"].split_rule,
+        "device": extraction.device,
+        "precision": extraction.precision,
+        "taps": [*taps],
+        **_batches(head, extraction),
+    }
