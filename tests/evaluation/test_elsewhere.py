@@ -22,6 +22,7 @@ from headwise.evaluation.elsewhere import evaluate_encoder, evaluate_features
 from headwise.model.config import PretrainConfig
 from headwise.model.elsewhere import EncoderChoice, open_encoder
 from headwise.report import write_run_report
+from headwise.report.reading.long import answers
 from headwise.runs.directory import Run
 from headwise.runs.results import Result
 
@@ -74,8 +75,8 @@ def same(own: Measured, out: Path, found: dict[str, Result], left_out: set[str])
     for key, result in found.items():
         assert result.value == pytest.approx(expected[key].value, abs=1e-6), key
     theirs, ours = arrays(out), arrays(own.run)
-    each = [name for name in theirs if name.startswith(("each/", "truth/"))]
-    assert len(each) >= 8
+    each = [name for name in theirs if not name.startswith(("spectrum/", "margins/"))]
+    assert {name.partition("/")[0] for name in each} >= {"each", "truth", "names", "predictions"}
     for name in each:
         assert np.array_equal(theirs[name], ours[name]), name
 
@@ -125,6 +126,8 @@ def test_a_table_made_by_anybody_is_measured_at_h_and_has_a_page(tmp_path: Path)
     page = write_run_report(out).read_text()
     assert "A linear probe on" in page
     assert "What was measured" in page
+    (answer, *_) = answers([out], ["linear/h"])
+    assert (answer.setting, answer.label) == (str(tmp_path / "mine.npz"), "0")
     # More of the same table goes there too, and nothing of another.
     evaluate_features(tmp_path / "mine.npz", out, EvaluateConfig(protocols=("knn",)))
     np.savez(tmp_path / "other.npz", **table(rows=44))

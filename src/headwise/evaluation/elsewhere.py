@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from headwise.data import DataConfig, Splits, as_config, open_images
-from headwise.data.split import labelled_splits
+from headwise.data.names import Names, as_names
+from headwise.data.split import labelled_splits, test_images
 from headwise.errors import UserError
 from headwise.evaluation.choice import missing_labels
 from headwise.evaluation.config import PROTOCOLS, EvaluateConfig, ProtocolName, protocol
-from headwise.evaluation.evaluate import summarised
+from headwise.evaluation.evaluate import of_test_images, summarised
 from headwise.evaluation.extracted import SplitFeatures, encoder_tables, pixels
 from headwise.evaluation.paired_runs import check_other, differences
-from headwise.evaluation.probes.labels import constant_answer
 from headwise.features.extract import all_taps, check_taps, finite, weights_hash
 from headwise.features.given import read_features
 from headwise.files import Json, read_object
@@ -74,7 +74,8 @@ def measure_features(table: str | Path, out: str | Path, config: EvaluateConfig)
         for tap in taps
     }
     run = _results(Path(out), about, config)
-    measured = _measure(tables, None, asked, config)
+    names = [found.names[i] for i in found.test.nonzero().flatten().tolist() if found.names]
+    measured = _measure(tables, None, as_names(names) if names else None, asked, config)
     return _write(run, data, measured, config, about)
 
 
@@ -132,7 +133,9 @@ def measure_encoder(
             finite(f"{encoder}'s {tap}", part.vectors)
     if config.baselines:
         tables["pixels"] = pixels(images, extraction)
-    measured = _measure(tables, images, asked, config)
+    index = next(iter(tables.values())).test.index
+    names = test_images(images).ids.select(index.numpy())
+    measured = _measure(tables, images, names, asked, config)
     about |= {"device": extraction.device, "precision": extraction.precision}
     return _write(run, identify(images, settings), measured, config, about)
 
@@ -195,22 +198,16 @@ def _results(out: Path, about: Json, config: EvaluateConfig) -> Run:
 def _measure(
     tables: Mapping[str, SplitFeatures],
     images: Splits | None,
-    names: tuple[ProtocolName, ...],
+    names: Names | None,
+    asked: tuple[ProtocolName, ...],
     config: EvaluateConfig,
 ) -> _Measured:
-    """The results of all protocols, and their arrays."""
+    """The results of all protocols, and their arrays. `names`: of the test images."""
     train, test = next(iter(tables.values()))
     assert train.labels is not None, "labels were checked"
     assert test.labels is not None, "labels were checked"
-    right = constant_answer(train.labels, test.labels)
-    results, arrays = (
-        {},
-        {
-            "truth/constant": test.labels.numpy(),
-            "each/constant": right.float().numpy(),
-        },
-    )
-    for name in names:
+    results, arrays = {}, of_test_images(names, train.labels, test.labels)
+    for name in asked:
         chosen = protocol(name, config)
         measured, found = summarised(
             name, config, lambda seed, p=chosen: p.measure_tables(tables, images, seed)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from headwise.data import DataConfig, Given
+from headwise.data.names import Names
 from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
@@ -95,11 +98,23 @@ def about_images(extracted: ExtractedRun) -> dict[str, np.ndarray]:
     read = next(iter(extracted.tables.values())).test.index if extracted.tables else None
     names = test.ids if read is None else test.ids.select(read.numpy())
     truth = test.labels.cpu() if read is None else test.labels.cpu()[read]
+    return of_test_images(names, train.labels.cpu(), truth)
+
+
+def of_test_images(
+    names: Names | None, labels: Int64[Tensor, " n"], truth: Int64[Tensor, " m"]
+) -> dict[str, np.ndarray]:
+    """Their names, their labels, and for which of them the constant answer is right."""
+    found = {
+        "truth/constant": truth.numpy(),
+        "each/constant": constant_answer(labels, truth).float().numpy(),
+    }
+    if names is None:
+        return found
     return {
         "names/constant": np.frombuffer(b"".join(names.encoded()), np.uint8),
         "lengths/constant": (names.ends - names.starts).astype(np.int32),
-        "truth/constant": truth.numpy(),
-        "each/constant": constant_answer(train.labels.cpu(), truth).float().numpy(),
+        **found,
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from headwise.data.names import Names, contiguous_names
 from headwise.errors import UserError
 from headwise.files import read_object
-from headwise.runs.directory import Run, load_arrays
+from headwise.runs.directory import EVALUATED, Run, load_arrays
 from headwise.runs.results import Result
 from headwise.runs.sections import Section
 
@@ -22,7 +22,8 @@ class Row:
     run: str
     """The directory; for the baselines of a comparison, the comparison."""
     setting: str
-    """What was varied: the head, in a comparison the arm or the baseline."""
+    """What was varied: the head, in a comparison the arm or the baseline; without a run the encoder
+    or the table."""
     seed: int | None
     """Of pretraining."""
     data: str
@@ -127,6 +128,8 @@ def _sources(path: Path) -> list[_Source]:
             "the path"
         )
     config = read_object(path / "config.json")
+    if EVALUATED in config:
+        return [_Source(run=Run(path), setting=next(iter(config[EVALUATED].values())), seed=None)]
     if "pretrain" not in config:
         return [_Source(run=Run(path), setting=config["head"]["name"], seed=config["seed"])]
     found = []
