@@ -2,7 +2,6 @@
 their own."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from headwise.data.split import labelled_splits, test_images
 from headwise.errors import UserError
 from headwise.evaluation.choice import missing_labels
 from headwise.evaluation.config import PROTOCOLS, EvaluateConfig, ProtocolName, protocol
-from headwise.evaluation.evaluate import of_test_images, summarised
-from headwise.evaluation.extracted import SplitFeatures, encoder_tables, pixels
+from headwise.evaluation.evaluate import measure_protocol, of_test_images
+from headwise.evaluation.extracted import FeaturesAlone, SplitFeatures, encoder_tables, pixels
 from headwise.evaluation.paired_runs import check_other, differences
 from headwise.features.extract import all_taps, check_taps, finite, weights_hash
 from headwise.features.given import read_features
@@ -75,7 +74,8 @@ def measure_features(table: str | Path, out: str | Path, config: EvaluateConfig)
     }
     run = _results(Path(out), about, config)
     names = [found.names[i] for i in found.test.nonzero().flatten().tolist() if found.names]
-    measured = _measure(tables, None, as_names(names) if names else None, asked, config)
+    extracted = FeaturesAlone(tables, None)
+    measured = _measure(extracted, as_names(names) if names else None, asked, config)
     return _write(run, data, measured, config, about)
 
 
@@ -135,7 +135,7 @@ def measure_encoder(
         tables["pixels"] = pixels(images, extraction)
     index = next(iter(tables.values())).test.index
     names = test_images(images).ids.select(index.numpy())
-    measured = _measure(tables, images, names, asked, config)
+    measured = _measure(FeaturesAlone(tables, images), names, asked, config)
     about |= {"device": extraction.device, "precision": extraction.precision}
     return _write(run, identify(images, settings), measured, config, about)
 
@@ -196,22 +196,18 @@ def _results(out: Path, about: Json, config: EvaluateConfig) -> Run:
 
 
 def _measure(
-    tables: Mapping[str, SplitFeatures],
-    images: Splits | None,
+    extracted: FeaturesAlone,
     names: Names | None,
     asked: tuple[ProtocolName, ...],
     config: EvaluateConfig,
 ) -> _Measured:
     """The results of all protocols, and their arrays. `names`: of the test images."""
-    train, test = next(iter(tables.values()))
+    train, test = next(iter(extracted.tables.values()))
     assert train.labels is not None, "labels were checked"
     assert test.labels is not None, "labels were checked"
     results, arrays = {}, of_test_images(names, train.labels, test.labels)
     for name in asked:
-        chosen = protocol(name, config)
-        measured, found = summarised(
-            name, config, lambda seed, p=chosen: p.measure_tables(tables, images, seed)
-        )
+        measured, found = measure_protocol(name, extracted, config)
         results |= measured
         arrays |= found
     return results, arrays

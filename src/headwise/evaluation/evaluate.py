@@ -1,6 +1,6 @@
 """Evaluating a run: features once for all taps, then every protocol."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from headwise.data import DataConfig, Given
 from headwise.data.names import Names
 from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
-from headwise.evaluation.extracted import ExtractedRun, baseline_tables, tables
+from headwise.evaluation.extracted import Extracted, ExtractedRun, baseline_tables, tables
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
 from headwise.evaluation.probes.labels import constant_answer
 from headwise.evaluation.protocols.targets import Target, open_targets
@@ -151,30 +151,22 @@ def extract_run(
 
 
 def measure_protocol(
-    name: ProtocolName, extracted: ExtractedRun, config: EvaluateConfig
+    name: ProtocolName, extracted: Extracted, config: EvaluateConfig
 ) -> tuple[dict[str, Result], dict[str, np.ndarray]]:
-    """A protocol's results over the seeds, and its arrays. Does not change the model."""
-    chosen = protocol(name, config)
-    before = weights_hash(extracted.model)
-    found = summarised(name, config, lambda seed: chosen.measure(extracted, seed))
-    assert weights_hash(extracted.model) == before, f"{name} has changed the model"
-    return found
-
-
-def summarised(
-    name: ProtocolName, config: EvaluateConfig, measure: Callable[[int], Iterable[Value]]
-) -> tuple[dict[str, Result], dict[str, np.ndarray]]:
-    """The results over the seeds of what a protocol measures with each, and the arrays: those of
-    the first seed, and for every test image the mean over seeds."""
+    """A protocol's results over the seeds, and its arrays: those of the first seed, and for every
+    test image the mean over seeds. Does not change the model."""
     chosen = protocol(name, config)
     seeds: Sequence[int] = range(config.seed, config.seed + config.seeds)
     seeds = seeds if chosen.description.draws else seeds[:1]
+    model = extracted.model if isinstance(extracted, ExtractedRun) else nn.Identity()
+    before = weights_hash(model)
     by_key: dict[str, list[Value]] = {}
     for seed in seeds:
-        for value in measure(seed):
+        for value in chosen.measure(extracted, seed):
             assert value.protocol == name, f"{value.key} must be of protocol {name}"
             assert value.measure in chosen.description.labels, f"{value.measure} needs a label"
             by_key.setdefault(value.key, []).append(value)
+    assert weights_hash(model) == before, f"{name} has changed the model"
     results, arrays = {}, {}
     for key, values in by_key.items():
         result = summarise(values, seeds, version=VERSION)

@@ -57,6 +57,17 @@ class ExtractedRun:
         return test_images(self.images)
 
 
+class FeaturesAlone(NamedTuple):
+    """Features without the run that they are of."""
+
+    tables: dict[str, SplitFeatures]
+    images: Splits | None
+    """None where they are not known."""
+
+
+Extracted = ExtractedRun | FeaturesAlone
+
+
 def tables(
     model: ContrastiveModel, images: Splits, taps: Sequence[str], extraction: ExtractConfig
 ) -> dict[str, SplitFeatures]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from headwise.data import Splits
-from headwise.evaluation.extracted import ExtractedRun, SplitFeatures
+from headwise.evaluation.extracted import Extracted, ExtractedRun
 from headwise.features.extract import Features
 from headwise.runs.results import Result, Settings, Value
 
@@ -105,24 +105,13 @@ class Protocol:
         assert self.on_features is not None, f"{self.description.title} needs more than features"
         return self.on_features(features)
 
-    def measure(self, trained: ExtractedRun, seed: int) -> Iterator[Value]:
-        """All values for one seed."""
-        same = not trained.model.head.layers
-        yield from self.measure_tables(trained.tables, trained.images, seed, z_is_h=same)
-        if self.on_model is not None:
-            yield from self.on_model(trained, seed=seed)
-
-    def measure_tables(
-        self,
-        tables: Mapping[str, SplitFeatures],
-        images: Splits | None,
-        seed: int,
-        *,
-        z_is_h: bool = False,
-    ) -> Iterator[Value]:
-        """Those that need only the features of taps and baselines."""
+    def measure(self, extracted: Extracted, seed: int) -> Iterator[Value]:
+        """All values for one seed; of features alone, those that need no model."""
+        tables, images = extracted.tables, extracted.images
+        trained = extracted if isinstance(extracted, ExtractedRun) else None
         if self.on_features is not None:
             by_tap: dict[str, list[Value]] = {}
+            z_is_h = trained is not None and not trained.model.head.layers
             for tap, (train, test) in tables.items():
                 if tap == "z" and "h" in by_tap and z_is_h:
                     by_tap[tap] = [replace(value, where=tap) for value in by_tap["h"]]
@@ -132,3 +121,5 @@ class Protocol:
                 yield from by_tap[tap]
         if self.on_taps is not None:
             yield from self.on_taps(tables, seed=seed)
+        if self.on_model is not None and trained is not None:
+            yield from self.on_model(trained, seed=seed)
