@@ -49,8 +49,8 @@ class Evaluate:
     accept_changed_data: bool = False
     """Go on if the images of pretraining have changed since."""
     evaluate: Annotated[EvaluateConfig, Role.UNPREFIXED] = field(default_factory=EvaluateConfig)
-    own: Annotated[OwnFlags, Role.UNPREFIXED, Without(("encoder",), "it stands beside RUN")] = field(
-        default_factory=OwnFlags
+    own: Annotated[OwnFlags, Role.UNPREFIXED, Without(("encoder",), "it stands beside RUN")] = (
+        field(default_factory=OwnFlags)
     )
     threads: int | None = None
     """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
@@ -93,10 +93,11 @@ def run(given: Given[Evaluate]) -> None:
 
 _NAMES = {"run": "RUN", "encoder": "--encoder", "features": "--features"}
 _OF_ENCODER = ("architecture", "pretrained", "size", "precision")
+_OWN = ("head", "augment", "allow_code")
 _IDLE = {
     "run": ("out", *_OF_ENCODER),
-    "encoder": ("accept_changed_data",),
-    "features": ("accept_changed_data", "data", "device", "baselines", *_OF_ENCODER),
+    "encoder": ("accept_changed_data", *_OWN),
+    "features": ("accept_changed_data", "data", "device", "baselines", *_OF_ENCODER, *_OWN),
 }
 """The settings that have no effect on what is measured."""
 
@@ -105,7 +106,7 @@ def _what(given: Given[Evaluate]) -> str:
     """What is measured: run, encoder or features. Raises `UserError` unless it is one of them, with
     flags that have an effect on it."""
     what, *more = [name for name in _NAMES if given.values.get(name) is not None] or ["run"]
-    if more:
+    if more and (what, more) != ("run", ["encoder"]):  # an own encoder, as FILE:function
         raise UserError(
             f"evaluate measures one of RUN, --encoder and --features; got {_NAMES[what]} and "
             f"{_NAMES[more[0]]}; leave one out"

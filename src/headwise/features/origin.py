@@ -13,7 +13,7 @@ from headwise.errors import UserError
 from headwise.features.extract import all_taps, check_taps
 from headwise.files import Json
 from headwise.heads import Head
-from headwise.model.export import describe_encoder, load_encoder
+from headwise.model.export import describe_encoder, encoder_file, load_encoder
 from headwise.model.extraction import ExtractConfig
 from headwise.model.trained import data_of, load_model
 from headwise.runs.directory import Run
@@ -30,19 +30,21 @@ def read_as(folder: Path, data: str | Path | DataConfig, image: Json) -> DataCon
     return dataclasses.replace(config, resident_mib=0).like(own)
 
 
-def opened_model(file: Path, taps: Sequence[str], device: Device) -> tuple[nn.Module, Head | None]:
+def opened_model(
+    run: str | Path | Run, taps: Sequence[str], device: Device
+) -> tuple[nn.Module, Head | None]:
     """The encoder, and the head where a tap is of it, on the device. Raises `UserError` for an
     unknown tap."""
     here = hardware.resolve_device(device)
-    encoder = load_encoder(file).to(here)
+    encoder, file = load_encoder(run).to(here), encoder_file(run)
     if {*taps} <= {*all_taps(encoder, None)}:
         return encoder, None
-    if not (file.parent / "config.json").is_file():
+    if not file.with_name("config.json").is_file():
         raise UserError(
             f"--taps can be {', '.join(all_taps(encoder, None))} with an encoder alone; "
             f"got {' '.join(taps)}; name a run, which has a head"
         )
-    head = load_model(file.parent).head.to(here)
+    head = load_model(run if isinstance(run, Run) else file.parent).head.to(here)
     check_taps(taps, encoder, head)
     return encoder, head
 

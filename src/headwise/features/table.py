@@ -74,7 +74,7 @@ def embed(
     _check(out, batch_size, workers)
     file = encoder_file(run)
     image = describe_encoder(file)["image"]
-    encoder, head = opened_model(file, taps, device)
+    encoder, head = opened_model(run, taps, device)
     config = read_as(file.parent, data, image)
     opened = open_unchanged(file.parent, config, accept=accept_changed_data)
     splits = {name: part for name, part in opened._asdict().items() if part is not None}

@@ -1,18 +1,14 @@
 """The run directory: the interface between commands. See docs/run-directory.md for its files."""
 
 import json
-import platform
 import shutil
-import subprocess
 import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from headwise.errors import UserError
 from headwise.files import (
@@ -24,6 +20,7 @@ from headwise.files import (
     write_text,
 )
 from headwise.own_code import Handed
+from headwise.runs.environment import environment
 from headwise.runs.results import Result
 from headwise.runs.results_file import (
     array_prefix,
@@ -261,46 +258,3 @@ def refuse_existing(path: Path, *, resumable: bool = True) -> None:
             f"--out must be a new or empty directory; {path} exists; choose another"
             + (", or go on with it: --resume" if resumable else "")
         )
-
-
-def environment(device: str) -> Json:
-    """What a number depends on beside its config: code, versions, hardware, threads."""
-    commit, dirty = _commit()
-    packages = ("headwise", "torch", "torchvision", "timm", "numpy", "pillow")
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return {
-        "commit": commit,
-        "dirty": dirty,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: metadata.version(package) for package in packages},
-        },
-        "device": device,
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the source tree that this package runs from, and whether it has changes;
-    None where it is not a git checkout."""
-    root = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", str(root)))
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
