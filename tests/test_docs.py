@@ -473,7 +473,7 @@ def made_of(config: heads.HeadConfig, norm: str) -> list[str]:
     biases = {name.split(".")[1] for name in trained if name.endswith("bias")}
     at_the_end = str(len(head.layers) - 1) in biases
     norms = {name for name in ("BatchNorm", "LayerNorm") if name in norm}
-    attention = "softmax" if config.name == "transformer" else "ReLU"
+    attention = "ReLU" if "ReluBlock" in kinds else "softmax" if "Block" in kinds else "none"
     return [
         f"{sum(head.get_parameter(name).numel() for name in trained):,}",
         str(sum(isinstance(module, nn.Linear) for module in head.modules())),
@@ -483,7 +483,7 @@ def made_of(config: heads.HeadConfig, norm: str) -> list[str]:
         "all" if at_the_end else "hidden" if biases else "none",
         next((name for name in ("ReLU", "GELU") if name in kinds), "none"),
         "in each block" if any(name.endswith("Block") for name in kinds) else "none",
-        attention if head.block_taps else "none",
+        attention,
     ]
 
 

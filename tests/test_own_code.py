@@ -59,7 +59,7 @@ def quick_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headwise.model.noise_audit.noise_audit", quick)
 
 
-def command(*words: str | Path) -> int:
+def command(*words: str | Path) -> int | str | None:
     with pytest.raises(SystemExit) as stop:
         cli.main([str(word) for word in words])
     return stop.value.code
@@ -126,6 +126,15 @@ def test_an_own_head_from_pretraining_to_features(
     assert "does not exist" in said(capsys, *measure, "--head", "mine.py:build")
     assert "--allow-code" in said(capsys, *measure)
     assert command(*measure, "--allow-code") == 0
+    Path("mine.py").write_text(HEAD)
+    longer = ["pretrain", "--extend", "run", "--epochs", "2", "--head", "mine.py:build", "--quiet"]
+    assert command(*longer, "--out", "longer") == 0
+    again = ["pretrain", "--config", "run/config.json", "--allow-code", "--quiet"]
+    assert command(*again, "--out", "again") == 0
+    for out in ("longer", "again"):
+        head = json.loads(Path(out, "config.json").read_text())["head"]["own"]
+        assert head["settings"] == {"width": 12}
+        assert Path(out, "code", "head.py").read_text() == HEAD
     assert "is headwise's" in said(capsys, *measure, "--encoder", "run/code/head.py:build")
 
 

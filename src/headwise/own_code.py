@@ -84,7 +84,7 @@ class OwnCode:
         Raises `UserError` if it was not handed over, has no such settings, or fails.
         """
         if self.code is None:
-            raise UserError(self._wanted(part))
+            raise UserError(self.wanted(part))
         try:
             return self.code(*arguments, **self.settings)
         except UserError:
@@ -127,7 +127,7 @@ class OwnCode:
         """This record with the code in the run's copy of the file. Raises `UserError` if that is
         not the file that was recorded."""
         if self.file is None or not path.is_file():
-            raise UserError(f"the run has no copy of the {part}'s code; {self._wanted(part)}")
+            raise UserError(f"the run has no copy of the {part}'s code; {self.wanted(part)}")
         source = path.read_bytes()
         if _digest(source) != self.sha256:
             raise UserError(
@@ -136,7 +136,7 @@ class OwnCode:
             )
         return replace(self, code=_function(path, source, self.function), source=source)
 
-    def _wanted(self, part: Part) -> str:
+    def wanted(self, part: Part) -> str:
         """Whose code is needed, and how to give it."""
         name = _ARGUMENTS[part]
         if self.file is None:

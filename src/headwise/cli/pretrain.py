@@ -102,7 +102,7 @@ def _of_chosen(given: Given[Any], config: PretrainConfig) -> PretrainConfig:
     head, encoder = given.values.get("head.name"), given.values.get("encoder.name")
     if head is not None:
         config = replace(config, head=for_head(config.head, head))
-    if encoder not in (None, config.encoder.name):
+    if encoder is not None and encoder != config.encoder.name:
         stem = config.encoder.stem if is_resnet(encoder) else "auto"
         config = replace(config, encoder=EncoderConfig(name=encoder, stem=stem))
     code: OwnCode | None = given.values.get("head.own")

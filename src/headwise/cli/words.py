@@ -106,10 +106,9 @@ def _laid_over(config: Any, changes: Mapping[tuple[str, ...], object]) -> Any:
         inner = {place[1:]: value for place, value in changes.items() if place[0] == name}
         base = values.get(name, getattr(config, name))
         if base is None:
-            given = " ".join(f"{key}={value}" for key, value in inner[("settings",)].items())
             raise UserError(
-                f"settings are for code of your own; got {given}; name it too, as in "
-                "--head FILE:function"
+                f"settings are for code of your own; got {inner[('settings',)]}; name it too, as "
+                "in --head FILE:function"
             )
         values[name] = _laid_over(base, {place: v for place, v in inner.items() if place})
     return dataclasses.replace(config, **values)

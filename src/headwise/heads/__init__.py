@@ -10,6 +10,7 @@ from headwise.heads.config import (
     ResolvedHead,
     for_head,
     leaks,
+    loss_forms,
     loss_groups,
     small_head,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "build_head",
     "for_head",
     "leaks",
+    "loss_forms",
     "loss_groups",
     "resolve",
     "sees_others",

@@ -113,6 +113,32 @@ class ReluBlock(nn.Module):
             return F.normalize(weights, p=1, dim=-1), value
 
 
+class BatchFormer(nn.Module):
+    """The layer of BatchFormer (arXiv 2203.01522), without its dropout. In training a row gets a
+    second form beside it: the row after a Transformer block over the rows of both views. In
+    evaluation rows stay as they are."""
+
+    def __init__(self, width: int, num_heads: int, ratio: float) -> None:
+        super().__init__()
+        self.block = Block(width, num_heads=num_heads, ratio=ratio, norm="post", activation="relu")
+
+    def forward(self, x: Float[Tensor, "m w"]) -> Float[Tensor, "m _"]:
+        return torch.cat([x, self.block(x, Layout(1))], 1) if self.training else x
+
+
+class Shared(nn.Module):
+    """A layer that the two forms of a row share. They pass it as one batch of `2m` rows."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Float[Tensor, "m _"]) -> Float[Tensor, "m _"]:
+        if not self.training:
+            return self.layer(x)
+        return torch.cat(self.layer(torch.cat(x.chunk(2, 1))).chunk(2), 1)
+
+
 class FeedForwardBlock(nn.Module):
     """The second half of a Transformer block: x = x + f(LN(x)) (pre), or x = norm(x + f(x))."""
 

@@ -5,8 +5,9 @@ import itertools
 from torch import nn
 
 from headwise import rng
-from headwise.heads.blocks import Block, FeedForwardBlock, ReluBlock
+from headwise.heads.blocks import BatchFormer, Block, FeedForwardBlock, ReluBlock, Shared
 from headwise.heads.config import (
+    BatchFormerHead,
     FfnHead,
     FfnMatchedHead,
     HeadConfig,
@@ -68,6 +69,9 @@ def _layers(config: ResolvedHead, p: int) -> list[nn.Module]:
             places = {"before": (0, p), "inside": (1, width), "after": (2, size)}
             cut, at = places[config.place]
             return [*mlp[:cut], *(ReluBlock(at) for _ in range(depth)), *mlp[cut:]]
+        case BatchFormerHead(depth=depth, width=width, output_size=size):
+            mlp = _mlp([p, *[width] * (depth - 1), size], batch_norm=True, shift=False)
+            return [BatchFormer(p, config.num_heads, config.ratio), *map(Shared, mlp)]
         case OwnHead(own=code):
             return own_layers(code, p)
     raise AssertionError(config.name)

@@ -9,7 +9,16 @@ from headwise.config import check_fields
 from headwise.errors import UserError, nearest
 from headwise.own_code import OwnCode
 
-Shipped = Literal["identity", "linear", "mlp", "ffn", "ffn-matched", "transformer", "transfusion"]
+Shipped = Literal[
+    "identity",
+    "linear",
+    "mlp",
+    "ffn",
+    "ffn-matched",
+    "transformer",
+    "transfusion",
+    "batchformer",
+]
 HeadName = Shipped | Literal["own"]
 Context = Literal["joint", "per-view", "self", "halves", "twin-masked"]
 Norm = Literal["pre", "post", "batch"]
@@ -28,14 +37,17 @@ class HeadConfig:
     SimCLR's; ffn: Deep Fusion's baseline; ffn-matched: residual feed-forward blocks with as many
     parameters as the Transformer head; transformer: Deep Fusion's, in which the views of a batch
     attend to each other; transfusion: Deep Fusion's first version, whose ReLU attention leaves out
-    the row itself; own: a function of yours, given as --head FILE:function (docs/own.md)."""
+    the row itself; batchformer: BatchFormer's, an MLP after an attention layer that is there in
+    training alone; own: a function of yours, given as --head FILE:function (docs/own.md)."""
     depth: int | None = None
-    """Number of layers. mlp: linear layers (2). ffn: Linear-BatchNorm-ReLU layers (10). ffn-matched
-    and transformer: blocks (4; published with 10). transfusion: blocks (5)."""
+    """Number of layers. mlp and batchformer: linear layers of the MLP (2). ffn:
+    Linear-BatchNorm-ReLU layers (10). ffn-matched and transformer: blocks (4; published with 10).
+    transfusion: blocks (5)."""
     width: int | None = None
-    """Size of the hidden layers. mlp: the size of h; transfusion: 512; others: 256."""
+    """Size of the hidden layers. mlp and batchformer: the size of h; transfusion: 512; others:
+    256."""
     output_size: int | None = None
-    """The size of z. linear, mlp and transfusion: 128; others: 512."""
+    """The size of z. linear, mlp, transfusion and batchformer: 128; others: 512."""
     batch_norm: bool | None = None
     """linear and mlp: put BatchNorm after every linear layer (on). identity: z is h after BatchNorm
     (off). The last BatchNorm of a head has a scale and no shift."""
@@ -43,10 +55,11 @@ class HeadConfig:
     """mlp: let the last BatchNorm learn a shift too (off, as in SimCLR's code; on in runs of
     version 0.1)."""
     num_heads: int | None = None
-    """transformer: number of attention heads in a block (16)."""
+    """transformer and batchformer: number of attention heads in a block (16 and 4)."""
     ratio: float | None = None
     """transformer: width of the feed-forward layers as a multiple of --head.width (4). ffn-matched:
-    the ratio of the Transformer head whose number of parameters it matches (4)."""
+    the ratio of the Transformer head whose number of parameters it matches (4). batchformer: the
+    same as a multiple of the size of h (1)."""
     norm: Norm | None = None
     """transformer and ffn-matched: where a block normalises. pre: LayerNorm before each part (the
     default); post: LayerNorm after each sum, as published; batch: BatchNorm after each sum, as
@@ -180,6 +193,16 @@ class TransfusionHead(HeadConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchFormerHead(HeadConfig):
+    name: Literal["batchformer"] = "batchformer"
+    depth: int = 2
+    width: int
+    output_size: int = 128
+    ratio: float = 1.0
+    num_heads: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
 class OwnHead(HeadConfig):
     name: Literal["own"] = "own"
     own: OwnCode
@@ -196,6 +219,7 @@ ResolvedHead = (
     | FfnMatchedHead
     | TransformerHead
     | TransfusionHead
+    | BatchFormerHead
     | OwnHead
 )
 """A `HeadConfig` in which nothing is left open: None stands only where this head has no such
@@ -219,6 +243,8 @@ def kind_of(name: HeadName) -> type[ResolvedHead]:
             return TransformerHead
         case "transfusion":
             return TransfusionHead
+        case "batchformer":
+            return BatchFormerHead
         case "own":
             return OwnHead
     raise UserError(f"--head must be known; got {name!r}: {nearest(name, HEADS)}")
@@ -230,7 +256,7 @@ def resolve(config: HeadConfig, p: int) -> ResolvedHead:
     if isinstance(config, OwnHead):
         return config
     given = {name: value for name, value in vars(config).items() if value is not None}
-    if config.name == "mlp" or config.output == "mlp":
+    if config.name in ("mlp", "batchformer") or config.output == "mlp":
         if config.output == "mlp" and config.width not in (None, p):
             raise UserError(
                 f"head.width with head.output mlp must be the encoder's p, {p}; "
@@ -242,6 +268,11 @@ def resolve(config: HeadConfig, p: int) -> ResolvedHead:
         raise UserError(
             "head.width must be a multiple of head.num_heads; "
             f"got {head.width} and {head.num_heads}"
+        )
+    if isinstance(head, BatchFormerHead) and p % head.num_heads:
+        raise UserError(
+            "the encoder's p must be a multiple of head.num_heads for the batchformer head; "
+            f"got {p} and {head.num_heads}"
         )
     return head
 
@@ -270,3 +301,9 @@ def loss_groups(config: HeadConfig) -> int:
     are the rows of its part. In context halves, the hidden rows reveal which half holds the twin;
     this does not help if all candidates are in that half."""
     return 2 if config.context == "halves" else 1
+
+
+def loss_forms(config: HeadConfig) -> int:
+    """Return how many forms of a row `z` holds side by side in training, `[m forms·d]`. Each has a
+    loss of its own."""
+    return 2 if config.name == "batchformer" else 1

@@ -130,15 +130,16 @@ def load_encoder(run: str | Path | Run) -> nn.Module:
     tensors = load_file(path)
     if about.get("sha256", _digest(about, tensors)) != _digest(about, tensors):
         raise UserError(f"{path} is damaged: it is not what was saved{_make_again(path)}")
+    own = None
     if "own" in about:
         handed = run.handed if isinstance(run, Run) else Handed()
         recorded = from_dict(OwnCode, about["own"], str(path))
-        about = {**about, "own": trusted(recorded, "encoder", handed, path.parent)}
+        own = trusted(recorded, "encoder", handed, path.parent)
     try:
-        if "timm" in about:
+        if own is None:
             with torch.device("meta"):  # sizes that the file only claims take no memory
                 _made(about, len(tensors)).load_state_dict(tensors, assign=True)
-        model = _made(about, len(tensors))
+        model = _made(about, len(tensors)) if own is None else own.built("encoder")
         model.load_state_dict(tensors)
     except UserError:
         raise
@@ -175,8 +176,6 @@ def _made(about: Json, most_layers: int) -> Any:
     """The described model, with weights of no meaning. Raises `ValueError` for too many layers."""
     import timm
 
-    if "own" in about:
-        return about["own"].built("encoder")
     if sum(about["timm"].get("layers") or ()) > most_layers:
         raise ValueError("it describes more layers than it holds")
     model = timm.create_model(**about["timm"])

@@ -6,7 +6,9 @@ nothing to learn about images, so if the head finds twins in new noise, it uses 
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,7 +20,7 @@ from headwise import heads, rng
 from headwise.errors import UserError
 from headwise.heads import Context, Head, HeadConfig
 from headwise.heads.own_head import moved_weights
-from headwise.losses import contrastive_logits
+from headwise.losses import NtXent, contrastive_logits
 from headwise.model.objective import contrastive
 
 log = logging.getLogger("headwise")
@@ -110,15 +112,17 @@ def noise_audit(
         )
     if trials < 2:
         raise UserError(f"a noise audit needs at least two trials; got {trials}")
-    head = heads.build_head(config, p, seed)
+    head, forms = heads.build_head(config, p, seed), heads.loss_forms(config)
     shape = (2 * images, p)
-    _train(head, shape, steps=steps, temperature=temperature, groups=groups, seed=seed)
+    loss = partial(contrastive, "nt-xent", temperature=temperature, groups=groups, forms=forms)
+    _train(head, shape, loss, steps=steps, seed=seed)
     generator = rng.generator(seed, "noise audit", "trials")
     scores = torch.empty(trials, 3, dtype=torch.float64)
     with torch.no_grad():
         for trial in range(trials):
             z = head(torch.randn(shape, generator=generator), views=2)
-            scores[trial] = trial_scores(z, temperature, groups)
+            each = [trial_scores(form, temperature, groups) for form in z.chunk(forms, 1)]
+            scores[trial] = torch.stack(each).mean(0)
     group_size = images // groups
     return Audit(
         head=describe(config, p),
@@ -141,7 +145,7 @@ def noise_audits(
 
 
 def _train(
-    head: Head, shape: tuple[int, int], *, steps: int, temperature: float, groups: int, seed: int
+    head: Head, shape: tuple[int, int], loss: Callable[..., NtXent], *, steps: int, seed: int
 ) -> None:
     parameters = list(head.parameters())
     if not parameters:
@@ -151,7 +155,7 @@ def _train(
     for _ in range(steps):
         z0, z1 = head(torch.randn(shape, generator=generator), views=2).chunk(2)
         optimizer.zero_grad()
-        contrastive("nt-xent", z0, z1, temperature, groups=groups).loss.backward()
+        loss(z0, z1).loss.backward()
         optimizer.step()
 
 

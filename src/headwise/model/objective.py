@@ -87,11 +87,20 @@ def contrastive(
     *,
     method: Method = "auto",
     groups: int = 1,
+    forms: int = 1,
     own: OwnCode | None = None,
 ) -> NtXent:
     """The loss and the contrastive accuracy of two views. With several `groups` the images fall
     into so many parts, one after the other, and a row's candidates are those of its own part.
-    `own`: the function of the objective of that name."""
+    With several `forms` a row of `z` holds so many vectors side by side; the result is the mean of
+    those of each form. `own`: the function of the objective of that name."""
+    if forms > 1:
+        pairs = zip(z0.chunk(forms, 1), z1.chunk(forms, 1), strict=True)
+        each = [
+            contrastive(objective, a, b, temperature, method=method, groups=groups, own=own)
+            for a, b in pairs
+        ]
+        return NtXent(*(torch.stack(column).mean() for column in zip(*each, strict=True)))
     if groups > 1:
         parts = list(zip(z0.chunk(groups), z1.chunk(groups), strict=True))
         found = [
@@ -136,6 +145,7 @@ def try_own(code: OwnCode, d: int) -> None:
 
 
 def class_direction_loss(target: ClassTargets, z: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """The class directions' part of the loss, for the two views of a batch with these targets."""
-    labels = target.labels.repeat(2).to(z.device)
+    """The class directions' part of the loss, for the two views of a batch with these targets, and
+    for all forms of their rows."""
+    labels = target.labels.repeat(len(z) // len(target.labels)).to(z.device)
     return target.weight * direction_regression(z, labels, target.directions.to(z))

@@ -49,7 +49,8 @@ def with_own(
     loss: Own | None = None,
     augment: Own | None = None,
 ) -> PretrainConfig:
-    """The config with the functions and modules that `pretrain` was given in place of its own."""
+    """The config with the functions and modules that `pretrain` was given in place of its own.
+    Raises `UserError` if the code of a part is still missing."""
     if head is not None:
         config = replace(config, head=HeadConfig(own=own(head)))
     if encoder is not None:
@@ -58,6 +59,14 @@ def with_own(
         config = replace(config, own_objective=own(loss))
     if augment is not None:
         config = replace(config, augment=replace(config.augment, own=own(augment)))
+    return complete(config)
+
+
+def complete(config: Config) -> Config:
+    """The config, which is trained. Raises `UserError` for a part whose code is not there."""
+    for part, code in own_parts(config).items():
+        if code.code is None:
+            raise UserError(code.wanted(part))
     return config
 
 
@@ -90,7 +99,12 @@ def keep_code(config: PretrainConfig, folder: Path) -> None:
 
 def handed_of(config: PretrainConfig) -> Handed:
     """What a run of this config needs to be opened again in this process."""
-    return Handed(**own_parts(config))
+    return Handed(
+        head=config.head.own,
+        encoder=config.encoder.own,
+        objective=config.own_objective,
+        augment=config.augment.own,
+    )
 
 
 def copy_of(folder: Path, part: Part) -> Path:

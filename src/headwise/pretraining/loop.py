@@ -22,7 +22,7 @@ from headwise.model.config import PretrainConfig, ResolvedConfig, check_count, r
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import ClassTargets, class_direction_loss, class_targets, contrastive
 from headwise.model.optim import build_optimizer, schedule
-from headwise.model.own_parts import handed_of, with_own
+from headwise.model.own_parts import complete, handed_of, with_own
 from headwise.model.trained import load_config, read_model
 from headwise.own_code import Own
 from headwise.pretraining import extension, kept, monitoring
@@ -111,7 +111,7 @@ def resume(
 
 
 def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) -> Run:
-    config = load_config(run)
+    config = complete(load_config(run))
     with distributed.process_group(config.device):
         if images is None:
             images = open_images(located(run.path, config.data, data))
@@ -174,6 +174,7 @@ def train_step(
         with hardware.autocast(config.device, config.precision):
             h, z = state.model(views.contiguous(memory_format=torch.channels_last))
         z0, z1 = z.chunk(2)
+        forms = heads.loss_forms(config.head)
         loss, accuracy = contrastive(
             config.objective,
             z0,
@@ -181,10 +182,11 @@ def train_step(
             config.temperature,
             method=config.loss,
             groups=heads.loss_groups(config.head),
+            forms=forms,
             own=config.own_objective,
         )
     if target is not None:
-        loss = loss + class_direction_loss(target, z)
+        loss = loss + class_direction_loss(target, torch.cat(z.chunk(forms, 1)))
     state.optimizer.zero_grad()
     loss.backward()
     distributed.average_gradients(state.model.parameters())
