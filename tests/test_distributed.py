@@ -58,6 +58,7 @@ HEADS = {
     "batch-norm": transformer("joint", "batch"),
     "ffn-matched": HeadConfig(name="ffn-matched", depth=2, width=8, output_size=5),
     "transfusion": HeadConfig(name="transfusion", depth=2, width=32, output_size=5),
+    "batchformer": HeadConfig(name="batchformer", width=8, output_size=5, num_heads=2),
     "class directions": HeadConfig(name="mlp", width=8, output_size=5),
 }
 OBJECTIVES: dict[str, Objective] = {"transfusion": "affinity"}

@@ -22,7 +22,8 @@ from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.evaluate import evaluate
-from headwise.heads import HeadConfig
+from headwise.heads import HeadConfig, build_head
+from headwise.heads.blocks import Block
 from headwise.model.config import PretrainConfig
 from headwise.model.export import load_encoder
 from headwise.model.noise_audit import noise_audit
@@ -311,6 +312,15 @@ def test_an_honest_head_that_sees_the_batch_passes(brief: PretrainConfig, tmp_pa
         brief, tmp_path / "run", head=lambda p: [nn.Linear(p, 8), nn.Dropout(), Honest()]
     )
     assert load_config(run).head.context == "joint"
+
+
+def test_own_heads_may_have_headwises_blocks() -> None:
+    config = HeadConfig(own=own(lambda p: [Block(p, num_heads=2), nn.Linear(p, 4)]))
+    head = build_head(config, 8)
+    assert head.block_taps == ("g1",)
+    assert head.batch_aware
+    (weights,) = head.attention(torch.randn(6, 8), views=2)
+    assert weights.shape == (1, 2, 6, 6)
 
 
 # Wrong code.

@@ -1,13 +1,18 @@
 """BatchFormer's head against the layers of torch that its source is made of."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from headwise.evaluation.config import EvaluateConfig
+from headwise.evaluation.evaluate import evaluate
 from headwise.heads import HeadConfig, build_head
+from headwise.model.config import PretrainConfig
 from headwise.model.objective import ClassTargets, class_direction_loss, contrastive
+from headwise.pretraining.loop import pretrain
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_batchformer.py"
 
@@ -56,3 +61,13 @@ def test_class_directions_pull_both_forms() -> None:
     both = class_direction_loss(target, torch.cat([plain, attended]))
     each = [class_direction_loss(target, form) for form in (plain, attended)]
     torch.testing.assert_close(both, torch.stack(each).mean())
+
+
+def test_it_is_trained_and_measured(tiny: PretrainConfig, tmp_path: Path) -> None:
+    head = HeadConfig(name="batchformer", output_size=8)
+    run = pretrain(replace(tiny, head=head, epochs=1), tmp_path / "run", quiet=True)
+    settings = EvaluateConfig(protocols=("knn", "leakage"), taps=("h", "g1", "z"), baselines=False)
+    results = evaluate(run, config=settings)
+    assert results["knn/g1"].value == results["knn/h"].value
+    assert results["leakage/z"].verdict == "this head does not look at the batch: nothing can leak"
+    assert run.metrics()[-1]["loss"] > 0

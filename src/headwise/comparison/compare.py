@@ -22,7 +22,7 @@ from headwise.heads import COMPARED, HeadName
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, check_count, resolve
 from headwise.model.config_file import config_json, has_old_heads, read_config
-from headwise.model.own_parts import complete, entrusted, handed_of, keep_code
+from headwise.model.own_parts import entrusted, handed_of, keep_code
 from headwise.model.trained import identify, load_config
 from headwise.own_code import Handed
 from headwise.pretraining import kept
@@ -106,7 +106,7 @@ def resume_comparison(
     if not path.is_file():
         raise UserError(f"--resume must be a comparison's directory; {out} has no config.json")
     config = read_config(CompareConfig, path)
-    pretrain = complete(entrusted(config.pretrain, handed or Handed(), out))
+    pretrain = entrusted(config.pretrain, handed or Handed(), out)
     config = dataclasses.replace(config, pretrain=pretrain)
     _refuse_other_heads(config, out)
     with writing(out):

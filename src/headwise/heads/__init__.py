@@ -9,12 +9,10 @@ from headwise.heads.config import (
     HeadName,
     ResolvedHead,
     for_head,
-    leaks,
-    loss_forms,
-    loss_groups,
     small_head,
 )
 from headwise.heads.head import Head, with_uniform_attention
+from headwise.heads.loss import leaks, loss_forms, loss_groups
 from headwise.heads.own_head import sees_others
 
 __all__ = [

@@ -112,17 +112,16 @@ def noise_audit(
         )
     if trials < 2:
         raise UserError(f"a noise audit needs at least two trials; got {trials}")
-    head, forms = heads.build_head(config, p, seed), heads.loss_forms(config)
-    shape = (2 * images, p)
+    forms, shape = heads.loss_forms(config), (2 * images, p)
+    head = heads.build_head(config, p, seed)
     loss = partial(contrastive, "nt-xent", temperature=temperature, groups=groups, forms=forms)
     _train(head, shape, loss, steps=steps, seed=seed)
     generator = rng.generator(seed, "noise audit", "trials")
     scores = torch.empty(trials, 3, dtype=torch.float64)
     with torch.no_grad():
         for trial in range(trials):
-            z = head(torch.randn(shape, generator=generator), views=2)
-            each = [trial_scores(form, temperature, groups) for form in z.chunk(forms, 1)]
-            scores[trial] = torch.stack(each).mean(0)
+            each = head(torch.randn(shape, generator=generator), views=2).chunk(forms, 1)
+            scores[trial] = sum(trial_scores(z, temperature, groups) for z in each) / forms
     group_size = images // groups
     return Audit(
         head=describe(config, p),
