@@ -41,7 +41,7 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> PretrainConfig:
     """A run of twelve steps on sixty 8-pixel digits, a second or so."""
     return PretrainConfig(

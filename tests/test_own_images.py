@@ -307,7 +307,7 @@ def test_a_comparison_goes_on_with_its_own_images_only(
     monkeypatch.setattr(comparing, "_compare", lambda *_: {})
     root = photos(tmp_path / "photos")
     base = dataclasses.replace(CONFIG, epochs=1, data=DataConfig(spec=str(root)))
-    config = CompareConfig(pretrain=base, heads=("identity",))
+    config = CompareConfig(pretrain=base, arms=("identity",))
     out = tmp_path / "heads"
     compare(config, out, quiet=True)
     save(root / "cat" / "99.png", 999)

@@ -1,10 +1,12 @@
 """Frozen dataclasses to and from JSON, strictly: an unknown key is an error with a suggestion. And
 the one check that a field holds what its annotation allows."""
 
+import contextlib
 import dataclasses
 import functools
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -41,6 +43,59 @@ def from_dict(cls: type[Config], values: Any, where: str = "config") -> Config:
 def resolved_as(kind: type[Config], config: object, decided: dict[str, Any]) -> Config:
     """The resolved form of a config: its settings, with these values for what it leaves open."""
     return kind(**{**vars(config), **decided})
+
+
+def leaves(kind: type) -> dict[str, Any]:
+    """The type of every setting, by its path: `head.width`."""
+    found: dict[str, Any] = {}
+    for name, hint in _hints(kind).items():
+        inner = leaves(hint) if dataclasses.is_dataclass(hint) else None
+        found |= {f"{name}.{path}": h for path, h in (inner or {}).items()}
+        found |= {} if inner else {name: hint}
+    return found
+
+
+def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `to_dict`, by path."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = flat(value) if isinstance(value, dict) else {"": value}
+        found |= {f"{name}.{path}".rstrip("."): leaf for path, leaf in inner.items()}
+    return found
+
+
+def with_texts(config: Config, texts: Mapping[str, str]) -> Config:
+    """The config with these settings, by path, each read from text as the type of its field wants
+    it: several values have spaces between. Raises `UserError` as `from_dict`."""
+    hints, values = leaves(type(config)), to_dict(config)
+    for path, text in texts.items():
+        if path not in hints:
+            group = [n for n in hints if n.rpartition(".")[0] == path.rpartition(".")[0]]
+            raise UserError(f"no setting {path!r}; {nearest(path, group or hints)}")
+        inner = values
+        *groups, name = path.split(".")
+        for group in groups:
+            inner = inner[group]
+        inner[name] = _typed(hints[path], _from_text(hints[path], text), path)
+    return from_dict(type(config), values)
+
+
+def _from_text(hint: Any, text: str) -> Any:
+    """The value that a text says; the text where it says none of this type."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if text in words:
+        return text
+    if types.NoneType in kinds and text.lower() == "none":
+        return None
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (kind for kind in (int, float) if kind in kinds):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    for kind in (kind for kind in kinds if get_origin(kind) is tuple):
+        return [_from_text(get_args(kind)[0], word) for word in text.split()]
+    return text
 
 
 def check_fields(config: Any) -> None:

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +50,11 @@ def plain_text(name: str) -> str:
     """A name in which bytes that are not UTF-8, as a file's name may have, are written as
     `\\udcff`: tables, pages and figures cannot hold them."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file's name that every system takes."""
+    return re.sub(r"[^\w.=+-]", "_", text, flags=re.ASCII)
 
 
 def write_text(path: Path, text: str) -> None:

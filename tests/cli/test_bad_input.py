@@ -32,7 +32,7 @@ def said(words: list[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--encoder", "resnet81"], "did you mean 'resnet"),
         (["pretrain", "--head", "transfomer"], "did you mean 'transformer'"),
         (["compare", "--heads", "mlp", "transfomer"], "did you mean 'transformer'"),
-        (["compare", "--heads", "mlp", "mlp"], "each once"),
+        (["compare", "--heads", "mlp", "mlp"], "each arm once"),
         (["pretrain", "--recipe", "cifar"], "did you mean 'cifar10'"),
         (["pretrain", "--epochs", "many"], "--epochs"),
         (["pretrain", "--epochs", "0"], "--epochs must be at least 1; got 0"),

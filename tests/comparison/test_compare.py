@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from headwise import EvaluateConfig, evaluate
-from headwise.comparison import baselines, findings, summary
-from headwise.comparison import compare as comparison
+from headwise.comparison import baselines, findings, measuring, summary
 from headwise.comparison.compare import CompareConfig, compare, resume_comparison
 from headwise.data import DataConfig
 from headwise.model.config import PretrainConfig
@@ -21,11 +20,11 @@ def test_numbers_of_other_images_and_seeds_stay_out_of_a_comparison(
 ) -> None:
     for module in (baselines, findings, summary):  # the linear probes take longest
         monkeypatch.setattr(module, "PROTOCOLS", ("knn",))
-    monkeypatch.setattr(comparison, "write_report", lambda out: None)  # nor the page
+    monkeypatch.setattr(measuring, "write_report", lambda out: None)  # nor the page
     monkeypatch.setattr(summary, "_map", lambda *_: {})
     config = dataclasses.replace(tiny, epochs=1, knn_every=0)
     out = tmp_path / "heads"
-    two = CompareConfig(pretrain=config, heads=("identity", "mlp"), seeds=1, scratch=False)
+    two = CompareConfig(pretrain=config, arms=("identity", "mlp"), seeds=1, scratch=False)
     before = compare(two, out, quiet=True)
     assert "On builtin:digits:" in comparison_text(out)
     read = read_comparison(out).runs

@@ -69,7 +69,7 @@ def test_a_warm_up_of_the_whole_run_is_refused_before_anything_is_written(tmp_pa
         pretrain(config, tmp_path / "run", quiet=True)
     with pytest.raises(UserError, match="warm-up must be shorter than the run"):
         compare(
-            CompareConfig(pretrain=config, heads=("mlp",), seeds=1), tmp_path / "heads", quiet=True
+            CompareConfig(pretrain=config, arms=("mlp",), seeds=1), tmp_path / "heads", quiet=True
         )
     assert not list(tmp_path.iterdir())
 

@@ -185,7 +185,7 @@ def test_a_file_written_by_hand_names_todays_heads(tmp_path: Path) -> None:
 
 
 def test_an_older_comparison_does_not_get_todays_heads(tmp_path: Path) -> None:
-    config = config_json(CompareConfig(heads=("identity", "linear", "mlp")))
+    config = config_json(CompareConfig(arms=("identity", "linear", "mlp")))
     write_json(tmp_path / "config.json", {**config, "version": 2})
     with pytest.raises(UserError, match="its missing runs of linear would have today's"):
         resume_comparison(tmp_path, quiet=True)

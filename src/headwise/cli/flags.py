@@ -210,7 +210,7 @@ def own_setting(name: str, text: str) -> tuple[str, Any]:
         return setting, value
 
 
-_SETTING = re.compile(r"(?<![\w./'-])(?:--)?[a-z][a-z_-]*(?:\.[a-z][a-z_-]*)+")
+_SETTING = re.compile(r"(?<![\w./':,-])(?:--)?[a-z][a-z_-]*(?:\.[a-z][a-z_-]*)+")
 
 
 def in_flags(message: str, flags: Iterable[Flag], words: Iterable[str]) -> str:

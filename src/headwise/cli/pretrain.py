@@ -114,7 +114,7 @@ def _of_chosen(given: Given[Any], config: PretrainConfig) -> PretrainConfig:
     return config
 
 
-def refuse_beside_resume(given: Given[Any]) -> None:
+def refuse_beside_resume(given: Given[Any], *also: str) -> None:
     """Raise `UserError` where a flag was given that a stopped run cannot take."""
     taken = ("resume", "threads", "quiet", "data.spec", "allow_code")
     taken += ("head.own", "encoder.own", "objective.own", "augment.own")

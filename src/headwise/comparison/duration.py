@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 
 from headwise import augment
 from headwise.data import Images
@@ -17,19 +17,18 @@ _STEPS, _SECONDS = 20, 3.0
 """As many steps are timed, or as many as fit in so long; the first two warm up."""
 
 
-def remaining(runs: Iterable[PretrainConfig], train: Images, seeds: int) -> Callable[[int], None]:
-    """Say how long pretraining these runs takes. To be called with every seed that is done, to say
-    how long the others take."""
+def remaining(
+    runs: Mapping[str, Sequence[PretrainConfig]], train: Images, seeds: int
+) -> Callable[[int], None]:
+    """Say how long pretraining these runs, by arm, takes. To be called with every seed that is
+    done, to say how long the others take."""
     started = time.monotonic()
-    by_head: dict[str, list[PretrainConfig]] = {}
-    for run in runs:
-        by_head.setdefault(run.head.name, []).append(run)
-    if by_head:
-        seconds = sum(len(some) * training_seconds(some[0], train) for some in by_head.values())
+    if runs:
+        seconds = sum(len(some) * training_seconds(some[0], train) for some in runs.values())
         log.info(
-            "%s to train: about %s on this machine, by a few timed steps of each head; measuring "
+            "%s to train: about %s on this machine, by a few timed steps of each arm; measuring "
             "them and the baselines comes on top; it can be stopped and resumed",
-            counted(sum(map(len, by_head.values())), "run"),
+            counted(sum(map(len, runs.values())), "run"),
             duration(seconds),
         )
     done = 0

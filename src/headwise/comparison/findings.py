@@ -1,4 +1,4 @@
-"""What a comparison found, as summary.json has it: scores of every head, and what is shown."""
+"""What a comparison found, as summary.json has it: scores of every arm, and what is shown."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +23,14 @@ from headwise.evaluation.statistics.over_seeds import (
     half_width_of_means,
 )
 from headwise.files import Json
+from headwise.heads import Head
 from headwise.model.build import build_model
 from headwise.model.trained import load_config
 from headwise.runs.directory import Run
 from headwise.runs.sections import DataIdentity
 
 Answers = dict[str, dict[str, Float[Tensor, "s n"]]]
-"""By measure (`linear/h`), then by head or baseline: 1 where a seed answers a test image rightly.
+"""By measure (`linear/h`), then by arm or baseline: 1 where a seed answers a test image rightly.
 Under imbalance also by `linear_per_class/h`, where an image counts the more the rarer its class
 is, so that the mean is the mean over classes."""
 
@@ -38,7 +39,7 @@ _BASELINES = ("constant", "pixels", "untrained", "scratch")
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredRuns:
-    """All runs of a comparison, with what was measured of them: by head, a list over seeds."""
+    """All runs of a comparison, with what was measured of them: by arm, a list over seeds."""
 
     runs: dict[str, list[Run]]
     measured: dict[str, list[Measured]]
@@ -49,9 +50,10 @@ class MeasuredRuns:
 
 def findings(found: MeasuredRuns, classes: Sequence[str]) -> Json:
     """Means over the seeds, their standard deviations, half of the 95 % interval where it is known
-    (`plus_minus`), and what heads, taps and baselines differ by. `classes`: names by label."""
+    (`plus_minus`), and what arms, taps and baselines differ by. `classes`: names by label."""
     answers = answers_of(found, PROTOCOLS)
-    by_seed = [_scores(found, answers, place) for place in range(len(found.baselines))]
+    heads = {arm: build_model(load_config(runs[0])).head for arm, runs in found.runs.items()}
+    by_seed = [_scores(found, answers, heads, place) for place in range(len(found.baselines))]
     mean = _over_seeds(by_seed, statistics.fmean)
     several = len(by_seed) > 1
     seeds = [load_config(run).seed for run in next(iter(found.runs.values()))]
@@ -68,16 +70,16 @@ def findings(found: MeasuredRuns, classes: Sequence[str]) -> Json:
         "recalls": {} if truth is None else _recalls(answers, truth, classes),
         "differences": {
             kind: [to_dict(one) for one in some]
-            for kind, some in _differences(found, answers).items()
+            for kind, some in _differences(answers, heads).items()
         },
     }
 
 
 def _scores(
-    found: MeasuredRuns, answers: Answers, place: int
+    found: MeasuredRuns, answers: Answers, heads: Mapping[str, Head], place: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """The scores of one seed."""
-    measured = {head: some[place] for head, some in found.measured.items()}
+    measured = {arm: some[place] for arm, some in found.measured.items()}
     scored = {
         name: {
             key: rows[name][place].mean().item() for key, rows in answers.items() if name in rows
@@ -86,21 +88,21 @@ def _scores(
     }
     return {
         "heads": {
-            head: _row(found.runs[head][place], results) for head, results in measured.items()
+            arm: {
+                **{key: result.value for key, result in results.items()},
+                "parameters": _parameters(heads[arm]),
+                "seconds": found.runs[arm][place].metrics()[-1]["seconds"],
+            }
+            for arm, results in measured.items()
         },
         "baselines": {name: scores for name, scores in scored.items() if scores},
-        "factors": {head: _factors(results) for head, results in measured.items()},
+        "factors": {arm: _factors(results) for arm, results in measured.items()},
     }
 
 
-def _row(run: Run, measured: Measured) -> dict[str, float]:
-    """A run's line of the table."""
-    head = build_model(load_config(run)).head
-    return {
-        **{key: result.value for key, result in measured.items()},
-        "parameters": float(sum(p.numel() for p in head.parameters() if p.requires_grad)),
-        "seconds": run.metrics()[-1]["seconds"],
-    }
+def _parameters(head: Head) -> float:
+    """How many are trained."""
+    return float(sum(p.numel() for p in head.parameters() if p.requires_grad))
 
 
 def _factors(measured: Measured) -> dict[str, float]:
@@ -153,10 +155,9 @@ def _weights(truth: np.ndarray) -> Float[Tensor, " n"]:
     return torch.from_numpy(len(truth) / (len(counts) * counts[classes]))
 
 
-def _differences(found: MeasuredRuns, answers: Answers) -> dict[str, list[Difference]]:
-    """Of `h` between heads, of every head's `h` to its `z`, and to baselines."""
-    heads = list(found.runs)
-    own_z = [head for head in heads if build_model(load_config(found.runs[head][0])).head.layers]
+def _differences(answers: Answers, heads: Mapping[str, Head]) -> dict[str, list[Difference]]:
+    """Of `h` between arms, of every arm's `h` to its `z`, and to baselines."""
+    own_z = [arm for arm, head in heads.items() if head.layers]
     between: dict[str, list[Difference]] = {"baselines": [], "heads": [], "taps": []}
     for measure, rows in answers.items():
         probe, _, tap = measure.partition("/")

@@ -1,5 +1,8 @@
 """What a head did to the representation: probes, geometry and pictures' data of a finished run."""
 
+import logging
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -11,14 +14,18 @@ from headwise.augment import unnormalised, whole_batches
 from headwise.data import Images, Splits
 from headwise.evaluation.config import EvaluateConfig, ProtocolName
 from headwise.evaluation.evaluate import about_images, extract_run, measure_protocol
+from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.probes.labels import labelled
-from headwise.features.extract import Features
 from headwise.files import write_atomically
 from headwise.model.extraction import ExtractConfig
 from headwise.model.trained import load_config, open_trained
 from headwise.runs.directory import Run, save_arrays
+from headwise.runs.lock import writing
 from headwise.runs.results import Result
-from headwise.runs.sections import DataIdentity
+from headwise.runs.sections import DataIdentity, Section
+from headwise.runtime import hardware
+
+log = logging.getLogger("headwise")
 
 TAPS = ("h", "z")
 PROTOCOLS: tuple[ProtocolName, ...] = ("knn", "knn_weighted", "knn_self", "linear", "linear_10")
@@ -33,58 +40,84 @@ Measured = dict[str, Result]
 _MAP_POINTS, _LEAST_MAP_POINTS, _THUMBNAIL_PX = 500, 4, 32
 
 
-def analyse(run: Run, images: Splits, *, with_map: bool) -> None:
-    """Evaluate `h` and `z` of a finished run: results.json, and last analysis.npz.
+def analyse(run: Run, images: Splits, data: DataIdentity, *, with_map: bool) -> Measured:
+    """`h` and `z` of a finished run, measured with its seed where they are not yet: into
+    results.json, and last analysis.npz.
 
     Where there are labels and a test split: the probes. Where the images carry nuisance factors:
     how well each is read. Always: geometry of the test images (of the training images where there
     are no others), and with `with_map` a 2-D map of `h`.
     """
+    section, path = run.section(data), run.path / ANALYSIS_FILE
+    unmapped = section is None or not path.exists()
+    protocols = _missing(run, images, section) or (("geometry",) if unmapped else ())
+    if protocols:
+        if section is not None:
+            log.info("%s: measuring %s with the seed of the run", run.path, ", ".join(protocols))
+        with writing(run.path):
+            extracted = _measure(run, images, protocols)
+            if unmapped:
+                kept = _map(extracted) if with_map else {}
+                write_atomically(path, lambda at: save_arrays(at, kept))
+        section = run.section(data)
+    assert section is not None, "it was measured"
+    return _own(section.results)
+
+
+def _measure(run: Run, images: Splits, protocols: tuple[ProtocolName, ...]) -> ExtractedRun:
     config = load_config(run)
-    protocols: tuple[ProtocolName, ...] = ("geometry",)
-    if labelled(images):
-        protocols += PROTOCOLS + (("factors",) if images.train.factors else ())
-    asked = EvaluateConfig(
-        protocols=protocols,
-        taps=TAPS,
-        seed=config.seed,
-        baselines=False,
-        device=config.device,
-    )
-    trained = open_trained(run, images=images, device=config.device)
+    device = hardware.available(config.device)
+    asked = EvaluateConfig(protocols=protocols, taps=TAPS, seed=config.seed, baselines=False)
+    trained = open_trained(run, images=images, device=device)
     extracted, protocols = extract_run(trained, asked)
     run.add_arrays(trained.data, about_images(extracted))
     for name in protocols:
         results, arrays = measure_protocol(name, extracted, asked)
         run.add_arrays(trained.data, arrays)
         run.add_results(trained.data, results)
-    test_images = extracted.test_images
-    with_map = with_map and len(extracted.tables["h"].test.vectors) >= _LEAST_MAP_POINTS
-    kept = _map(extracted.tables["h"].test, test_images, extracted.extraction) if with_map else {}
-    write_atomically(run.path / ANALYSIS_FILE, lambda path: save_arrays(path, kept))
+    return extracted
 
 
-def measured_here(run: Run, data: DataIdentity, seed: int) -> Measured:
-    """What `analyse` measured on these images; empty where it has not measured all of it, and where
-    `headwise evaluate` has since put values of other seeds in their place."""
-    section = run.section(data)
-    if section is None or not (run.path / ANALYSIS_FILE).exists():
-        return {}
-    own = {
+def _missing(run: Run, images: Splits, section: Section | None) -> tuple[ProtocolName, ...]:
+    """The protocols that were not measured on these images at both taps with the run's seed, or
+    whose values `headwise evaluate` has since replaced by those of other seeds."""
+    wanted: tuple[ProtocolName, ...] = ("geometry",)
+    if labelled(images):
+        wanted += PROTOCOLS + (("factors",) if images.train.factors else ())
+    if section is None:
+        return wanted
+    own, arrays, seeds = _own(section.results), run.arrays(section.data), (load_config(run).seed,)
+
+    def known(name: ProtocolName) -> bool:
+        found = [result for result in own.values() if result.protocol == name]
+        answers = [f"each/{name}/{tap}" for tap in TAPS if name in PROTOCOLS]
+        return (
+            {*TAPS} <= {result.where for result in found}
+            and all(result.seeds == seeds for result in found)
+            and all(key in arrays for key in answers)
+        )
+
+    return tuple(name for name in wanted if not known(name))
+
+
+def _own(results: Mapping[str, Result]) -> Measured:
+    """Those that a comparison is made from."""
+    return {
         key: result
-        for key, result in section.results.items()
+        for key, result in results.items()
         if result.protocol in (*PROTOCOLS, "geometry", "factors")
         and set(result.where.split("-")) <= set(TAPS)
         and result.against is None
         and result.measure != "cka_runs"
     }
-    probed = [f"{name}/h" in own for name in PROTOCOLS]
-    whole = all(probed) or not any(probed)  # none without labels
-    return own if whole and all(result.seeds == (seed,) for result in own.values()) else {}
 
 
-def _map(h: Features, images: Images, extraction: ExtractConfig) -> dict[str, np.ndarray]:
-    """A 2-D map (t-SNE, from the principal components on) of some images' `h`."""
+def _map(extracted: ExtractedRun) -> dict[str, np.ndarray]:
+    """A 2-D map (t-SNE, from the principal components on) of some test images' `h`; empty where
+    they are too few."""
+    h, images = extracted.tables["h"].test, extracted.test_images
+    if len(h.vectors) < _LEAST_MAP_POINTS:
+        return {}
     count = min(_MAP_POINTS, len(h.vectors))
     chosen = torch.randperm(len(h.vectors), generator=rng.generator(0, "map"))[:count]
     perplexity = min(30.0, (count - 1) / 3)
@@ -94,7 +127,7 @@ def _map(h: Features, images: Images, extraction: ExtractConfig) -> dict[str, np
     return {
         "map": points.astype(np.float32),
         "map_labels": labels.numpy(),
-        "map_thumbnails": _thumbnails(images.select(h.index[chosen]), extraction).numpy(),
+        "map_thumbnails": _thumbnails(images.select(h.index[chosen]), extracted.extraction).numpy(),
     }
 
 

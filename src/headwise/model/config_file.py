@@ -69,6 +69,8 @@ def lifted(values: Any, path: Path) -> Any:
         )
     values = {key: value for key, value in values.items() if key != "version"}
     trees = [values, values.get("pretrain")]  # a comparison's runs are under `pretrain`
+    if "heads" in values and "pretrain" in values:  # the arms of a comparison once were heads
+        values["arms"] = values.pop("heads")
     for tree in trees if version < _HEADS_VERSION else []:
         if isinstance(tree, dict) and isinstance(tree.get("head"), dict):
             tree["head"] = _lifted_head(tree["head"])

@@ -110,9 +110,8 @@ class Run:
     @property
     def continued_with(self) -> str:
         """The command that goes on with it; for a run of a comparison, with the comparison."""
-        around = self.path.absolute().parent
         try:
-            compared = "heads" in read_object(around / "config.json")
+            compared = is_comparison(self.path.absolute().parent)
         except (UserError, OSError):
             compared = False
         command = "compare" if compared else "pretrain"
@@ -211,6 +210,11 @@ class Run:
 
     def write_fusion_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         write_atomically(self.path / FUSION_FILE, lambda path: save_arrays(path, arrays))
+
+
+def is_comparison(folder: Path) -> bool:
+    """Whether the config.json in a directory is a comparison's."""
+    return bool({"arms", "heads", "runs"} & read_object(folder / "config.json").keys())
 
 
 def run_path(run: str | Path | Run) -> Path:

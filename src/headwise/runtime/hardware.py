@@ -40,6 +40,14 @@ def resolve_device(device: Device) -> ResolvedDevice:
     return device
 
 
+def available(device: Device) -> Device:
+    """Return the device, or `auto` if this machine does not have it."""
+    try:
+        return resolve_device(device)
+    except UserError:
+        return "auto"
+
+
 def resolve_precision(precision: Precision, device: str) -> ResolvedPrecision:
     """Return the precision of encoder and head. `auto` takes bfloat16 if the hardware multiplies it
     faster than float32: NVIDIA GPUs since Ampere, CPUs with AMX or AVX512-BF16."""

@@ -107,7 +107,7 @@ def _values(comparison: Comparison, figures: Figures) -> dict[str, object]:
         ],
         "environment": environment,
         "same_environment": all(run.environment in ({}, environment) for run in runs),
-        "run_names": [f"{run.head}-seed{run.seed}" for run in runs],
+        "run_names": [run.place for run in runs],
         "config": comparison.config,
     }
 
@@ -138,10 +138,11 @@ def _differences(summary: Summary) -> dict[str, list[tuple[str, Table]]]:
 
 def _title(summary: Summary) -> str:
     count = len(summary.heads)
+    noun = "projection head" if summary.noun == "head" else summary.noun
     if count == 1:
-        return "One projection head"
+        return f"One {noun}"
     number = dict(enumerate(NUMERALS, 2)).get(count, str(count))
-    return f"{number} projection heads compared"
+    return f"{number} {noun}s compared"
 
 
 def _facts(summary: Summary, environment: dict[str, str]) -> list[str]:

@@ -7,7 +7,7 @@ from headwise.fusion.seed_runs import SEEDS_FILE
 from headwise.report.pages.comparison import write_report
 from headwise.report.pages.fusion_seeds import write_seeds_report
 from headwise.report.pages.run import write_run_report
-from headwise.report.reading.files import read_object
+from headwise.runs.directory import is_comparison
 
 
 def rebuild(path: str | Path) -> Path:
@@ -28,7 +28,7 @@ def rebuild(path: str | Path) -> Path:
             f"report needs the directory of a run or a comparison; {path} has no config.json; "
             "check the path"
         )
-    if "heads" in read_object(config):
+    if is_comparison(path):
         raise UserError(
             f"report: the comparison {path} is not finished, so it has no summary.json; "
             f"finish it with: headwise compare --resume {path}"

@@ -54,7 +54,9 @@ def accuracy_bars(summary: Summary, probe: str, title: str) -> Drawing:
         *baselines,
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.1)
-    described = f"{title} of h and z by head, with baselines; the numbers are in the first table."
+    described = (
+        f"{title} of h and z by {summary.noun}, with baselines; the numbers are in the first table."
+    )
     return finish(figure, f"accuracy-{probe}", title, described)
 
 
@@ -75,9 +77,13 @@ def curves(comparison: Comparison, key: str, title: str) -> Drawing | None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylabel(title.lower())
+    noun = comparison.summary.noun
     line_legend(figure, {head: head_style(comparison.summary, head) for head in drawn})
     return finish(
-        figure, key.replace("_", "-"), title, f"{title} against images seen, a line for each head."
+        figure,
+        key.replace("_", "-"),
+        title,
+        f"{title} against images seen, a line for each {noun}.",
     )
 
 
@@ -85,7 +91,8 @@ def spectra(comparison: Comparison, tap: str, title: str) -> Drawing | None:
     """Singular values over the largest, on a logarithmic axis, for the first seed of each head."""
     values = {run.head: run.arrays.get(f"spectrum/rank/{tap}") for run in comparison.first_runs()}
     styles = {head: head_style(comparison.summary, head) for head in values}
-    described = f"Normalised singular values of the covariance of {tap}, a line for each head."
+    noun = comparison.summary.noun
+    described = f"Normalised singular values of the covariance of {tap}, a line for each {noun}."
     figure = spectrum_figure(values, styles)
     return None if figure is None else finish(figure, f"spectrum-{tap}", title, described)
 
@@ -124,7 +131,9 @@ def factor_heatmap(summary: Summary, tap: str, title: str) -> Drawing | None:
         return None
     factors = list(dict.fromkeys(name for values in by_head.values() for name in values))
     grid = np.array([[values.get(name, np.nan) for values in by_head.values()] for name in factors])
-    described = f"How well each factor can be read from {tap}: a column for each head, 0 to 1."
+    described = (
+        f"How well each factor can be read from {tap}: a column for each {summary.noun}, 0 to 1."
+    )
     return finish(heatmap(grid, factors, list(by_head)), f"factors-{tap}", title, described)
 
 

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from headwise.files import safe_name
 from headwise.report.plots.drawing import COLOURS, MUTED, PAPER, Drawing, finish, new_axes
 from headwise.report.reading.comparison import ComparedRun
 
@@ -42,8 +43,8 @@ def class_map(run: ComparedRun, classes: Sequence[str]) -> Drawing | None:
     if named:
         handles = [class_handle(i, name) for i, name in enumerate(classes) if (labels == i).any()]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, handletextpad=0.2)
-    described = f"A point for each of {len(points)} images, placed by the h of the {run.head} head."
-    return finish(figure, f"map-{run.head}", run.head, described)
+    described = f"A point for each of {len(points)} images, placed by h under {run.head}."
+    return finish(figure, f"map-{safe_name(run.head)}", run.head, described)
 
 
 def thumbnail_canvas(unit: np.ndarray, labels: np.ndarray, thumbnails: np.ndarray) -> np.ndarray:

@@ -33,7 +33,18 @@ def plain_result(summary: Summary) -> list[str]:
     sentences = _against_baselines(summary, measure) or [_reached(summary, measure)]
     sentences += [summary.short] if summary.short else []
     sentences += _between_heads(summary, measure) + _h_and_z(summary, measure)
-    return sentences + _noise(summary, measure)
+    return sentences + _noise(summary, measure) + _arms(summary)
+
+
+def _arms(summary: Summary) -> list[str]:
+    """What arms differ in beside their heads, and which of them the baselines belong to."""
+    found = [path for path in summary.differ if path != "head.name"]
+    said = [f"The arms differ in {listed(list(summary.differ))}."] if found else []
+    own = any(path.partition(".")[0] in ("encoder", "augment", "epochs") for path in found)
+    if own and summary.baselines:
+        first = next(iter(summary.heads))
+        said.append(f"The baselines have the encoder, augmentation and epochs of {first}.")
+    return said
 
 
 def side(difference: Difference) -> Side:
@@ -105,14 +116,15 @@ def _between_heads(summary: Summary, measure: str) -> list[str]:
     if not found:
         return []
     if summary.seeds == 1:
-        return ["There is one run of each head; a comparison needs --seeds 5."]
+        return [f"There is one run of each {summary.noun}; a comparison needs --seeds 5."]
     if not summary.judged:
         return _few_seeds(summary, found)
     shown = [one for one in found if one.shown]
     alike = [one for one in found if one.verdict.startswith("equivalent")]
     said = f": {_ordered(shown)}." if shown else "."
     sentences = [
-        f"Between heads, {_of(len(shown), len(found))} shown over {summary.seeds} seeds{said}"
+        f"Between {summary.noun}s, {_of(len(shown), len(found))} shown over "
+        f"{summary.seeds} seeds{said}"
     ]
     if alike:
         pairs = [f"{one.a} and {one.b}" for one in alike]
@@ -122,12 +134,12 @@ def _between_heads(summary: Summary, measure: str) -> list[str]:
 
 def _few_seeds(summary: Summary, found: Sequence[Difference]) -> list[str]:
     if summary.seeds > 2:
-        return [f"{summary.seeds} of {FEWEST_SEEDS} seeds: no verdict on the heads."]
+        return [f"{summary.seeds} of {FEWEST_SEEDS} seeds: no verdict on the {summary.noun}s."]
     apart = [one for one in found if side(one) != "open"]
     said = _ordered(apart) if apart else "no pair"
     return [
-        "Two seeds cannot show a difference between heads. In the networks of both seeds alike, "
-        f"the test images tell apart {said}."
+        f"Two seeds cannot show a difference between {summary.noun}s. In the networks of both "
+        f"seeds alike, the test images tell apart {said}."
     ]
 
 
@@ -159,9 +171,10 @@ def _noise(summary: Summary, measure: str) -> list[str]:
         words += f"{', for some pairs ' if known else 'takes '}more test images"
     errors = [one.image_error for one in found]
     return [
-        f"From seed to seed a difference between two heads varies by {_spread(deviations)} points "
-        f"(standard deviation), and the choice of test images brings an error of {_spread(errors)} "
-        f"points. To show a difference of 3 points in four cases of five {words}."
+        f"From seed to seed a difference between two {summary.noun}s varies by "
+        f"{_spread(deviations)} points (standard deviation), and the choice of test images brings "
+        f"an error of {_spread(errors)} points. To show a difference of 3 points in "
+        f"four cases of five {words}."
     ]
 
 
@@ -184,7 +197,7 @@ def _probe(measure: str) -> str:
 
 def _under(summary: Summary, heads: Sequence[str]) -> str:
     if len(heads) == len(summary.heads) > 1:
-        return f"Under all {len(heads)} heads"
+        return f"Under all {len(heads)} {summary.noun}s"
     return f"Under {listed(heads)}"
 
 

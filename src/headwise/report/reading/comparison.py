@@ -18,10 +18,12 @@ from headwise.runs.sections import Section
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun:
-    """One head pretrained with one seed. What the run did not write is empty."""
+    """One arm pretrained with one seed. What the run did not write is empty."""
 
     head: str
-    seed: int
+    """The name of the arm."""
+    place: str
+    """Its directory, as summary.json has it."""
     metrics: list[dict[str, float]]
     """The finite numbers of each logged step, in the order of training."""
     settings: dict[str, str]
@@ -52,10 +54,10 @@ class Comparison:
     config: str
     """Its settings, as JSON to be read."""
     runs: list[ComparedRun]
-    """Heads in the summary's order, then seeds ascending."""
+    """Arms in the summary's order, then seeds ascending."""
 
     def first_runs(self) -> list[ComparedRun]:
-        """The lowest seed of every head that has a run."""
+        """The lowest seed of every arm that has a run."""
         first = {run.head: run for run in reversed(self.runs)}
         return [first[head] for head in self.summary.heads if head in first]
 
@@ -68,26 +70,29 @@ def read_comparison(out: Path) -> Comparison:
     """
     summary = read_summary(out / "summary.json")
     config = json.dumps(read_object(out / "config.json"), indent=2, ensure_ascii=False)
-    names = [(head, seed) for head in summary.heads for seed in _seeds(out, head)]
-    runs = [_run(out, head, seed, summary) for head, seed in names]
+    runs = [
+        _run(out, head, place, summary)
+        for head in summary.heads
+        for place in (summary.runs.get(head, {}).values() or _places(out, head))
+    ]
     return Comparison(out=out, summary=summary, config=config, runs=runs)
 
 
-def _seeds(out: Path, head: str) -> list[int]:
-    """The seeds of the directories `HEAD-seedN`."""
+def _places(out: Path, head: str) -> list[str]:
+    """The directories `HEAD-seedN`."""
     start = f"{head}-seed"
     names = [folder.name for folder in out.iterdir() if folder.is_dir()]
     numbers = [name.removeprefix(start) for name in names if name.startswith(start)]
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    return [f"{start}{n}" for n in sorted(int(n) for n in numbers if n.isdecimal())]
 
 
-def _run(out: Path, head: str, seed: int, summary: Summary) -> ComparedRun:
-    run = Run(out / f"{head}-seed{seed}")
+def _run(out: Path, head: str, place: str, summary: Summary) -> ComparedRun:
+    run = Run(out / place)
     section = _section(run.sections, summary)
     results = section.results if section else {}
     return ComparedRun(
         head=head,
-        seed=seed,
+        place=place,
         metrics=_metrics(run),
         settings={key: settings_in_words(result.settings) for key, result in results.items()},
         environment=words_of(run.path / "environment.json"),

@@ -1,4 +1,4 @@
-"""`summary.json` of a comparison, checked: scores by head and measure."""
+"""`summary.json` of a comparison, checked: scores by arm and measure."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from headwise.evaluation.statistics.over_seeds import Difference
 from headwise.report.reading.files import read_object
 
 Scores = dict[str, dict[str, float]]
-"""By head or baseline, then by measure: `linear/h`, `rank/z`, `seconds`."""
+"""By arm or baseline, then by measure: `linear/h`, `rank/z`, `seconds`."""
 Group = Literal["heads", "baselines"]
 
 
@@ -48,6 +48,10 @@ class Summary:
     short: str = ""
     """A sentence, where the runs are too short to judge a head by."""
     data: str = "unnamed images"
+    runs: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The directory of each run by arm, then by seed; empty in older files."""
+    differ: tuple[str, ...] = ()
+    """The settings in which the arms differ, by path; empty in older files."""
     section: str = ""
     """Which section of every run's results.json the numbers are from; empty in older files."""
     images: int | None = None
@@ -58,6 +62,11 @@ class Summary:
     n_test: int | None = None
     """Labelled test images."""
     chance: float | None = None
+
+    @property
+    def noun(self) -> str:
+        """What is compared: `head`, or `arm` where one has other settings than its head."""
+        return "arm" if any(":" in name for name in self.heads) else "head"
 
     @property
     def judged(self) -> bool:
@@ -125,6 +134,11 @@ def summary_of(found: Mapping[str, Any], path: Path | str = "summary.json") -> S
         factors={head: _scores(v) for head, v in _object(found.get("factors")).items()},
         short=str(found.get("short") or ""),
         data=str(found.get("data") or "unnamed images"),
+        runs={
+            arm: {seed: str(place) for seed, place in _object(places).items()}
+            for arm, places in _object(found.get("runs")).items()
+        },
+        differ=tuple(map(str, _list(found.get("differ") or []))),
         section=str(found.get("section") or ""),
         images=None if images is None else int(images),
         epochs=None if epochs is None else int(epochs),

@@ -96,7 +96,7 @@ def comparison_table(summary: Summary, quantities: Iterable[Quantity]) -> Table 
     ]
     if any(is_accuracy(quantity.key) for quantity in known):
         rows += _baselines(summary, known)
-    return Table(corner="head", columns=[quantity.column for quantity in known], rows=rows)
+    return Table(corner=summary.noun, columns=[quantity.column for quantity in known], rows=rows)
 
 
 def difference_table(
@@ -108,7 +108,7 @@ def difference_table(
     columns = [_columns(one, short=short) for one in found]
     rows = [
         TableRow(
-            label=f"{one.a} − {names.get(one.b, one.b.rpartition(' ')[2])}",
+            label=f"{one.a} − {names.get(one.b, one.b.removeprefix(f'{one.a}, '))}",
             cells=[Cell(text=text) for text in texts.values()],
         )
         for one, texts in zip(found, columns, strict=True)
@@ -176,7 +176,7 @@ def text_table(summary: Summary) -> str:
     between = summary.between("heads", summary.leading) if summary.seeds > 1 else []
     apart = difference_table(between, {}, short=True)
     if apart is not None:
-        blocks.append(f"{summary.leading}, between heads:\n{apart.text()}")
+        blocks.append(f"{summary.leading}, between {summary.noun}s:\n{apart.text()}")
     other = comparison_table(summary, (*GEOMETRY, *COST))
     if other is not None:
         blocks.append(other.text())

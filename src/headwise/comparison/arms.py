@@ -1,0 +1,155 @@
+"""The arms of a comparison: a head, or a head with other settings (`mlp:head.width=64`)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headwise import heads
+from headwise.config import flat, to_dict, with_texts
+from headwise.data import Images
+from headwise.errors import UserError, nearest
+from headwise.files import safe_name
+from headwise.heads import HEADS
+from headwise.model import optim
+from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
+from headwise.model.config_file import CONFIG_VERSION
+from headwise.model.optim import OptimConfig
+from headwise.model.trained import load_config
+from headwise.runs.directory import Run
+
+SHARED = (
+    "data",
+    "seed",
+    "device",
+    "workers",
+    "loss",
+    "log_every",
+    "knn_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_freed_memory",
+    "unfolded_convolutions",
+    "compiled",
+    "augment.in_c",
+)
+"""What arms cannot differ in: the images, the protocol, and what changes no result but for
+rounding."""
+_LONGEST_NAME = 200
+
+
+def config_of(base: PretrainConfig, arm: str) -> PretrainConfig:
+    """The settings of an arm, written `HEAD` or `HEAD:setting=value,setting=value`: those of `base`
+    with the head's own, then with those of the arm. Raises `UserError` where it cannot have one."""
+    name, _, written = arm.partition(":")
+    texts = dict(_setting(arm, one) for one in written.split(",")) if written else {}
+    if name not in HEADS:
+        raise UserError(f"arm {arm!r} must begin with a head; got {name!r}; {nearest(name, HEADS)}")
+    try:
+        return with_texts(replace(base, head=heads.for_head(base.head, name)), texts)
+    except UserError as error:
+        raise UserError(f"arm {arm!r}: {error}") from None
+
+
+def _setting(arm: str, written: str) -> tuple[str, str]:
+    """A setting's path and the text of its value."""
+    path, equals, text = written.partition("=")
+    path = path.strip().replace("-", "_")
+    if not (path and equals and text):
+        raise UserError(
+            f"arm {arm!r} must be HEAD or HEAD:setting=value,setting=value; got {written!r} for a "
+            "setting; for example mlp:head.width=64,temperature=0.2"
+        )
+    if _shared(path):
+        raise UserError(
+            f"arm {arm!r}: {path} must be the same for all arms; give it to the comparison, or "
+            "leave it out"
+        )
+    return path, text
+
+
+def _shared(path: str) -> bool:
+    return any(path == name or path.startswith(f"{name}.") for name in SHARED)
+
+
+def check_arms(base: PretrainConfig, arms: Sequence[str]) -> None:
+    """Raise `UserError` where arms are not settings that differ, each with a directory."""
+    if not arms or len({*arms}) < len(arms):
+        raise UserError(f"--heads and --arms must name each arm once; got {' '.join(arms)!r}")
+    found: dict[PretrainConfig, str] = {}
+    folders: dict[str, str] = {}
+    for arm in arms:
+        if len(safe_name(arm)) > _LONGEST_NAME:
+            raise UserError(f"arm {arm!r} is too long for the name of a directory; vary less")
+        config = config_of(base, arm)
+        same = found.setdefault(config, arm) if config in found else None
+        same = same or folders.get(safe_name(arm).lower())
+        if same is not None:
+            raise UserError(f"arms must differ; {same!r} and {arm!r} do not; leave one out")
+        found[config] = folders[safe_name(arm).lower()] = arm
+
+
+def refuse_changed_run(out: Path, name: str, asked: PretrainConfig, train: Images) -> None:
+    """Raise `UserError` where a run of an arm, in `out/NAME-seedN`, has other settings than its
+    comparison, and name the setting. What an older version or another machine decided is its own.
+    """
+    expected: dict[str, Any] = {}
+    said = flat(to_dict(asked))
+    for path in sorted(out.glob(f"{name}-seed*/config.json")):
+        seed = path.parent.name.removeprefix(f"{name}-seed")
+        if not seed.isdecimal():
+            continue
+        expected = {**(expected or own_settings(resolve(asked, train))), "seed": int(seed)}
+        run = Run(path.parent)
+        config = load_config(run)
+        of_today = run.config.get("version") == CONFIG_VERSION
+        for setting, value in {**own_settings(config), "seed": config.seed}.items():
+            left_open = said.get(setting) in (None, "auto")
+            if left_open and (not of_today or setting == "precision"):
+                continue
+            if value != expected.get(setting):
+                raise UserError(
+                    f"the runs of {out} must have its settings; {setting} is {value!r} in {path} "
+                    f"and should be {expected.get(setting)!r}; put the config.json back that was "
+                    "changed, or remove the run to train it again"
+                )
+
+
+def own_settings(config: ResolvedConfig) -> dict[str, Any]:
+    """The settings by which arms are told apart, by path. What follows from another one is open:
+    warm-up that the number of epochs decides."""
+    settings = flat(to_dict(config))
+    usual = OptimConfig(name=config.optim.name)
+    warmup = optim.resolve(usual, config.epochs - config.optim.begin_epoch).warmup_epochs
+    if settings["optim.warmup_epochs"] == warmup:
+        settings["optim.warmup_epochs"] = None
+    return {path: value for path, value in settings.items() if not _shared(path)}
+
+
+def differing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The paths at which these settings are not the same, without those of the head where heads
+    differ: each has its own."""
+    every = list(settings)
+    paths = [path for path in every[0] if any(one[path] != every[0][path] for one in every)]
+    own = "head.name" in paths
+    return [p for p in paths if p == "head.name" or not (own and p.startswith("head."))]
+
+
+def names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each of these arms, which differ: its head, and the settings that tell it from the
+    others."""
+    apart = [path for path in differing(settings) if path != "head.name"]
+    found = []
+    for own in settings:
+        same_head = [one for one in settings if one["head.name"] == own["head.name"]]
+        paths = dict.fromkeys([*differing(same_head), *apart])
+        told = ",".join(f"{path}={_text(own[path])}" for path in paths)
+        found.append(f"{own['head.name']}:{told}" if told else own["head.name"])
+    return found
+
+
+def _text(value: Any) -> str:
+    """A value as `config_of` reads it."""
+    if isinstance(value, list):
+        return " ".join(map(_text, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
