@@ -134,6 +134,8 @@ def test_a_comparison_grows_to_what_it_would_have_been(
     assert not set(safe_name(last)) & set('/:*?"<>| \\')
     with pytest.raises(UserError, match="at least the 2 that the comparison has; got 1"):
         resume_comparison(out, images, seeds=1, quiet=True)
+    with pytest.raises(UserError, match=r"'mlp' and 'mlp:head\.depth=2' do not"):
+        resume_comparison(out, images, arms=("mlp:head.depth=2",), quiet=True)
 
 
 def test_runs_must_have_the_settings_of_their_comparison(

@@ -1,5 +1,6 @@
 """The arms of a comparison: a head, or a head with other settings (`mlp:head.width=64`)."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,41 +77,48 @@ def check_arms(base: PretrainConfig, arms: Sequence[str]) -> None:
     """Raise `UserError` where arms are not settings that differ, each with a directory."""
     if not arms or len({*arms}) < len(arms):
         raise UserError(f"--heads and --arms must name each arm once; got {' '.join(arms)!r}")
-    found: dict[PretrainConfig, str] = {}
     folders: dict[str, str] = {}
     for arm in arms:
-        if len(safe_name(arm)) > _LONGEST_NAME:
+        name = safe_name(arm)
+        if len(name) > _LONGEST_NAME:
             raise UserError(f"arm {arm!r} is too long for the name of a directory; vary less")
-        config = config_of(base, arm)
-        same = found.setdefault(config, arm) if config in found else None
-        same = same or folders.get(safe_name(arm).lower())
-        if same is not None:
-            raise UserError(f"arms must differ; {same!r} and {arm!r} do not; leave one out")
-        found[config] = folders[safe_name(arm).lower()] = arm
+        if (other := folders.setdefault(name.lower(), arm)) != arm:
+            raise UserError(f"arms {other!r} and {arm!r} would have one directory; leave one out")
+    refuse_same({arm: config_of(base, arm) for arm in arms})
+
+
+def refuse_same(configs: Mapping[str, PretrainConfig]) -> None:
+    """Raise `UserError` where two arms have the same settings."""
+    for one, other in itertools.combinations(configs, 2):
+        if configs[one] == configs[other]:
+            raise UserError(f"arms must differ; {one!r} and {other!r} do not; leave one out")
 
 
 def refuse_changed_run(out: Path, name: str, asked: PretrainConfig, train: Images) -> None:
     """Raise `UserError` where a run of an arm, in `out/NAME-seedN`, has other settings than its
     comparison, and name the setting. What an older version or another machine decided is its own.
     """
-    expected: dict[str, Any] = {}
+    expected: ResolvedConfig | None = None
     said = flat(to_dict(asked))
     for path in sorted(out.glob(f"{name}-seed*/config.json")):
         seed = path.parent.name.removeprefix(f"{name}-seed")
         if not seed.isdecimal():
             continue
-        expected = {**(expected or own_settings(resolve(asked, train))), "seed": int(seed)}
+        expected = expected or resolve(replace(asked, device="auto"), train)
+        should = {**own_settings(expected), "seed": int(seed)}
         run = Run(path.parent)
         config = load_config(run)
         of_today = run.config.get("version") == CONFIG_VERSION
         for setting, value in {**own_settings(config), "seed": config.seed}.items():
             left_open = said.get(setting) in (None, "auto")
-            if left_open and (not of_today or setting == "precision"):
+            if left_open and not of_today:
                 continue
-            if value != expected.get(setting):
+            if setting == "precision" and (left_open or config.device != expected.device):
+                continue
+            if value != should.get(setting):
                 raise UserError(
                     f"the runs of {out} must have its settings; {setting} is {value!r} in {path} "
-                    f"and should be {expected.get(setting)!r}; put the config.json back that was "
+                    f"and should be {should.get(setting)!r}; put the config.json back that was "
                     "changed, or remove the run to train it again"
                 )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headwise import augment
-from headwise.comparison.arms import check_arms, config_of, refuse_changed_run
+from headwise.comparison.arms import check_arms, config_of, refuse_changed_run, refuse_same
 from headwise.comparison.duration import remaining
 from headwise.comparison.elsewhere import resume_runs
 from headwise.comparison.measuring import Plan, summarise
@@ -77,9 +77,14 @@ def compare(
 
 
 def _check_ahead(config: CompareConfig, arms: Sequence[str], images: Splits) -> None:
+    """What can be known of these arms before any is trained."""
+    resolved = {
+        arm: resolve(_run_config(config, arm, config.pretrain.seed), images.train)
+        for arm in config.arms
+    }
+    refuse_same(resolved)
     for arm in arms:
-        resolved = resolve(_run_config(config, arm, config.pretrain.seed), images.train)
-        check_ahead(resolved, build_model(resolved), images.train)
+        check_ahead(resolved[arm], build_model(resolved[arm]), images.train)
 
 
 def _begin(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
@@ -127,7 +132,8 @@ def resume_comparison(
         kept.refuse_other_images(out, images)
         for arm in config.arms:
             refuse_changed_run(out, safe_name(arm), config_of(config.pretrain, arm), images.train)
-        _check_ahead(grown, grown.arms[len(config.arms) :], images)
+        if grown.arms != config.arms:
+            _check_ahead(grown, grown.arms[len(config.arms) :], images)
         kept.keep_record(out, images, data, begun=True)
         if grown != config:
             begun = {key: value for key, value in read_object(path).items() if key != "heads"}
