@@ -67,17 +67,22 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def with_texts(config: Config, texts: Mapping[str, str]) -> Config:
     """The config with these settings, by path, each read from text as the type of its field wants
     it: several values have spaces between. Raises `UserError` as `from_dict`."""
-    hints, values = leaves(type(config)), to_dict(config)
+    hints, changes = leaves(type(config)), {}
     for path, text in texts.items():
         if path not in hints:
             group = [n for n in hints if n.rpartition(".")[0] == path.rpartition(".")[0]]
             raise UserError(f"no setting {path!r}; {nearest(path, group or hints)}")
-        inner = values
-        *groups, name = path.split(".")
-        for group in groups:
-            inner = inner[group]
-        inner[name] = _typed(hints[path], _from_text(hints[path], text), path)
-    return from_dict(type(config), values)
+        changes[tuple(path.split("."))] = _typed(hints[path], _from_text(hints[path], text), path)
+    return laid_over(config, changes)
+
+
+def laid_over(config: Config, changes: Mapping[tuple[str, ...], object]) -> Config:
+    """A config with the values at these places replaced."""
+    values = {place[0]: value for place, value in changes.items() if len(place) == 1}
+    for name in dict.fromkeys(place[0] for place in changes if len(place) > 1):
+        inner = {place[1:]: value for place, value in changes.items() if place[0] == name}
+        values[name] = laid_over(vars(config)[name], inner)
+    return dataclasses.replace(typing.cast(Any, config), **values)
 
 
 def _from_text(hint: Any, text: str) -> Any:

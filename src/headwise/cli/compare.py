@@ -69,7 +69,7 @@ def run(given: Given[Compare]) -> None:
     if "heads" in given.values and "arms" in given.values:
         raise UserError("--heads and --arms both say what to compare; leave one out")
     if given.values.get("resume") is not None:
-        refuse_beside_resume(given, "heads", "arms", "seeds")
+        refuse_beside_resume(given)
         out = given.need("resume")
         resume_comparison(
             out,

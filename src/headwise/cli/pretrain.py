@@ -114,9 +114,10 @@ def _of_chosen(given: Given[Any], config: PretrainConfig) -> PretrainConfig:
     return config
 
 
-def refuse_beside_resume(given: Given[Any], *also: str) -> None:
-    """Raise `UserError` where a flag was given that a stopped run cannot take."""
-    taken = ("resume", "threads", "quiet", "data.spec", "allow_code")
+def refuse_beside_resume(given: Given[Any]) -> None:
+    """Raise `UserError` where a flag was given that a stopped run cannot take. A comparison, which
+    alone has arms and seeds, may grow."""
+    taken = ("resume", "threads", "quiet", "data.spec", "allow_code", "heads", "arms", "seeds")
     taken += ("head.own", "encoder.own", "objective.own", "augment.own")
     others = [path for path in given.values if path not in taken]
     if others:

@@ -25,6 +25,8 @@ _BASELINES = (
     ("untrained", "untrained", "--"),
     ("scratch", "from scratch", "-."),
 )
+# Letters that fit below a heat map.
+_WRITTEN_ACROSS = 48
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -139,8 +141,10 @@ def factor_heatmap(summary: Summary, tap: str, title: str) -> Drawing | None:
 
 def heatmap(grid: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
     """Numbers from 0 to 1 in fields coloured by them; a dash where one is NaN."""
-    crowded = len(columns) > 6
-    figure, axes = new_axes((0.9 if crowded else 0.6) + 0.26 * len(rows))
+    crowded, written = len(columns) > 6, sum(map(len, columns))
+    turned = crowded or written > _WRITTEN_ACROSS
+    height = max(0.9, 0.3 + 0.075 * max(map(len, columns)))
+    figure, axes = new_axes((height if turned else 0.6) + 0.26 * len(rows))
     axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         ink = "#ffffff" if value < 0.55 else "#000000"
@@ -150,7 +154,7 @@ def heatmap(grid: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
         size = 6.5 if crowded else None
         axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
+    axes.set_xticks(range(len(columns)), columns, rotation=90 if turned else 0)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -167,12 +171,15 @@ def line_style(place: int) -> LineStyle:
 
 
 def line_legend(figure: Figure, styles: dict[str, LineStyle]) -> None:
-    """Below the axes, in two columns or three."""
+    """Below the axes, in as many columns as fit; a single one makes the figure higher."""
     handles = [
         Line2D([], [], color=colour, linestyle=dashes, label=name)
         for name, (colour, dashes) in styles.items()
     ]
-    columns = 3 if max(map(len, styles)) < 14 else 2
+    longest = max(map(len, styles))
+    columns = 3 if longest < 14 else 2 if longest < 24 else 1
+    if columns == 1:
+        figure.set_figheight(figure.get_figheight() + 0.17 * len(handles))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
