@@ -21,6 +21,7 @@ from headwise.model.config import PretrainConfig
 from headwise.pretraining.loop import pretrain
 from headwise.report import comparison_text
 from headwise.report.reading.comparison import read_comparison
+from headwise.report.reading.long import numbers
 from headwise.runs.directory import Run, load_arrays
 
 ARMS = ("identity", "mlp", "mlp:temperature=0.2,augment.crop_scale=0.2 1")
@@ -62,7 +63,7 @@ def of(config: PretrainConfig, arms: tuple[str, ...], seeds: int) -> CompareConf
 
 def untimed(found: dict[str, Any]) -> dict[str, Any]:
     """A summary without the seconds that its runs took."""
-    groups = (found, found.get("std", {}), found["plus_minus"])
+    groups = (found, found.get("std", {}), found["plus_minus"], *found["by_seed"].values())
     for row in (row for group in groups for row in group.get("heads", {}).values()):
         row.pop("seconds")
     return found
@@ -194,6 +195,8 @@ def test_runs_made_one_by_one_are_the_comparison_that_has_them(
     text = comparison_text(tmp_path / "out")
     assert "The arms differ in augment.crop_scale and temperature. The baselines have the" in text
     assert read_comparison(tmp_path / "out").runs[0].place == str(runs[0])
+    for place, arms in ((whole, {*ARMS}), (tmp_path / "out", {*found["heads"]})):
+        assert {one.setting for one in numbers([place], ["knn/h"])} == arms
     with pytest.raises(UserError, match="compares runs that were finished before it"):
         resume_comparison(tmp_path / "out", seeds=3)
 

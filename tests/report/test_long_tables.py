@@ -45,7 +45,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         precision="float32",
         knn_every=0,
     )
-    compare(CompareConfig(pretrain=config, heads=("linear", "mlp"), seeds=2), path, quiet=True)
+    compare(CompareConfig(pretrain=config, arms=("linear", "mlp"), seeds=2), path, quiet=True)
     return path
 
 

@@ -83,7 +83,8 @@ def run(given: Given[Compare]) -> None:
         _refuse_beside_runs(given)
         out, command = given.need("out"), given.command({})
         place = given.values.get("data.spec")
-        compare_runs(command.runs, out, data=place, scratch=command.scratch)
+        handed = handed_in(given.values)
+        compare_runs(command.runs, out, data=place, handed=handed, scratch=command.scratch)
     else:
         out, command = given.need("out"), given.command()
         compare(_config(given, command), out, quiet=command.quiet)
@@ -108,7 +109,8 @@ def _config(given: Given[Compare], command: Compare) -> "CompareConfig":
 
 def _refuse_beside_runs(given: Given[Compare]) -> None:
     """Raise `UserError` where a flag was given that runs which are there cannot take."""
-    taken = ("runs", "out", "data.spec", "scratch", "threads", "quiet")
+    taken = ("runs", "out", "data.spec", "scratch", "threads", "quiet", "allow_code")
+    taken += ("head.own", "encoder.own", "objective.own", "augment.own")
     for flag in given.line.flags:
         if flag.path in given.values and flag.path not in taken:
             raise UserError(

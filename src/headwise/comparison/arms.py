@@ -44,7 +44,7 @@ def config_of(base: PretrainConfig, arm: str) -> PretrainConfig:
     with the head's own, then with those of the arm. Raises `UserError` where it cannot have one."""
     name, _, written = arm.partition(":")
     texts = dict(_setting(arm, one) for one in written.split(",")) if written else {}
-    if name not in HEADS:
+    if name not in (*HEADS, "own"):
         raise UserError(f"arm {arm!r} must begin with a head; got {name!r}; {nearest(name, HEADS)}")
     try:
         return with_texts(replace(base, head=heads.for_head(base.head, name)), texts)
@@ -131,14 +131,20 @@ def own_settings(config: ResolvedConfig) -> dict[str, Any]:
     warmup = optim.resolve(usual, config.epochs - config.optim.begin_epoch).warmup_epochs
     if settings["optim.warmup_epochs"] == warmup:
         settings["optim.warmup_epochs"] = None
-    return {path: value for path, value in settings.items() if not _shared(path)}
+    # Own code is known by its source, wherever it lies.
+    away = (".own.file", "own_objective.file")
+    return {p: v for p, v in settings.items() if not _shared(p) and not p.endswith(away)}
 
 
 def differing(settings: Iterable[Mapping[str, Any]]) -> list[str]:
     """The paths at which these settings are not the same, without those of the head where heads
     differ: each has its own."""
     every = list(settings)
-    paths = [path for path in every[0] if any(one[path] != every[0][path] for one in every)]
+    paths = [
+        path
+        for path in dict.fromkeys(path for one in every for path in one)
+        if any(one.get(path) != every[0].get(path) for one in every)
+    ]
     own = "head.name" in paths
     return [p for p in paths if p == "head.name" or not (own and p.startswith("head."))]
 
@@ -151,7 +157,7 @@ def names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     for own in settings:
         same_head = [one for one in settings if one["head.name"] == own["head.name"]]
         paths = dict.fromkeys([*differing(same_head), *apart])
-        told = ",".join(f"{path}={_text(own[path])}" for path in paths)
+        told = ",".join(f"{path}={_text(own[path])}" for path in paths if path in own)
         found.append(f"{own['head.name']}:{told}" if told else own["head.name"])
     return found
 

@@ -120,7 +120,7 @@ def resume_comparison(
                 f"{out} compares runs that were finished before it; it cannot grow; compare them "
                 "with others by --runs and another --out"
             )
-        return resume_runs(out, images, data)
+        return resume_runs(out, images, data, handed)
     config = read_config(CompareConfig, path)
     pretrain = entrusted(config.pretrain, handed or Handed(), out)
     config = dataclasses.replace(config, pretrain=pretrain)

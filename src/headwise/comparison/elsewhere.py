@@ -20,6 +20,7 @@ from headwise.errors import UserError
 from headwise.files import Json, read_object, write_json
 from headwise.model.config_file import CONFIG_VERSION
 from headwise.model.trained import load_config
+from headwise.own_code import Handed
 from headwise.report.words import listed
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.lock import writing
@@ -36,17 +37,19 @@ def compare_runs(
     images: Given | None = None,
     *,
     data: str | None = None,
+    handed: Handed | None = None,
     scratch: bool = True,
 ) -> Json:
     """Compare finished runs on their test images: summary.json and report.html in `out`.
 
     Returns the summary. Runs whose settings are the same up to the seed are one arm. What is not
     measured of a run yet is measured now, into its results.json. `images`, or `data`: those of the
-    runs, if they are in another place. Raises `UserError` for runs that cannot be compared.
+    runs, if they are in another place. `handed`: the own code that they were
+    made with. Raises `UserError` for runs that cannot be compared.
     """
     out = Path(out)
     refuse_existing(out)
-    opened = [Run.open(run) for run in runs]
+    opened = [Run.open(run, handed=handed) for run in runs]
     arms = grouped(opened)
     images = _images(opened[0], images, data)
     with writing(out):
@@ -57,10 +60,10 @@ def compare_runs(
         return _compare(arms, out, images, scratch=scratch)
 
 
-def resume_runs(out: Path, images: Given | None, data: str | None) -> Json:
+def resume_runs(out: Path, images: Given | None, data: str | None, handed: Handed | None) -> Json:
     """Go on with what `compare_runs` began in `out`."""
     config = read_object(out / "config.json")
-    opened = [Run.open(run) for run in config["runs"]]
+    opened = [Run.open(run, handed=handed) for run in config["runs"]]
     with writing(out):
         images = _images(opened[0], images, data)
         return _compare(grouped(opened), out, images, scratch=config["scratch"])

@@ -214,7 +214,7 @@ class Run:
 
 def is_comparison(folder: Path) -> bool:
     """Whether the config.json in a directory is a comparison's."""
-    return bool({"arms", "heads", "runs"} & read_object(folder / "config.json").keys())
+    return bool({"pretrain", "heads", "runs"} & read_object(folder / "config.json").keys())
 
 
 def run_path(run: str | Path | Run) -> Path:

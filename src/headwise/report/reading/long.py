@@ -9,8 +9,9 @@ import numpy as np
 
 from headwise.data.names import Names, contiguous_names
 from headwise.errors import UserError
-from headwise.files import read_object
-from headwise.runs.directory import EVALUATED, Run, load_arrays
+from headwise.files import read_object, safe_name
+from headwise.report.reading.summary import read_summary
+from headwise.runs.directory import EVALUATED, Run, is_comparison, load_arrays
 from headwise.runs.results import Result
 from headwise.runs.sections import Section
 
@@ -121,7 +122,7 @@ def answers(paths: Iterable[str | Path], keys: Sequence[str] = ()) -> Iterator[A
 
 
 def _sources(path: Path) -> list[_Source]:
-    """The runs of a comparison by setting and seed, or the run itself."""
+    """The runs of a comparison by arm and seed, or the run itself."""
     if not (path / "config.json").is_file():
         raise UserError(
             f"results needs directories of runs or comparisons; {path} has no config.json; check "
@@ -130,11 +131,18 @@ def _sources(path: Path) -> list[_Source]:
     config = read_object(path / "config.json")
     if EVALUATED in config:
         return [_Source(run=Run(path), setting=next(iter(config[EVALUATED].values())), seed=None)]
-    if "pretrain" not in config:
+    if not is_comparison(path):
         return [_Source(run=Run(path), setting=config["head"]["name"], seed=config["seed"])]
-    found = []
+    arms = {safe_name(arm): arm for arm in config.get("arms", ())}
+    known = read_summary(path / "summary.json").runs if "runs" in config else {}
+    found = [
+        _Source(run=Run(Path(place)), setting=arm, seed=int(seed))
+        for arm, places in known.items()
+        for seed, place in places.items()
+    ]
     for folder in path.iterdir():
-        setting, _, seed = folder.name.rpartition("-seed")
+        name, _, seed = folder.name.rpartition("-seed")
+        setting = arms.get(name, name)
         if setting and seed.isdecimal() and (folder / "config.json").is_file():
             found.append(_Source(run=Run(folder), setting=setting, seed=int(seed)))
     return sorted(found, key=lambda source: (source.setting, source.seed or 0))
@@ -215,7 +223,7 @@ def _rows(
 
 def _baselines(path: Path) -> Iterator[tuple[Row, np.ndarray, _Kept]]:
     """What a comparison kept of its baselines, by seed and key: right or wrong, and the answers."""
-    if "pretrain" not in read_object(path / "config.json"):
+    if not is_comparison(path):
         return
     data = next((s.data for source in _sources(path) for s in source.run.sections), None)
     for file in sorted(path.glob("baselines-seed*.npz"), key=lambda f: (len(f.name), f.name)):
