@@ -28,6 +28,7 @@ ROOMS = (
     "model",
     "features",
     "evaluation",
+    "probes",
     "pretraining",
     "fusion",
     "report",

@@ -61,7 +61,7 @@ class Planted(Head):
     def block_taps(self) -> tuple[str, ...]:
         return self.tap_names
 
-    def attention(self, h: torch.Tensor, views: int = 2) -> Iterator[torch.Tensor]:
+    def attention(self, h: torch.Tensor, views: int | None = 2) -> Iterator[torch.Tensor]:
         yield self.weights.softmax(-1)[None]
 
 

@@ -188,7 +188,8 @@ def _results(out: Path, about: Json, config: EvaluateConfig) -> Run:
     results of the same, and where there is nothing to compare with."""
     file = out / "config.json"
     known = read_object(file).get(EVALUATED, {}) if file.is_file() else {}
-    if not about.items() <= known.items():
+    unlike = {key for key in about if about[key] != known.get(key)}
+    if unlike - {"features", "encoder"}:  # the same may be at another place now
         refuse_existing(out, resumable=False)
     if config.against is not None:
         check_other(Run.open(config.against, pretrained=False))

@@ -211,10 +211,10 @@ def _words(column: "pa.ChunkedArray") -> np.ndarray:
 def _matrix(path: Path, name: str, column: "pa.ChunkedArray") -> Float[np.ndarray, "n p"]:
     import pyarrow.compute as pc
 
-    sizes = pc.unique(pc.list_value_length(column)).to_pylist()
+    sizes = pc.call_function("list_value_length", [column]).unique().to_pylist()
     if len(sizes) != 1 or sizes[0] is None:
         _unequal(path, name, sizes)
-    values = pc.list_flatten(column).to_numpy(zero_copy_only=False)
+    values = pc.call_function("list_flatten", [column]).to_numpy(zero_copy_only=False)
     return values.astype(np.float32).reshape(len(column), sizes[0])
 
 
