@@ -5,6 +5,8 @@ Vectors are `[n, p]`, of any numbers; labels are numbers or, in NumPy, text. Ans
 the kind that was given. `accuracy` and `balanced_accuracy` score them, from 0 to 1.
 """
 
+from typing import Any, TypeVar
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
@@ -16,7 +18,7 @@ from headwise.evaluation.protocols.linear import linear_probe
 from headwise.evaluation.statistics.metrics import mean_per_class
 from headwise.features.extract import check_tables
 
-Array = np.ndarray | Tensor
+Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def knn(
@@ -109,14 +111,16 @@ def _rows(
     return x
 
 
-def _places(labels: Shaped[Array, " n"]) -> tuple[Shaped[Array, " c"], Int64[Tensor, " n"]]:
+def _places(labels: Any) -> tuple[Any, Int64[Tensor, " n"]]:
+    """The sorted classes, of the kind that was given, and each label's place among them."""
     if isinstance(labels, Tensor):
         return labels.unique(return_inverse=True)
     classes, places = np.unique(labels, return_inverse=True)
     return classes, torch.from_numpy(places)
 
 
-def _named(places: Int64[Tensor, " m"], classes: Shaped[Array, " c"]) -> Shaped[Array, " m"]:
+def _named(places: Int64[Tensor, " m"], classes: Any) -> Any:
+    """The classes at these places."""
     if isinstance(classes, Tensor):
         return classes[places.to(classes.device)]
     return classes[places.cpu().numpy()]

@@ -103,7 +103,7 @@ def test_a_head_that_sees_the_batch_says_so_in_the_table(measured: Measured) -> 
     assert pq.read_schema(measured.table).names == ["path", "label", "split", "h", "z"]
 
 
-def table(rows: int = 40, **changes: Any) -> dict[str, np.ndarray]:
+def table(rows: int = 40, **changes: Any) -> dict[str, Any]:
     """Two classes that a probe tells apart, three quarters of them for training."""
     labels = np.arange(rows) % 2
     noise = np.random.default_rng(0).normal(size=(rows, 5))
@@ -171,11 +171,11 @@ def test_two_tables_of_the_same_images_are_compared(tmp_path: Path) -> None:
     assert "difference/knn/h" in evaluate_features(tmp_path / "b.npz", tmp_path / "b", config)
 
 
-def without(name: str) -> dict[str, np.ndarray]:
+def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in table().items() if key != name}
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "NaN": (
         table(vectors=np.full((40, 5), np.nan)),
         "vectors has NaN or infinity in 40 of 40 rows",
@@ -259,7 +259,7 @@ def test_encoders_that_cannot_be_used_are_one_line(
 
 @pytest.mark.parametrize("kind", ["pth", "nested pth", "safetensors", "hub folder"])
 def test_weights_of_others_are_loaded_with_their_normalisation(kind: str, tmp_path: Path) -> None:
-    model = timm.create_model(TINY_MODEL, num_classes=7)
+    model: Any = timm.create_model(TINY_MODEL, num_classes=7)
     weights, path, choice = (
         model.state_dict(),
         tmp_path / "w.pth",

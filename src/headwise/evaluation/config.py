@@ -126,7 +126,7 @@ def protocol(name: str, config: EvaluateConfig) -> Protocol:
             return _on_model(TRANSFORMATIONS, transformations, config.transformations, "untrained")
         case "factors":
             return Protocol(
-                FACTORS, lambda t: factors(t.tap, t.images, t.train, t.test, seed=t.seed)
+                FACTORS, lambda t: factors(t.tap, t.shown, t.train, t.test, seed=t.seed)
             )
         case "geometry":
             return Protocol(

@@ -59,9 +59,9 @@ def measure(
 ) -> Section:
     """As `evaluate`: what was measured, and on which images."""
     opened = Run.open(run)
-    against = config.against
-    other = against and Run.open(against, handed=opened.handed, pretrained=False)
-    if other is not None:
+    other, against = None, config.against
+    if against is not None:
+        other = Run.open(against, handed=opened.handed, pretrained=False)
         check_other(other)
     with writing(opened.path):
         trained = open_trained(

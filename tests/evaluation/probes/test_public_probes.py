@@ -1,5 +1,7 @@
 """The probes as functions: NumPy or torch, numbers or text, the answers of `evaluate`."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from headwise import probes
 from headwise.errors import UserError
 from headwise.evaluation.protocols.linear import linear_probe
 
-X, Y = load_digits(return_X_y=True)
+DIGITS: Any = load_digits(return_X_y=True)
+X, Y = DIGITS
 TRAIN, LABELS, TEST, TRUTH = X[:300], Y[:300], X[300:500], Y[300:500]
 
 
@@ -24,8 +27,8 @@ def test_nearest_neighbours_are_scikit_learns() -> None:
     expected = balanced_accuracy_score(TRUTH, answers)
     assert probes.balanced_accuracy(answers, TRUTH) == pytest.approx(expected)
     others = KNeighborsClassifier(2, metric="cosine").fit(TEST, TRUTH)
-    nearest = others.kneighbors(TEST, return_distance=False)[:, 1]
-    assert np.array_equal(probes.knn_self(TEST, TRUTH), TRUTH[nearest])
+    nearest: Any = others.kneighbors(TEST, return_distance=False)
+    assert np.array_equal(probes.knn_self(TEST, TRUTH), TRUTH[nearest[:, 1]])
 
 
 def test_the_linear_probe_is_that_of_evaluate_in_every_form() -> None:

@@ -79,6 +79,12 @@ class TapFeatures(NamedTuple):
         return self.tap, self.train, self.test
 
     @property
+    def shown(self) -> Splits:
+        """The images, which a protocol may need."""
+        assert self.images is not None, "it was asked for without images"
+        return self.images
+
+    @property
     def num_classes(self) -> int:
         """One more than the largest training label."""
         assert self.train.labels is not None, "labels were checked"
