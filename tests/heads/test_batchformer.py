@@ -27,7 +27,7 @@ def test_head_and_loss_are_those_of_torchs_own_layer() -> None:
     example = runpy.run_path(str(EXAMPLE))
     head = build_head(HeadConfig(name="batchformer", output_size=6), 16).double()
     layers = nn.Sequential(*example["build"](16, dropout=0.0, output_size=6)).double()
-    weights = head.layers[0].block.state_dict()
+    weights = head.get_submodule("layers.0.block").state_dict()
     names = {
         "qkv.": "self_attn.in_proj_",
         "merge.": "self_attn.out_proj.",
@@ -38,7 +38,7 @@ def test_head_and_loss_are_those_of_torchs_own_layer() -> None:
     }
     for mine, theirs in names.items():
         weights = {name.replace(mine, theirs): value for name, value in weights.items()}
-    layers[0].layer.load_state_dict(weights)
+    layers.get_submodule("0.layer").load_state_dict(weights)
     for place in (1, 2):
         values = head.layers[place].state_dict().values()
         layers[place].load_state_dict(dict(zip(layers[place].state_dict(), values, strict=True)))
