@@ -18,6 +18,7 @@ from headwise.augment import AugmentConfig
 from headwise.augment.views import made_in_c
 from headwise.cli import main as cli
 from headwise.cli.words import read_words
+from headwise.comparison.compare import CompareConfig, compare, resume_comparison
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig
@@ -27,9 +28,9 @@ from headwise.heads.blocks import Block
 from headwise.model.config import PretrainConfig
 from headwise.model.export import load_encoder
 from headwise.model.noise_audit import noise_audit
-from headwise.model.own_parts import open_run
+from headwise.model.own_parts import open_run, own_parts
 from headwise.model.trained import load_config
-from headwise.own_code import own
+from headwise.own_code import Handed, own
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.recipes import recipe
 from headwise.runs.directory import Run
@@ -257,6 +258,18 @@ def test_an_own_operator_is_a_function_of_place(brief: PretrainConfig, tmp_path:
     with pytest.raises(UserError, match="must draw from the generator that it is given"):
         pretrain(brief, tmp_path / "x", augment=lambda views, _: views + torch.rand(1), quiet=True)
     assert not (tmp_path / "x").exists()
+
+
+def test_an_own_head_is_compared(brief: PretrainConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(brief, head=HeadConfig(own=own(layers, width=6)))
+    arms, out = ("identity", "own"), tmp_path / "out"
+    compare(CompareConfig(pretrain=config, arms=arms, seeds=1, scratch=False), out, quiet=True)
+    assert (out / "code" / "head.py").read_bytes() == Path(__file__).read_bytes()
+    assert own_parts(load_config(Run(out / "own-seed0")))["head"].settings == {"width": 6}
+    with pytest.raises(UserError, match="the head is code of its own"):
+        resume_comparison(out, quiet=True)
+    summary = resume_comparison(out, handed=Handed(head=own(layers)), quiet=True)
+    assert {*summary["runs"]} == {*arms}
 
 
 # The noise audit.

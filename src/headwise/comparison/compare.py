@@ -21,7 +21,7 @@ from headwise.heads import COMPARED
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, check_count, resolve
 from headwise.model.config_file import config_json, has_old_heads, read_config
-from headwise.model.own_parts import entrusted, handed_of, keep_code
+from headwise.model.own_parts import complete, entrusted, handed_of, keep_code
 from headwise.own_code import Handed
 from headwise.pretraining import kept
 from headwise.pretraining.loop import pretrain, resume
@@ -122,7 +122,7 @@ def resume_comparison(
             )
         return resume_runs(out, images, data, handed)
     config = read_config(CompareConfig, path)
-    pretrain = entrusted(config.pretrain, handed or Handed(), out)
+    pretrain = complete(entrusted(config.pretrain, handed or Handed(), out))
     config = dataclasses.replace(config, pretrain=pretrain)
     grown = _grown(config, arms, seeds)
     _refuse_other_heads(grown, out)
