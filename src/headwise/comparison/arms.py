@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from headwise import heads
 from headwise.config import flat, to_dict, with_texts
 from headwise.data import Images
 from headwise.errors import UserError, nearest
 from headwise.files import safe_name
-from headwise.heads import HEADS
+from headwise.heads import HEADS, HeadName
 from headwise.model import optim
 from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
 from headwise.model.config_file import CONFIG_VERSION
@@ -47,7 +47,9 @@ def config_of(base: PretrainConfig, arm: str) -> PretrainConfig:
     if name not in (*HEADS, "own"):
         raise UserError(f"arm {arm!r} must begin with a head; got {name!r}; {nearest(name, HEADS)}")
     try:
-        return with_texts(replace(base, head=heads.for_head(base.head, name)), texts)
+        return with_texts(
+            replace(base, head=heads.for_head(base.head, cast(HeadName, name))), texts
+        )
     except UserError as error:
         raise UserError(f"arm {arm!r}: {error}") from None
 
