@@ -13,6 +13,8 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import torch
+
 from headwise.files import write_text
 from headwise.report.reading.summary import Summary, read_summary
 from headwise.report.words import interval_text, percent
@@ -24,8 +26,8 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 CONDITIONS: dict[str, tuple[int, int, dict[str, str]]] = {
     "seeds 0 to 4, 2 threads": (0, 2, {}),
     "seeds 0 to 4, 1 thread": (0, 1, {}),
-    "seeds 5 to 9, 2 threads": (5, 2, {}),
-    "seeds 10 to 14, 2 threads": (10, 2, {}),
+    "seeds 5 to 9, 1 thread": (5, 1, {}),
+    "seeds 10 to 14, 1 thread": (10, 1, {}),
     "seeds 0 to 4, 2 threads, AVX2 float32": (0, 2, AVX2),
 }
 """First seed, threads and environment."""
@@ -40,6 +42,8 @@ def main() -> None:
     flags = parser.parse_args()
     found = {}
     for place, (words, (seed, threads, environment)) in enumerate(CONDITIONS.items()):
+        if environment and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            continue  # the other conditions are this one
         out = flags.out / str(place)
         if not (out / "summary.json").exists():
             compare(flags, out, seed, threads, environment)
