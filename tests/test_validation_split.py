@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,6 +16,7 @@ from headwise.data import DataConfig, Images
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation.evaluate import measure
+from headwise.features.given import read_features
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
 
@@ -97,6 +99,14 @@ def test_a_run_is_judged_on_validation_images_first_and_on_test_images_apart(
         rows = embed(run, folder, tmp_path / "all.parquet", quiet=True)
     assert "pretraining" not in caplog.text  # none of them was seen, and none is called new
     assert rows == 120
+    table = pq.read_table(tmp_path / "all.parquet").to_pydict()
+    by_split: dict[str, set[str]] = {kind: set() for kind in ("train", "validation", "test")}
+    for path, split in zip(table["path"], table["split"], strict=True):
+        by_split[split].add(path)
+    train, test = open_images(opened(folder))
+    assert (by_split["train"], by_split["test"]) == (names(train), names(test))
+    given = read_features(tmp_path / "all.parquet")
+    assert len(given.labels) == len(train) + len(names(test))
     assert "validation images" in chosen.data.words
     assert "test images" in last.data.words
     assert len(run.sections) == 2

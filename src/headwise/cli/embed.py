@@ -27,6 +27,7 @@ class Embed:
     data: Annotated[
         DataConfig,
         Without(("spec",), "IMAGES, its second word, names the images"),
+        Without(("test_on",), "it takes the images of every split"),
         Without(("resident_mib",), "it keeps no images in memory"),
     ] = field(default_factory=DataConfig)
     taps: tuple[str, ...] = ("h",)

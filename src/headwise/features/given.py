@@ -80,8 +80,9 @@ def read_features(path: str | Path) -> FeatureTable:
         kind: next((name for name in names if name in columns), None)
         for kind, names in _ABOUT.items()
     }
+    _check(path, columns, named)
+    columns = _without_validation(path, columns, named["split"] or "")
     vectors = {name: array for name, array in columns.items() if array.ndim == 2}
-    _check(path, columns, vectors, named)
     test = _split(path, columns[named["split"] or ""])
     names = columns[named["names"]] if named["names"] else np.empty(0, str)
     labels, classes = as_labels(columns[named["labels"] or ""], str(path))
@@ -129,8 +130,21 @@ def _labelled(table: FeatureTable) -> FeatureTable:
     return found
 
 
-def _check(path: Path, columns: Columns, vectors: Columns, named: dict[str, str | None]) -> None:
+def _without_validation(path: Path, columns: Columns, split: str) -> Columns:
+    """The columns without rows of validation images, on which nothing is trained or tested."""
+    held_out = columns[split].astype(str) == "validation"
+    if not held_out.any():
+        return columns
+    log.warning("%s: left out: %s rows of validation", path, f"{held_out.sum():,}")
+    return {
+        name: array[~held_out] if len(array) == len(held_out) else array
+        for name, array in columns.items()
+    }
+
+
+def _check(path: Path, columns: Columns, named: dict[str, str | None]) -> None:
     """Raise `UserError` unless all columns are there, of one length and finite."""
+    vectors = {name: array for name, array in columns.items() if array.ndim == 2}
     listed = ", ".join(columns) or "none"
     if not vectors:
         raise UserError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from headwise.data import DataConfig, Images, as_config
+from headwise.data import DataConfig, Images, as_config, open_images
 from headwise.data.images import fingerprint
 from headwise.errors import UserError
 from headwise.features.extract import all_taps, check_taps
@@ -15,7 +15,7 @@ from headwise.files import Json
 from headwise.heads import Head
 from headwise.model.export import describe_encoder, encoder_file, load_encoder
 from headwise.model.extraction import ExtractConfig
-from headwise.model.trained import data_of, load_model
+from headwise.model.trained import data_of, load_model, open_unchanged
 from headwise.runs.directory import Run
 from headwise.runtime import hardware
 from headwise.runtime.hardware import Device
@@ -28,6 +28,17 @@ def read_as(folder: Path, data: str | Path | DataConfig, image: Json) -> DataCon
     config = data_of(Run(folder), data) if known else as_config(data)
     own = DataConfig(fit=image.get("fit"), resize=image.get("resize_px"))
     return dataclasses.replace(config, resident_mib=0).like(own)
+
+
+def all_splits(folder: Path, config: DataConfig, *, accept: bool) -> dict[str, Images]:
+    """Every image by its split. Those of the run's pretraining must not have changed, unless
+    `accept`."""
+    config = dataclasses.replace(config, test_on="test")
+    splits = open_unchanged(folder, config, accept=accept)._asdict()
+    if config.validation_fraction:
+        held_out = open_images(dataclasses.replace(config, test_on="validation")).test
+        splits = {"train": splits["train"], "validation": held_out, "test": splits["test"]}
+    return {name: part for name, part in splits.items() if part is not None}
 
 
 def opened_model(

@@ -1,9 +1,9 @@
 """`headwise embed`: the representation `h` of every image, or any taps, as a parquet table.
 
 Columns: `path` (the image's id), `label` (its class's name; absent where nothing is labelled),
-`split` (train or test, as `headwise evaluate` tells them apart), and for every tap, by its name, a
-fixed-size list of float32. Where the table comes from is in its schema's metadata, as JSON under
-`headwise`.
+`split` (train, validation or test, as `headwise evaluate` tells them apart), and for every tap, by
+its name, a fixed-size list of float32. Where the table comes from is in its schema's metadata, as
+JSON under `headwise`.
 
 The table grows in parts beside it (`OUT.parts/`), each written atomically. A call that is killed
 loses the part it was at; the next one, for the same encoder, images and settings, goes on there.
@@ -23,15 +23,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwise.augment import whole_batches, whole_images
-from headwise.data import DataConfig, ImageFiles, Images, write_skipped
+from headwise.data import DataConfig, ImageFiles, Images, Splits, write_skipped
 from headwise.errors import UserError
 from headwise.features.extract import at_taps, extract_order
-from headwise.features.origin import opened_model, origin, read_as
+from headwise.features.origin import all_splits, opened_model, origin, read_as
 from headwise.files import Json, plain_text, read_object, write_atomically, write_json
 from headwise.heads import Head
 from headwise.model.export import describe_encoder, encoder_file
 from headwise.model.extraction import ExtractConfig, decide_extraction
-from headwise.model.trained import open_unchanged
 from headwise.runs.directory import Run
 from headwise.runtime.hardware import Device, Precision
 from headwise.runtime.progress import progress
@@ -76,11 +75,10 @@ def embed(
     image = describe_encoder(file)["image"]
     encoder, head = opened_model(run, taps, device)
     config = read_as(file.parent, data, image)
-    opened = open_unchanged(file.parent, config, accept=accept_changed_data)
-    splits = {name: part for name, part in opened._asdict().items() if part is not None}
+    splits = all_splits(file.parent, config, accept=accept_changed_data)
     extraction = decide_extraction(
         whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"])),
-        opened,
+        Splits(splits["train"], splits.get("test")),
         device=device,
         precision=precision,
         workers=workers,
