@@ -4,7 +4,7 @@ headwise results runs/heads --each --keys linear/h --out answers.csv
 python examples/redo_the_test.py answers.csv
 """
 
-import sys
+import argparse
 from itertools import combinations
 
 import numpy as np
@@ -40,4 +40,7 @@ def tested(d: np.ndarray) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(redone(pd.read_csv(sys.argv[1], dtype={"id": str})).to_string(index=False))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("answers", help="what headwise results --each wrote")
+    table = pd.read_csv(parser.parse_args().answers, dtype={"id": str})
+    print(redone(table).to_string(index=False))

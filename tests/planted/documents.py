@@ -51,7 +51,7 @@ def command_lines(text: str, name: str) -> Iterator[Quote]:
         for line in block.text.replace("\\\n", " ").splitlines():
             if line.split() and not line.startswith("#"):
                 yield Quote(block.where, line)
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.replace("\\\n", " ").splitlines(), 1):
         if re.match(rf"(    |  )({'|'.join(TOOLS)}) ", line):
             yield Quote(f"{name}:{number}", line)
     for quote in inline_code(text, name):
