@@ -281,11 +281,10 @@ def fusion_tables(runs: Mapping[str, Sequence[Run]], images: Splits) -> str:
     for head in ATTENDING:
         if len(runs.get(head, ())) > 1:
             result = fusion_over_seeds(runs[head], images=images)
-            slope = f" {result.found.progressive}" if result.found.slope else ""
-            parts.append(
-                f"{head}; excess that grows with depth:{slope}\n\n"
-                f"```\n{seeds_table(result.found).text()}\n```"
-            )
+            words = "no block shows fusion"
+            if result.found.shown:
+                words = f"excess that grows with depth: {result.found.progressive}"
+            parts.append(f"{head}: {words}\n\n```\n{seeds_table(result.found).text()}\n```")
     return "\n\n".join(parts)
 
 
