@@ -181,7 +181,7 @@ def asleep(*arguments: Any, **settings: Any) -> None:
         ("pretrain --out NEW", loop, "open_images", "nothing was written; the same command"),
         ("pretrain --resume RUN", loop, "open_images", "go on with: headwise pretrain --resume"),
         ("evaluate RUN", evaluation, "open_trained", "results of the protocols that were finished"),
-        ("embed RUN FILES --out NEW.parquet", table, "open_images", "finished parts are kept"),
+        ("embed RUN FILES --out NEW.parquet", table, "all_splits", "finished parts are kept"),
         ("report RUN", headwise.report, "rebuild", "every file is the old one or the new one"),
     ],
 )

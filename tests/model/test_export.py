@@ -195,5 +195,9 @@ def test_no_pickles_are_read():
             "model/checkpoint.py",
             'return torch.load(path / _OLD_OPTIMIZER, weights_only=True, map_location="cpu")',
         ),
+        (
+            "model/elsewhere.py",
+            'found = torch.load(file, map_location="cpu", weights_only=True)',
+        ),
         ("runtime/workers.py", "result, error = pickle.loads(content, buffers=buffers)"),
     }

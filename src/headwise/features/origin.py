@@ -24,8 +24,9 @@ from headwise.runtime.hardware import Device
 def read_as(folder: Path, data: str | Path | DataConfig, image: Json) -> DataConfig:
     """The settings that open these images as squares like the encoder's, none in memory for longer
     than it takes. A spec of the images of pretraining is split as there."""
-    known = not isinstance(data, DataConfig) and (folder / "config.json").is_file()
-    config = data_of(Run(folder), data) if known else as_config(data)
+    config = as_config(data)
+    if config is not data and (folder / "config.json").is_file():
+        config = data_of(Run(folder), data)
     own = DataConfig(fit=image.get("fit"), resize=image.get("resize_px"))
     return dataclasses.replace(config, resident_mib=0).like(own)
 
