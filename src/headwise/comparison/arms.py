@@ -13,27 +13,13 @@ from headwise.errors import UserError, nearest
 from headwise.files import safe_name
 from headwise.heads import HEADS, HeadName
 from headwise.model import optim
-from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
+from headwise.model.config import ONLY_ROUNDING, PretrainConfig, ResolvedConfig, resolve
 from headwise.model.config_file import CONFIG_VERSION
 from headwise.model.optim import OptimConfig
 from headwise.model.trained import load_config
 from headwise.runs.directory import Run
 
-SHARED = (
-    "data",
-    "seed",
-    "device",
-    "workers",
-    "loss",
-    "log_every",
-    "knn_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "keep_freed_memory",
-    "unfolded_convolutions",
-    "compiled",
-    "augment.in_c",
-)
+SHARED = ("data", "seed", "augment.in_c", *ONLY_ROUNDING)
 """What arms cannot differ in: the images, the protocol, and what changes no result but for
 rounding."""
 _LONGEST_NAME = 200

@@ -15,7 +15,7 @@ from headwise.fusion.config import FusionConfig
 from headwise.fusion.lab import measure_fusion
 from headwise.fusion.over_seeds import HeadOverSeeds, judge_seeds
 from headwise.heads import ResolvedHead
-from headwise.model.config import ResolvedConfig
+from headwise.model.config import ONLY_ROUNDING, ResolvedConfig
 from headwise.model.trained import load_config, open_trained
 from headwise.runs.directory import Run, refuse_existing
 from headwise.runs.lock import writing
@@ -23,22 +23,7 @@ from headwise.runs.lock import writing
 SEEDS_FILE = "fusion-seeds.json"
 
 _VERSION = 1
-_FREE = (
-    "seed",
-    "data.spec",
-    "data.cache",
-    "data.resident_mib",
-    "loss",
-    "device",
-    "workers",
-    "log_every",
-    "knn_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "keep_freed_memory",
-    "unfolded_convolutions",
-    "compiled",
-)
+_FREE = ("seed", "data.spec", "data.cache", "data.resident_mib", *ONLY_ROUNDING)
 """Settings that may differ: the seed, and what does not change what is computed. The images are
 compared by their fingerprint, wherever they lie."""
 _NAMED = 4

@@ -22,6 +22,20 @@ from headwise.runtime.hardware import Device, Precision, ResolvedDevice, Resolve
 
 log = logging.getLogger("headwise")
 
+ONLY_ROUNDING = (
+    "loss",
+    "device",
+    "workers",
+    "log_every",
+    "knn_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "keep_freed_memory",
+    "unfolded_convolutions",
+    "compiled",
+)
+"""Settings of pretraining that change no result, but for rounding."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:

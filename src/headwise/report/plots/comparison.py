@@ -30,10 +30,17 @@ _WRITTEN_ACROSS = 48
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def _in_lines(arm: str) -> str:
+    """The name of an arm with a line for each of its settings."""
+    return arm.replace(":", ":\n", 1).replace(",", ",\n")
+
+
 def accuracy_bars(summary: Summary, probe: str, title: str) -> Drawing:
     """Bars of h and z for every head, and the baselines as vertical lines."""
     heads = list(summary.heads)
-    figure, axes = new_axes(1.15 + 0.42 * len(heads))
+    labels = [_in_lines(head) for head in heads]
+    lines = 1 + max(label.count("\n") for label in labels)
+    figure, axes = new_axes(1.15 + max(0.42, 0.15 * lines) * len(heads))
     edge = axes.get_yaxis_transform()  # x from 0 to 1 across the axes: numbers in one column
     for tap, colour, offset in (("h", COLOURS[0], -0.19), ("z", COLOURS[4], 0.19)):
         for name, found in summary.head_scores(f"{probe}/{tap}").items():
@@ -42,7 +49,7 @@ def accuracy_bars(summary: Summary, probe: str, title: str) -> Drawing:
             if found.plus_minus:
                 axes.errorbar(x, y, xerr=100 * found.plus_minus, color=INK, elinewidth=0.8)
             axes.text(1, y, f"{x:.1f}", transform=edge, ha="right", va="center", fontsize=7.5)
-    axes.set_yticks(range(len(heads)), heads)
+    axes.set_yticks(range(len(heads)), labels)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
