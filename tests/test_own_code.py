@@ -19,6 +19,7 @@ from headwise.augment.views import made_in_c
 from headwise.cli import main as cli
 from headwise.cli.words import read_words
 from headwise.comparison.compare import CompareConfig, compare, resume_comparison
+from headwise.comparison.elsewhere import compare_runs
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig
@@ -270,6 +271,10 @@ def test_an_own_head_is_compared(brief: PretrainConfig, tmp_path: Path) -> None:
         resume_comparison(out, quiet=True)
     summary = resume_comparison(out, handed=Handed(head=own(layers)), quiet=True)
     assert {*summary["runs"]} == {*arms}
+    again = [out / f"{arm}-seed0" for arm in arms]
+    with pytest.raises(UserError, match="the head is code of its own"):
+        compare_runs(again, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 # The noise audit.

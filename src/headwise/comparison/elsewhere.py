@@ -8,6 +8,7 @@ what is compared, except for the seed, which tells runs of one arm apart.
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from headwise.data.record import changes, located, read_record
 from headwise.errors import UserError
 from headwise.files import Json, read_object, write_json
 from headwise.model.config_file import CONFIG_VERSION
+from headwise.model.own_parts import complete
 from headwise.model.trained import load_config
 from headwise.own_code import Handed
 from headwise.report.words import listed
@@ -51,6 +53,8 @@ def compare_runs(
     refuse_existing(out)
     opened = [Run.open(run, handed=handed) for run in runs]
     arms = grouped(opened)
+    for run in opened:
+        complete(replace(load_config(run), own_objective=None))  # nothing measures the loss
     images = _images(opened[0], images, data)
     with writing(out):
         refuse_existing(out)
