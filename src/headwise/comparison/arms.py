@@ -17,7 +17,7 @@ from headwise.model.config import ONLY_ROUNDING, PretrainConfig, ResolvedConfig,
 from headwise.model.config_file import CONFIG_VERSION
 from headwise.model.optim import OptimConfig
 from headwise.model.trained import load_config
-from headwise.runs.directory import Run
+from headwise.runs.directory import Run, arm_folders
 
 SHARED = ("data", "seed", "augment.in_c", *ONLY_ROUNDING)
 """What arms cannot differ in: the images, the protocol, and what changes no result but for
@@ -88,13 +88,12 @@ def refuse_changed_run(out: Path, name: str, asked: PretrainConfig, train: Image
     """
     expected: ResolvedConfig | None = None
     said = flat(to_dict(asked))
-    for path in sorted(out.glob(f"{name}-seed*/config.json")):
-        seed = path.parent.name.removeprefix(f"{name}-seed")
-        if not seed.isdecimal():
+    for arm, seed, folder in arm_folders(out):
+        run, path = Run(folder), folder / "config.json"
+        if arm != name or not path.is_file():
             continue
         expected = expected or resolve(replace(asked, device="auto"), train)
-        should = {**own_settings(expected), "seed": int(seed)}
-        run = Run(path.parent)
+        should = {**own_settings(expected), "seed": seed}
         config = load_config(run)
         of_today = run.config.get("version") == CONFIG_VERSION
         for setting, value in {**own_settings(config), "seed": config.seed}.items():

@@ -26,7 +26,7 @@ from headwise.own_code import Handed
 from headwise.pretraining import kept
 from headwise.pretraining.loop import pretrain, resume
 from headwise.pretraining.monitoring import check_ahead
-from headwise.runs.directory import Run, refuse_existing
+from headwise.runs.directory import Run, arm_folder, refuse_existing
 from headwise.runs.lock import writing
 
 log = logging.getLogger("headwise")
@@ -158,7 +158,7 @@ def _refuse_other_heads(config: CompareConfig, out: Path) -> None:
         arm
         for arm in config.arms
         if arm.partition(":")[0] in {"linear", "mlp"} - {config.pretrain.head.name}
-        if not all((_path(out, arm, seed) / "config.json").exists() for seed in _seeds(config))
+        if not all((arm_folder(out, arm, seed) / "config.json").exists() for seed in _seeds(config))
     ]
     if missing and has_old_heads(out / "config.json"):
         raise UserError(
@@ -170,7 +170,7 @@ def _refuse_other_heads(config: CompareConfig, out: Path) -> None:
 
 def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
     def run(arm: str, seed: int) -> Run:
-        return _finished(_run_config(config, arm, seed), _path(out, arm, seed), images, quiet)
+        return _finished(_run_config(config, arm, seed), arm_folder(out, arm, seed), images, quiet)
 
     plan = Plan(
         arms=config.arms,
@@ -190,7 +190,7 @@ def _missing(config: CompareConfig, out: Path) -> dict[str, list[PretrainConfig]
         arm: [
             _run_config(config, arm, seed)
             for seed in _seeds(config)
-            if not Run(_path(out, arm, seed)).done
+            if not Run(arm_folder(out, arm, seed)).done
         ]
         for arm in config.arms
     }
@@ -213,10 +213,6 @@ def _complete(path: Path, config: PretrainConfig, images: Splits) -> None:
 
 def _seeds(config: CompareConfig) -> range:
     return range(config.pretrain.seed, config.pretrain.seed + config.seeds)
-
-
-def _path(out: Path, arm: str, seed: int) -> Path:
-    return out / f"{safe_name(arm)}-seed{seed}"
 
 
 def _run_config(config: CompareConfig, arm: str, seed: int) -> PretrainConfig:

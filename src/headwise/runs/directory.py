@@ -15,6 +15,7 @@ from headwise.files import (
     Json,
     full_disk_named,
     read_object,
+    safe_name,
     write_atomically,
     write_json,
     write_text,
@@ -215,6 +216,22 @@ class Run:
 def is_comparison(folder: Path) -> bool:
     """Whether the config.json in a directory is a comparison's."""
     return bool({"pretrain", "heads", "runs"} & read_object(folder / "config.json").keys())
+
+
+def arm_folder(out: Path, arm: str, seed: int) -> Path:
+    """Where a comparison keeps the run of an arm."""
+    return out / f"{safe_name(arm)}-seed{seed}"
+
+
+def arm_folders(out: Path) -> list[tuple[str, int, Path]]:
+    """The runs that a comparison keeps, by arm and seed: the arm as it stands in the folder's name,
+    the seed, and the folder."""
+    found = []
+    for folder in out.iterdir():
+        arm, _, seed = folder.name.rpartition("-seed")
+        if arm and seed.isdecimal() and folder.is_dir():
+            found.append((arm, int(seed), folder))
+    return sorted(found)
 
 
 def run_path(run: str | Path | Run) -> Path:

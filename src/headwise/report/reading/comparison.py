@@ -12,7 +12,7 @@ import numpy as np
 from headwise.report.reading.files import read_object
 from headwise.report.reading.summary import Summary, read_summary
 from headwise.report.words import settings_in_words, word
-from headwise.runs.directory import Run, load_arrays
+from headwise.runs.directory import Run, arm_folders, load_arrays
 from headwise.runs.sections import Section
 
 
@@ -80,10 +80,7 @@ def read_comparison(out: Path) -> Comparison:
 
 def _places(out: Path, head: str) -> list[str]:
     """The directories `HEAD-seedN`."""
-    start = f"{head}-seed"
-    names = [folder.name for folder in out.iterdir() if folder.is_dir()]
-    numbers = [name.removeprefix(start) for name in names if name.startswith(start)]
-    return [f"{start}{n}" for n in sorted(int(n) for n in numbers if n.isdecimal())]
+    return [folder.name for arm, _, folder in arm_folders(out) if arm == head]
 
 
 def _run(out: Path, head: str, place: str, summary: Summary) -> ComparedRun:

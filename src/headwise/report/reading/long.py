@@ -11,7 +11,7 @@ from headwise.data.names import Names, contiguous_names
 from headwise.errors import UserError
 from headwise.files import read_object, safe_name
 from headwise.report.reading.summary import read_summary
-from headwise.runs.directory import EVALUATED, Run, is_comparison, load_arrays
+from headwise.runs.directory import EVALUATED, Run, arm_folders, is_comparison, load_arrays
 from headwise.runs.results import Result
 from headwise.runs.sections import Section
 
@@ -140,11 +140,9 @@ def _sources(path: Path) -> list[_Source]:
         for arm, places in known.items()
         for seed, place in places.items()
     ]
-    for folder in path.iterdir():
-        name, _, seed = folder.name.rpartition("-seed")
-        setting = arms.get(name, name)
-        if setting and seed.isdecimal() and (folder / "config.json").is_file():
-            found.append(_Source(run=Run(folder), setting=setting, seed=int(seed)))
+    for arm, seed, folder in arm_folders(path):
+        if (folder / "config.json").is_file():
+            found.append(_Source(run=Run(folder), setting=arms.get(arm, arm), seed=seed))
     return sorted(found, key=lambda source: (source.setting, source.seed or 0))
 
 
