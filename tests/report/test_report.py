@@ -492,6 +492,22 @@ def test_the_worst_comes_first() -> None:
     assert "Under identity and linear, no difference is shown between a linear probe on h" in words
 
 
+def test_sentences_have_the_verdicts_of_the_tables() -> None:
+    """A difference that the table calls equivalent is not "not shown" in a sentence."""
+    summary = make_summary(seeds=5)
+    heads = summary["heads"]
+    heads["mlp"]["linear/z"] = heads["mlp"]["linear/h"]
+    summary["baselines"]["pixels"]["linear/h"] = heads["ffn"]["linear/h"]
+    summary["differences"] = planted_differences(summary, 5)
+    for kind, a, b in (("taps", "mlp", "mlp, z"), ("baselines", "ffn", "pixels")):
+        one = next(o for o in summary["differences"][kind] if (o["a"], o["b"]) == (a, b))
+        one |= {"interval": [-0.01, 0.01], "verdict": "equivalent within 3 points"}
+    words = said(summary)
+    assert "Under mlp (0.0 points, −1.0 to +1.0), h and z are equivalent within 3 points." in words
+    assert "Under ffn, a linear probe on h is equivalent within 3 points to raw pixels (" in words
+    assert "no difference is shown" not in words
+
+
 def test_differences_of_nothing_have_no_sign() -> None:
     summary = make_summary(seeds=5)
     for name in ("identity", "linear"):

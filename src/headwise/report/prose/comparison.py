@@ -20,7 +20,7 @@ PROBES = {
     "linear_per_class": "a linear probe (mean over classes)",
     "knn_per_class": "a nearest-neighbour probe (mean over classes)",
 }
-Side = Literal["above", "below", "open"]
+Side = Literal["above", "below", "alike", "open"]
 
 
 def plain_result(summary: Summary) -> list[str]:
@@ -48,10 +48,12 @@ def _arms(summary: Summary) -> list[str]:
 
 
 def side(difference: Difference) -> Side:
-    """Where a stands to b: by the test over seeds, or with too few of them in all networks alike,
-    by their intervals over test images."""
+    """Where a stands to b: by the verdict over seeds, or with too few of them in all networks
+    alike, by their intervals over test images."""
     if difference.seeds >= FEWEST_SEEDS:
         apart = difference.shown
+        if difference.verdict.startswith("equivalent"):
+            return "alike"
     else:
         ends = difference.within
         apart = all(low > 0 for low, _ in ends) or all(high < 0 for _, high in ends)
@@ -71,7 +73,7 @@ def _against_baselines(summary: Summary, measure: str) -> list[str]:
         for base in BASELINES
     }
     sentences = []
-    for where in ("below", "open", "above"):
+    for where in ("below", "alike", "open", "above"):
         groups: dict[tuple[str, ...], list[list[Difference]]] = {}
         for found in by_base.values():
             there = [one for one in found if side(one) == where]
@@ -96,7 +98,10 @@ def _standing(
         value = summary.heads[found[0].a][measure] - found[0].value
         base = f"{BASELINES[found[0].b]} ({percent(value)} %)"
         gap = _gap(found, where)
-        words.append(f"{base}, {gap}" if where == "open" else f"{base} by {gap}")
+        words.append(f"{base} by {gap}" if where in ("below", "above") else f"{base}, {gap}")
+    if where == "alike":
+        verdict = bases[0][0].verdict
+        return f"{under}, {probe} on h is {verdict} to {'; '.join(words)}."
     if where == "open":
         return f"{under}, no difference is shown between {probe} on h and {'; '.join(words)}."
     return f"{under}, {probe} on h is {where} {listed(words)}: {_by(summary, len(heads))}."
@@ -104,10 +109,11 @@ def _standing(
 
 def _gap(found: Sequence[Difference], where: Side) -> str:
     """Of several heads the range; of one its interval too."""
+    signed = where in ("alike", "open")
     if len(found) == 1:
-        return _with_interval(found[0], signed=where == "open")
-    values = [one.value if where == "open" else abs(one.value) for one in found]
-    ends = (percent(f(values), signed=where == "open") for f in (min, max))
+        return _with_interval(found[0], signed=signed)
+    values = [one.value if signed else abs(one.value) for one in found]
+    ends = (percent(f(values), signed=signed) for f in (min, max))
     return f"{_range(*ends)} points"
 
 
@@ -146,10 +152,12 @@ def _few_seeds(summary: Summary, found: Sequence[Difference]) -> list[str]:
 def _h_and_z(summary: Summary, measure: str) -> list[str]:
     found = summary.between("taps", measure.partition("/")[0])
     sentences = []
-    for where in ("above", "below", "open"):
+    for where in ("above", "below", "alike", "open"):
         there = [one for one in found if side(one) == where]
-        if there and where == "open":
-            said = listed([f"{one.a} ({_with_interval(one)})" for one in there])
+        said = listed([f"{one.a} ({_with_interval(one)})" for one in there])
+        if there and where == "alike":
+            sentences.append(f"Under {said}, h and z are {there[0].verdict}.")
+        elif there and where == "open":
             sentences.append(f"Between h and z no difference is shown under {said}.")
         elif there:
             gaps = [f"under {one.a} by {_with_interval(one, signed=False)}" for one in there]
