@@ -66,13 +66,20 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_texts(config: Config, texts: Mapping[str, str]) -> Config:
     """The config with these settings, by path, each read from text as the type of its field wants
-    it: several values have spaces between. Raises `UserError` as `from_dict`."""
+    it: several values have spaces between. Raises `UserError` as `with_values`."""
+    hints = leaves(type(config))
+    values = {p: _from_text(hints[p], text) if p in hints else text for p, text in texts.items()}
+    return with_values(config, values)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with these settings, by path. Raises `UserError` as `from_dict`."""
     hints, changes = leaves(type(config)), {}
-    for path, text in texts.items():
+    for path, value in values.items():
         if path not in hints:
             group = [n for n in hints if n.rpartition(".")[0] == path.rpartition(".")[0]]
             raise UserError(f"no setting {path!r}; {nearest(path, group or hints)}")
-        changes[tuple(path.split("."))] = _typed(hints[path], _from_text(hints[path], text), path)
+        changes[tuple(path.split("."))] = _typed(hints[path], value, path)
     return laid_over(config, changes)
 
 
