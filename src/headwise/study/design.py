@@ -15,6 +15,7 @@ from headwise.errors import UserError, nearest
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.statistics.crossed import FEWEST_SEEDS
 from headwise.files import Json
+from headwise.fusion.config import FusionConfig
 from headwise.model.config import PretrainConfig
 from headwise.report.reading.study import Expected, Figure, Levels
 
@@ -94,13 +95,16 @@ class Study:
     """The settings that no axis changes. Its seed is the first."""
     grids: tuple[tuple[Axis, ...], ...]
     """The arms: every grid is all combinations of the levels of its axes; an axis that a grid does
-    not have is left at `base`."""
+    not have is left at `base`. A level may have other settings in another grid. It may have none
+    where it only says what an arm is, for groups and figures."""
     evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(baselines=False))
     """What is measured of every run."""
     seeds: int = FEWEST_SEEDS
     """Runs of each arm."""
     claims: tuple[Claim, ...] = ()
     figures: tuple[Figure, ...] = ()
+    fusion: FusionConfig | None = None
+    """Also measure fusion, in the runs whose head attends over the batch."""
     takes: str = ""
     """How long it takes, and on what, as measured."""
 
@@ -178,15 +182,21 @@ def cells(study: Study) -> list[Cell]:
     ]
 
 
+def _grid_of(study: Study, levels: Levels) -> tuple[Axis, ...]:
+    """The first grid that has this arm."""
+    return next(
+        grid
+        for grid in study.grids
+        if levels.keys() == {a.name for a in grid} and all(levels[a.name] in a.levels for a in grid)
+    )
+
+
 def config_of(study: Study, levels: Levels) -> PretrainConfig:
     """The settings of an arm. A level that names another head than the base has that head's own
     defaults."""
-    known = {
-        (a.name, label): s for grid in study.grids for a in grid for label, s in a.levels.items()
-    }
     settings: dict[str, Any] = {}
-    for level in levels.items():
-        settings |= known[level]
+    for one in _grid_of(study, levels):
+        settings |= one.levels[levels[one.name]]
     config = study.base
     name = settings.pop("head.name", None)
     try:
