@@ -179,6 +179,22 @@ def test_transfusions_blocks_stand_where_they_are_put(place, at):
     assert taps["z"].shape == (6, 8)
 
 
+def test_the_mlp_without_activation_is_linear():
+    heads = {
+        activation: built(HeadConfig(batch_norm=False, width=8, activation=activation))
+        for activation in ("none", "relu", "gelu")
+    }
+    a, b = normal(6, 12), normal(6, 12, seed=1)
+    bent = {
+        name: (head(a + b) - head(a) - head(b) + head(0 * a)).abs().max().item()
+        for name, head in heads.items()
+    }
+    assert bent["none"] < 1e-12
+    assert min(bent["relu"], bent["gelu"]) > 1e-3
+    with pytest.raises(UserError, match="activation none is only for the mlp head"):
+        HeadConfig(name="transformer", activation="none")
+
+
 def test_only_halves_splits_the_loss():
     groups = {context: loss_groups(transformer(context)) for context in CONTEXTS}
     assert groups == {**dict.fromkeys(CONTEXTS, 1), "halves": 2}
@@ -197,7 +213,7 @@ def test_defaults_are_the_heads_own():
         "norm": None,
         "context": None,
         "attention": None,
-        "activation": None,
+        "activation": "relu",
         "residual": None,
         "double_projection": None,
         "output": None,

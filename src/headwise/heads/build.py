@@ -48,9 +48,11 @@ def _layers(config: ResolvedHead, p: int) -> list[nn.Module]:
             return [output(p, size) if config.batch_norm else nn.Linear(p, size)]
         case MlpHead(depth=depth, width=width, output_size=size, batch_norm=batch_norm):
             sizes = [p, *[width] * (depth - 1), size]
-            return _mlp(sizes, batch_norm=batch_norm, shift=config.shift)
+            return _mlp(
+                sizes, batch_norm=batch_norm, shift=config.shift, activation=config.activation
+            )
         case FfnHead(depth=depth, width=width, output_size=size):
-            stack = [dense(width, width, batch_norm=True, activation=True) for _ in range(depth)]
+            stack = [dense(width, width, batch_norm=True) for _ in range(depth)]
             return [nn.Linear(p, width), *stack, output(width, size)]
         case FfnMatchedHead(depth=depth, width=width, output_size=size):
             goal = _parameters(Block(width, num_heads=1, ratio=config.ratio))
@@ -77,14 +79,16 @@ def _layers(config: ResolvedHead, p: int) -> list[nn.Module]:
     raise AssertionError(config.name)
 
 
-def _mlp(sizes: list[int], *, batch_norm: bool, shift: bool) -> list[nn.Module]:
-    """Return layers from each size to the next, with ReLU after all but the last. `shift`: whether
-    the last BatchNorm learns one."""
+def _mlp(
+    sizes: list[int], *, batch_norm: bool, shift: bool, activation: str = "relu"
+) -> list[nn.Module]:
+    """Return layers from each size to the next, with the activation after all but the last.
+    `shift`: whether the last BatchNorm learns one."""
     *pairs, last = itertools.pairwise(sizes)
-    hidden = [dense(*pair, batch_norm=batch_norm, activation=True) for pair in pairs]
+    hidden = [dense(*pair, batch_norm=batch_norm, activation=activation) for pair in pairs]
     if batch_norm and not shift:
         return [*hidden, output(*last)]
-    return [*hidden, dense(*last, batch_norm=batch_norm, activation=False)]
+    return [*hidden, dense(*last, batch_norm=batch_norm, activation="none")]
 
 
 def _blocks(config: TransformerHead) -> list[Block]:

@@ -74,8 +74,9 @@ class HeadConfig:
     """transformer: how the weights of attention are computed. softmax: from queries and keys;
     uniform: every row that is attended to has the same weight, a control with the same
     parameters."""
-    activation: Literal["gelu", "relu"] | None = None
-    """transformer: activation of the feed-forward layers (gelu; first published with relu)."""
+    activation: Literal["gelu", "relu", "none"] | None = None
+    """transformer: activation of the feed-forward layers (gelu; first published with relu). mlp:
+    activation after all layers but the last (relu). none: the head is linear."""
     residual: float | None = None
     """transformer: weight of the residual connections (1; first published with 0). With more than 1
     a deep post-norm head trains more easily (DeepNorm, arXiv 2203.00555: (2·depth)^¼)."""
@@ -113,6 +114,10 @@ class HeadConfig:
                     raise UserError(f"head.residual must not be negative; got {value}")
                 if field.name != "residual" and value <= 0:
                     raise UserError(f"head.{field.name} must be positive; got {value}")
+        if self.activation == "none" and self.name != "mlp":
+            raise UserError(
+                f"head.activation none is only for the mlp head; got {self.name}; leave it out"
+            )
         if self.shift and self.batch_norm is False:
             raise UserError("head.shift must come with head.batch_norm; got none; leave one out")
 
@@ -145,6 +150,7 @@ class MlpHead(HeadConfig):
     output_size: int = 128
     batch_norm: bool = True
     shift: bool = False
+    activation: Literal["gelu", "relu", "none"] = "relu"
 
 
 @dataclass(frozen=True, kw_only=True)

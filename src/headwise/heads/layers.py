@@ -42,13 +42,16 @@ def _diagonal(rows: int, device: torch.device) -> Bool[Tensor, "m m"]:
     return torch.eye(rows, dtype=torch.bool, device=device)
 
 
-def dense(size_in: int, size_out: int, *, batch_norm: bool, activation: bool) -> nn.Sequential:
-    """Return Linear, BatchNorm and ReLU. With BatchNorm the linear layer has no bias."""
+def dense(
+    size_in: int, size_out: int, *, batch_norm: bool, activation: str = "relu"
+) -> nn.Sequential:
+    """Return Linear, BatchNorm and ReLU, GELU or none. With BatchNorm the linear layer has no
+    bias."""
     layers: list[nn.Module] = [nn.Linear(size_in, size_out, bias=not batch_norm)]
     if batch_norm:
         layers.append(nn.BatchNorm1d(size_out))
-    if activation:
-        layers.append(nn.ReLU())
+    if activation != "none":
+        layers.append(nn.ReLU() if activation == "relu" else nn.GELU())
     return nn.Sequential(*layers)
 
 
