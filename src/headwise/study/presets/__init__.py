@@ -1,0 +1,31 @@
+"""The papers' ablations, ready to run."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headwise.study.design import Study
+    from headwise.study.presets.budgets import Budget
+
+PRESETS = (
+    "heads",
+    "augmentations",
+    "deep-fusion",
+    "weight-decay",
+    "projection-size",
+    "transformer-depth",
+    "transformer-heads",
+    "transformer-batch-size",
+    "transformer-temperature",
+)
+"""By name, in the order of the pages."""
+
+
+def preset(name: str, budget: "Budget", data: Sequence[str] = ()) -> "Study":
+    """The study of this name. `data`: the images, as for --data; by default those of the budget.
+
+    Raises `UserError` for an unknown name, and for images that are not the right number of sets.
+    """
+    from headwise.study.presets.choice import study_of
+
+    return study_of(name, budget, data)

@@ -1,0 +1,127 @@
+"""The presets: every one builds, its arms are settings that exist, and it asks what it should."""
+
+import re
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from headwise import heads
+from headwise.errors import UserError
+from headwise.evaluation.config import describe
+from headwise.model import optim
+from headwise.study.design import Group, Study, arms, cells
+from headwise.study.presets import PRESETS, preset
+from headwise.study.presets.budgets import Budget
+
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
+STUDIES = [name for name in PRESETS if name != "pixel-histograms"]
+IMAGES = "./cifar10"
+MOST_TRIALS = 24
+
+
+def runs(study: Study) -> int:
+    """How many runs it needs: equal cells are one, also where one leaves open what another says."""
+    configs = [cell.config for cell in cells(study)]
+    decided = (
+        replace(c, head=heads.resolve(c.head, 64), optim=optim.resolve(c.optim, c.epochs))
+        for c in configs
+    )
+    return len(set(decided))
+
+
+def selected(study: Study, group: Group) -> list[dict[str, str]]:
+    return [
+        arm
+        for arm in arms(study)
+        if group.levels.items() <= arm.items() and (not group.along or group.along in arm)
+    ]
+
+
+@pytest.mark.parametrize("data", [(), (IMAGES,)], ids=["default", "images"])
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_preset_is_a_study_of_settings_that_exist(
+    name: str, budget: Budget, data: tuple[str, ...]
+) -> None:
+    study = preset(name, budget, data)
+    assert study.name == name
+    assert study.asks.endswith("?")
+    assert study.seeds == (2 if budget == "trial" else 5)
+    assert runs(study) <= len(cells(study))
+    if budget == "trial":
+        assert runs(study) <= MOST_TRIALS
+        assert all(c.config.data.limit is not None for c in cells(study))
+    if not data:
+        said = re.search(r"(\d+) runs", study.takes)
+        assert said, study.takes
+        assert int(said[1]) == runs(study), study.takes
+    check_claims(study)
+    check_figures(study)
+
+
+def check_claims(study: Study) -> None:
+    for claim in study.claims:
+        assert claim.says.endswith("."), claim.name
+        assert claim.source, claim.name
+        names = [contrast.name for contrast in claim.contrasts]
+        assert len(set(names)) == len(names) >= 1, claim.name
+        for contrast in claim.contrasts:
+            groups = [group for group in (contrast.plus, contrast.minus) if group is not None]
+            for group in groups:
+                found = selected(study, group)
+                assert found, (claim.name, contrast.name)
+                if group.along:
+                    assert len({float(arm[group.along]) for arm in found}) >= 2, claim.name
+                check_measure(study, group.measure)
+            assert len({repr(group) for group in groups}) == len(groups), claim.name
+
+
+def check_figures(study: Study) -> None:
+    names = [figure.name for figure in study.figures]
+    assert len(set(names)) == len(names) >= 1
+    for figure in study.figures:
+        found = selected(study, Group(levels=figure.levels, along=figure.along))
+        assert len({arm[figure.along] for arm in found}) >= 2 or len(found) == 1, figure.name
+        lines = {arm.get(figure.by, "") for arm in found} | set(figure.measures)
+        assert figure.paper.keys() <= lines, figure.name
+        for values in figure.paper.values():
+            assert values.keys() <= {arm[figure.along] for arm in found}, figure.name
+        for measure in figure.measures:
+            check_measure(study, measure)
+
+
+def check_measure(study: Study, measure: str) -> None:
+    """Something that the study measures has this key."""
+    what, _, where = measure.partition("/")
+    if what == "training":
+        assert where in TRAINING
+    elif what.startswith("fusion_"):
+        assert study.fusion is not None, measure
+    else:
+        known = [label for name in study.evaluate.protocols for label in describe(name).labels]
+        assert any(f"{what}_".startswith(f"{label}_") for label in known), measure
+        if where in ("h", "z"):
+            assert where in study.evaluate.taps, measure
+
+
+TRAINING = ("rank_h", "rank_z", "contrastive_accuracy", "contrastive_entropy", "loss")
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"got 'head'.*heads"):
+        preset("head", "trial")
+    with pytest.raises(UserError, match="heads takes one --data; got 2: a b"):
+        preset("heads", "trial", ("a", "b"))
+    with pytest.raises(UserError, match="data sets of different names"):
+        preset("deep-fusion", "trial", ("a/x", "b/x"))
+
+
+def test_both_orders_of_a_pair_are_one_run_where_crop_is_first() -> None:
+    study = preset("augmentations", "full")
+    ops = {(c.levels["first"], c.levels["second"]): c.config.augment for c in cells(study)}
+    assert ops["crop", "blur"] == ops["blur", "crop"]
+    assert ops["noise", "blur"].ops_second == ("noise", "blur")
+    assert ops["blur", "noise"].ops_second == ("blur", "noise")
+    assert ops["colour", "colour"].ops_second == ("colour", "grey")
+    assert ops["crop", "crop"].ops == ()
