@@ -152,20 +152,36 @@ def heatmap(grid: np.ndarray, rows: list[str], columns: list[str]) -> Figure:
     turned = crowded or written > _WRITTEN_ACROSS
     height = max(0.9, 0.3 + 0.075 * max(map(len, columns)))
     figure, axes = new_axes((height if turned else 0.6) + 0.26 * len(rows))
-    axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(grid):
-        ink = "#ffffff" if value < 0.55 else "#000000"
-        text = "–" if np.isnan(value) else f"{value:.2f}"
-        if crowded:  # .27 for 0.27
-            text = text.removeprefix("0")
-        size = 6.5 if crowded else None
-        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=size)
+    texts = [["–" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid]
+    if crowded:  # .27 for 0.27
+        texts = [[text.removeprefix("0") for text in row] for row in texts]
+    fields(axes, grid, texts, (0.0, 1.0), size=6.5 if crowded else None)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xticks(range(len(columns)), columns, rotation=90 if turned else 0)
+    return figure
+
+
+def fields(
+    axes: Axes,
+    grid: np.ndarray,
+    texts: list[list[str]],
+    ends: tuple[float, float],
+    *,
+    size: float | None = None,
+    left: float = 0.0,
+) -> None:
+    """Fields coloured by their numbers, from the darkest to the lightest of `ends`, with texts in
+    them, the first at x = `left`. NaN has no colour."""
+    (low, high), (rows, columns) = ends, grid.shape
+    extent = (left - 0.5, left + columns - 0.5, rows - 0.5, -0.5)
+    axes.imshow(grid, cmap="cividis", vmin=low, vmax=high, aspect="auto", extent=extent)
+    for (row, column), value in np.ndenumerate(grid):
+        ink = "#ffffff" if value < low + 0.55 * (high - low) else "#000000"
+        style = {"color": ink, "fontsize": size, "ha": "center", "va": "center"}
+        axes.text(left + column, row, texts[row][column], **style)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    return figure
 
 
 def head_style(summary: Summary, head: str) -> LineStyle:

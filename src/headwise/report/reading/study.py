@@ -129,6 +129,8 @@ class StudyFindings:
     machine: str = ""
     hours: float = 0.0
     """Of training, all runs together."""
+    command: str = ""
+    """What runs the study again."""
 
 
 def read_findings(folder: Path) -> StudyFindings:

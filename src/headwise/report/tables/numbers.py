@@ -7,7 +7,7 @@ from headwise.report.tables.table import Cell
 from headwise.runs.results import Result, Unit
 
 
-def number_text(unit: Unit, value: float) -> str:
+def number_text(unit: Unit | str, value: float) -> str:
     """Shares in percent, without the sign."""
     if unit == "share":
         text = f"{100 * value:z.1f}"
