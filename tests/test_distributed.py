@@ -21,7 +21,7 @@ from headwise.heads.config import Norm
 from headwise.losses import orthonormal_directions
 from headwise.model.checkpoint import TrainState
 from headwise.model.contrastive import ContrastiveModel, gather_views
-from headwise.model.objective import ClassTargets, Objective
+from headwise.model.objective import LABELLED, ClassTargets, Objective
 from headwise.pretraining.loop import train_step
 from headwise.runtime import distributed
 
@@ -61,18 +61,27 @@ HEADS = {
     "batchformer": HeadConfig(name="batchformer", width=8, output_size=5, num_heads=2),
     "class directions": HeadConfig(name="mlp", width=8, output_size=5),
 }
-OBJECTIVES: dict[str, Objective] = {"transfusion": "affinity"}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "transfusion": {"objective": "affinity"},
+    "nt-xent of dot products": {"normalised": False, "temperature": 2.0},
+    "semi-hard nt-logistic": {"objective": "nt-logistic", "negatives": "semi-hard"},
+    "semi-hard margin": {"objective": "margin", "negatives": "semi-hard", "margin": 0.3},
+}
+HEADS |= {name: HEADS["mlp"] for name in OBJECTIVES if name not in HEADS}
 # Heads and losses that the cases above do not have yet.
 HEADS |= {
     name: heads.small_head(name)
     for name in set(heads.HEADS) - {config.name for config in HEADS.values()}
 }
-for _objective in set(typing.get_args(Objective)) - {"nt-xent", *OBJECTIVES.values()}:
-    HEADS[_objective], OBJECTIVES[_objective] = HEADS["mlp"], _objective
-TARGETS = ClassTargets(torch.arange(N) % 4 - 1, orthonormal_directions(3, 5, seed=0), 0.5)
+for _objective in typing.get_args(Objective):
+    if _objective not in ("nt-xent", "affinity"):
+        HEADS[_objective], OBJECTIVES[_objective] = HEADS["mlp"], {"objective": _objective}
+LABELS = torch.arange(N) % 4 - 1
+DIRECTED = ClassTargets(LABELS, orthonormal_directions(3, 5, seed=0), 0.5)
+TARGETS = {"class directions": DIRECTED, **dict.fromkeys(LABELLED, ClassTargets(LABELS))}
 
-
-IMAGES = resident_images(torch.zeros(N, 3, 8, 8, dtype=torch.uint8), None, (), [""] * N)
+PIXELS = torch.zeros(N, 3, 8, 8, dtype=torch.uint8)
+IMAGES = resident_images(PIXELS, LABELS, tuple("abcde"), [""] * N)
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:
@@ -93,14 +102,12 @@ def made(head: HeadConfig) -> TrainState:
 
 def train(name: str) -> dict[str, Any]:
     """Three steps on this rank's share of the batches, and what the first of them saw."""
-    head, target = HEADS[name], TARGETS if name == "class directions" else None
+    head, target = HEADS[name], TARGETS.get(name)
     config = resolved_config(
         IMAGES,
         encoder=EncoderConfig(name="resnet-small"),
-        temperature=0.2,
-        batch_size=N,
         head=head,
-        objective=OBJECTIVES.get(name, "nt-xent"),
+        **{"temperature": 0.2, "batch_size": N, **OBJECTIVES.get(name, {})},
     )
     state, mine, seen = made(head), local_rows(N), {}
     for step in range(3):

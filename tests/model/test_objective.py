@@ -1,28 +1,43 @@
 """What a step minimises."""
 
 import dataclasses
+import math
+from typing import get_args
 
 import pytest
 import torch
+import torch.nn.functional as F
 from narrow import present
 
 from headwise.augment import batch_index
+from headwise.cli.main import command_line
+from headwise.cli.words import read_words
 from headwise.data import DataConfig, open_images
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
+from headwise.files import write_json
 from headwise.heads import HeadConfig
-from headwise.losses import affinity_loss, nt_xent, nt_xent_and_accuracy
+from headwise.losses import (
+    affinity_loss,
+    contrastive_entropy,
+    nt_xent,
+    nt_xent_and_accuracy,
+    supcon,
+)
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
+from headwise.model.config_file import config_json
+from headwise.model.contrastive import Outputs
 from headwise.model.objective import (
     ClassDirectionsConfig,
+    Objective,
     class_direction_loss,
     class_targets,
     contrastive,
 )
-from headwise.model.optim import build_optimizer
-from headwise.pretraining import recipes
+from headwise.model.optim import OptimConfig, build_optimizer
+from headwise.pretraining import monitoring, recipes
 from headwise.pretraining.loop import pretrain, train_step
 
 
@@ -154,3 +169,79 @@ def test_transfusion_and_halves_learn(context, images, tmp_path):
     found = run.metrics()
     assert found[-1]["loss"] < found[0]["loss"]
     assert max(record["contrastive_accuracy"] for record in found) > 3 / 31
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_parts_of_a_batch_have_their_own_loss_with_every_objective(objective: Objective) -> None:
+    """Two forms side by side, and two groups of images, with the labels of each."""
+    z0, z1, labels = normal(7, 10), normal(7, 10, seed=1), torch.tensor([0, 1, 0, -1, 2, 1, 3])
+    found = contrastive(objective, z0, z1, 0.3, labels=labels, groups=2, forms=2)
+    expected = torch.zeros(2).double()
+    for columns in (slice(5), slice(5, 10)):
+        for rows, share in ((slice(4), 4 / 7), (slice(4, 7), 3 / 7)):
+            a, b = z0[rows, columns], z1[rows, columns]
+            own = contrastive(objective, a, b, 0.3, labels=labels[rows])
+            expected += share / 2 * torch.stack([own.loss, own.accuracy.double()])
+    torch.testing.assert_close(torch.stack([*map(torch.Tensor.double, found)]), expected)
+
+
+def test_the_entropy_is_logged_with_a_temperature(images, tmp_path):
+    """For each half of the batch where the candidates are those of the half."""
+    head = HeadConfig(name="transformer", depth=1, width=16, num_heads=2, context="halves")
+    config = small(images.train, head=head)
+    run = pretrain(config, tmp_path / "run", images, quiet=True)
+    assert 0 < run.metrics()[-1]["contrastive_entropy"] <= math.log(15)
+    z0, z1 = normal(8, 4), normal(8, 4, seed=1)
+    outputs = Outputs(torch.cat([z0, z1]), torch.cat([z0, z1]))
+    halves = [contrastive_entropy(z0[rows], z1[rows], 0.5) for rows in (slice(4), slice(4, 8))]
+    found = monitoring.softmax_entropy(outputs, config)["contrastive_entropy"]
+    assert found == pytest.approx(sum(halves).item() / 2)
+    plain = dataclasses.replace(config, objective="affinity")
+    assert monitoring.softmax_entropy(outputs, plain) == {}
+
+
+@pytest.mark.parametrize("objective", ["supcon", "cross-entropy"])
+def test_a_step_takes_the_labels_of_its_own_images(objective, images):
+    """And steps on the same views learn them. With cross-entropy z has a column for each class."""
+    head = HeadConfig(name="linear", batch_norm=False)
+    optim = OptimConfig(name="adamw")
+    config = small(images.train, head=head, objective=objective, optim=optim)
+    classes = len(images.train.classes)
+    assert config.head.output_size == (classes if objective == "cross-entropy" else 128)
+    model = build_model(config)
+    state = TrainState(model, build_optimizer(config.optim, model))
+    views = normal(32, 3, 32, 32).float()
+    z = build_model(config).train()(views).z
+    index = batch_index(len(images.train), 16, 0, config.seed)
+    labels = images.train.labels[index]
+    expected = F.cross_entropy(z, labels.repeat(2))
+    if objective == "supcon":
+        expected = supcon(*z.chunk(2), labels, config.temperature)
+    directions = config.class_directions
+    target = present(class_targets(directions, images.train, 8, 0, config.objective)).at(index)
+    losses = [train_step(config, state, views, 1e-2, target)[1].item() for _ in range(20)]
+    assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("objective", ["supcon", "cross-entropy"])
+def test_objectives_with_labels_need_them(objective, images, tmp_path):
+    unlabelled = dataclasses.replace(images.train, labels=None, classes=())
+    config = PretrainConfig(objective=objective, batch_size=16)
+    with pytest.raises(UserError, match=f"--objective {objective} needs labelled training images"):
+        pretrain(config, tmp_path / "run", unlabelled)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_objective_than_the_files_starts_from_its_own_settings(tmp_path):
+    config = PretrainConfig(objective="margin", negatives="semi-hard", margin=0.2)
+    write_json(tmp_path / "config.json", config_json(config))
+    words = ["--config", str(tmp_path / "config.json"), "--out", "out"]
+
+    def read(*more: str) -> PretrainConfig:
+        return read_words(command_line("pretrain"), [*words, *more]).command().pretrain
+
+    assert read() == config
+    assert read("--objective", "margin") == config
+    assert read("--objective", "nt-xent") == PretrainConfig()
+    assert read("--objective", "nt-logistic").negatives == "all"

@@ -12,8 +12,9 @@ from headwise.cli.words import CommandLine, Given
 from headwise.encoders.build import EncoderConfig, is_resnet
 from headwise.errors import UserError
 from headwise.heads import HeadConfig, for_head
-from headwise.model.config import PretrainConfig
+from headwise.model.config import OF_OBJECTIVES, PretrainConfig
 from headwise.model.config_file import read_config
+from headwise.model.objective import settings_of, with_setting
 from headwise.model.own_parts import entrusted
 from headwise.own_code import Handed, OwnCode
 from headwise.pretraining.recipes import recipe
@@ -97,9 +98,12 @@ def _recorded(given: Given[Any], file: Path) -> PretrainConfig:
 
 
 def _of_chosen(given: Given[Any], config: PretrainConfig) -> PretrainConfig:
-    """The settings to start from without those of a head, or an encoder that another one
-    replaces."""
+    """The settings to start from without those of a head, an encoder or an objective that another
+    one replaces."""
     head, encoder = given.values.get("head.name"), given.values.get("encoder.name")
+    own = given.values.get("objective.own")
+    if given.values.get("objective", own or config.objective) != config.objective:
+        config = replace(config, **{name: vars(PretrainConfig)[name] for name in OF_OBJECTIVES})
     if head is not None:
         config = replace(config, head=for_head(config.head, head))
     if encoder is not None and encoder != config.encoder.name:
@@ -135,8 +139,10 @@ def refuse_idle(given: Given[Any], config: PretrainConfig) -> None:
         "optim.betas": (optimizer != "adamw", "--optim.name adamw"),
         "optim.lars_trust": (optimizer != "lars", "--optim.name lars"),
         "optim.lars_variant": (optimizer != "lars", "--optim.name lars"),
-        "temperature": (config.objective != "nt-xent", "--objective nt-xent"),
-        "loss": (config.objective != "nt-xent", "--objective nt-xent"),
+        **{
+            name: (name not in settings_of(config.objective), with_setting(name))
+            for name in ("temperature", "loss", *OF_OBJECTIVES)
+        },
         "class_directions.weight": (
             config.class_directions.fraction == 0,
             "--class-directions.fraction above 0",

@@ -5,8 +5,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from headwise.errors import UserError
-from headwise.losses.dense import normalised
+from headwise.losses.dense import alike, projections
 
 
 def affinity_loss(
@@ -16,10 +15,6 @@ def affinity_loss(
     It is 0 if every row is collinear with its twin (with `labels`: with its class) and orthogonal
     to all other rows, which needs `d` of at least the number of images (of classes). Raises
     `UserError` for views of different shapes and for another number of labels."""
-    if labels is not None and labels.shape != z0.shape[:1]:
-        raise UserError(
-            f"there must be a label for each of the {len(z0)} images; got {list(labels.shape)}"
-        )
     rows = affinity(z0, z1)
     return js_divergence(rows, target_affinity(len(z0), rows.device, rows.dtype, labels))
 
@@ -34,7 +29,7 @@ def affinity(z0: Float[Tensor, "n d"], z1: Float[Tensor, "n d"]) -> Float[Tensor
     others, its row is zero. The result is float32 (float64 for float64 input).
     """
     with torch.autocast(z0.device.type, enabled=False):
-        z = normalised(z0, z1)
+        z = projections(z0, z1)
         squared = (z @ z.T).square().fill_diagonal_(0)
         total = squared.sum(1, keepdim=True)
         return squared / total.where(total > torch.finfo(total.dtype).tiny, 1)
@@ -45,12 +40,8 @@ def target_affinity(
 ) -> Float[Tensor, "m m"]:
     """Return the target affinity for `n` images: each row gives 1 to its twin. With `labels`, it
     gives equal parts to the other rows of its class; an image with label −1 gives 1 to its twin."""
-    group = torch.arange(n, device=device)
-    if labels is not None:
-        group = labels.where(labels >= 0, -1 - group)
-    group = group.repeat(2)
-    alike = (group[:, None] == group).to(dtype).fill_diagonal_(0)
-    return alike / alike.sum(1, keepdim=True)
+    positives = alike(n, device, labels).to(dtype)
+    return positives / positives.sum(1, keepdim=True)
 
 
 def js_divergence(p: Float[Tensor, "m k"], q: Float[Tensor, "m k"]) -> Float[Tensor, ""]:

@@ -14,7 +14,7 @@ from headwise.losses.dense import (
     check_temperature,
     contrastive_accuracy,
     contrastive_logits,
-    normalised,
+    projections,
 )
 from headwise.losses.tiled import tiled_nt_xent
 
@@ -36,19 +36,22 @@ def nt_xent(
     z1: Float[Tensor, "n d"],
     temperature: float | Float[Tensor, ""] = 0.5,
     method: Method = "auto",
+    *,
+    normalised: bool = True,
 ) -> Float[Tensor, ""]:
     """Return NT-Xent (SimCLR, arXiv 2002.05709, Algorithm 1): the cross-entropy of picking the twin
     of a projection among the other `2n − 1`, as the mean over all `2n` projections.
 
     This is the paper's mean; the authors' code gives twice this value. If all rows are equal, the
     loss is log(2n − 1). It is computed in float32 (float64 for float64 input) and finite at any
-    positive temperature. A `temperature` that is a tensor gets its gradient too. `method` changes
+    positive temperature. A `temperature` that is a tensor gets its gradient too. If not
+    `normalised`, similarity is the dot product in place of the cosine (Table 5). `method` changes
     time and memory, not the value: `dense` holds matrices of `[2n 2n]`; `tiled` and `fused` (a
     Triton kernel, or `tiled` if that cannot run) need memory linear in `n` and are differentiable
     once; `auto` takes the fastest. Raises `UserError` for another method, a temperature that
     is not one positive number, and views of different shapes.
     """
-    return nt_xent_and_accuracy(z0, z1, temperature, method).loss
+    return nt_xent_and_accuracy(z0, z1, temperature, method, normalised=normalised).loss
 
 
 def nt_xent_and_accuracy(
@@ -56,18 +59,20 @@ def nt_xent_and_accuracy(
     z1: Float[Tensor, "n d"],
     temperature: float | Float[Tensor, ""] = 0.5,
     method: Method = "auto",
+    *,
+    normalised: bool = True,
 ) -> NtXent:
     """Return `nt_xent` and `contrastive_accuracy` from one pass."""
     check_temperature(temperature)
     method = chosen_method(method, len(z0), z0.device.type)
     match method:
         case "dense":
-            logits, positives = contrastive_logits(z0, z1, temperature)
+            logits, positives = contrastive_logits(z0, z1, temperature, normalised=normalised)
             loss = F.cross_entropy(logits, positives)
             return NtXent(loss, contrastive_accuracy(logits.detach(), positives))
         case "tiled" | "fused":
             with torch.autocast(z0.device.type, enabled=False):
-                z = normalised(z0, z1)
+                z = projections(z0, z1, normalised=normalised)
                 compute = tiled_nt_xent
                 if method == "fused":
                     compute = _fused(z, half=z0.dtype.itemsize == 2)

@@ -14,7 +14,7 @@ def tiled_nt_xent(
     z: Float[Tensor, "m d"], temperature: float, gradient: bool
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "m d"] | None]:
     """Return the loss, the contrastive accuracy and, with `gradient`, the gradient of the loss, for
-    normalised projections of at least two images.
+    projections of at least two images.
 
     The loss of an anchor is −log σ(p − l), where p is the logit of its positive and l the
     log-sum-exp of its negatives. Its gradient is q = σ(l − p) times the softmax of the negatives,

@@ -12,9 +12,18 @@ from headwise.encoders import build as encoders
 from headwise.encoders.build import EncoderConfig, ResolvedEncoder
 from headwise.errors import UserError
 from headwise.heads import HeadConfig, ResolvedHead
-from headwise.losses import Method
+from headwise.losses import Method, Negatives
 from headwise.model import optim
-from headwise.model.objective import ClassDirectionsConfig, Objective, try_own
+from headwise.model.objective import (
+    LABELLED,
+    ClassDirectionsConfig,
+    Objective,
+    check_size,
+    for_images,
+    settings_of,
+    try_own,
+    with_setting,
+)
 from headwise.model.optim import OptimConfig, ResolvedOptim
 from headwise.own_code import OwnCode
 from headwise.runtime import hardware
@@ -36,6 +45,9 @@ ONLY_ROUNDING = (
 )
 """Settings of pretraining that change no result, but for rounding."""
 
+OF_OBJECTIVES = ("normalised", "negatives", "margin")
+"""Settings that only some objectives have, and that keep their defaults with the others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -51,11 +63,21 @@ class PretrainConfig:
     batch_size: int = 256
     """Images in a step, over all ranks. Each image gives two views."""
     temperature: float = 0.5
-    """The temperature τ of NT-Xent."""
+    """The temperature τ of nt-xent, nt-logistic, dcl and supcon."""
     objective: Objective | Literal["own"] = "nt-xent"
-    """The contrastive loss: nt-xent, or affinity (TransFusion's: Jensen-Shannon divergence of the
-    squared cosines from the twins; no temperature), or own: a function of yours, given as
-    --objective FILE:function (docs/own.md)."""
+    """The loss. nt-xent: SimCLR's; nt-logistic and margin: those that SimCLR compares with it; dcl:
+    nt-xent without the positive in the denominator; supcon: nt-xent with all rows of a class as
+    positives; cross-entropy: supervised, z are the logits of the classes; affinity: TransFusion's;
+    own: a function of yours, given as --objective FILE:function (docs/own.md). supcon and
+    cross-entropy need labels (docs/losses.md)."""
+    normalised: bool = True
+    """nt-xent, nt-logistic, dcl and supcon: divide each row of z by its length, so that the logits
+    are cosines over τ. Off: they are dot products over τ (SimCLR's table 5)."""
+    negatives: Negatives = "all"
+    """nt-logistic and margin: the negatives of an anchor. all: all rows of other images; semi-hard:
+    the most similar one of those that are less similar than the twin."""
+    margin: float = 0.5
+    """margin: by how much an anchor's cosine to its twin should exceed that to a negative."""
     own_objective: OwnCode | None = None
     """own: the function, FILE:FUNCTION, that takes the z of both views and its settings and returns
     the loss. --objective takes it too."""
@@ -112,12 +134,29 @@ class PretrainConfig:
                 "--batch-size must be at least 4 with head.context halves, to have negatives; "
                 f"got {self.batch_size}"
             )
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(f"--temperature must be positive; got {self.temperature}")
+        for name in ("temperature", "margin"):
+            if not 0 < vars(self)[name] < float("inf"):
+                raise UserError(f"--{name} must be positive; got {vars(self)[name]}")
+        self._refuse_idle()
         if self.knn_every < 0 or (self.workers is not None and self.workers < 0):
             raise UserError(
                 "--knn-every and --workers must not be negative; "
                 f"got {self.knn_every} and {self.workers}"
+            )
+
+    def _refuse_idle(self) -> None:
+        """Raise `UserError` for settings that the objective does not use."""
+        for name in OF_OBJECTIVES:
+            value, default = vars(self)[name], vars(PretrainConfig)[name]
+            if value != default and name not in settings_of(self.objective):
+                raise UserError(
+                    f"--{name} has an effect only with {with_setting(name)}; got {value} instead "
+                    f"of {default}; leave it out"
+                )
+        if self.objective in LABELLED and self.class_directions.fraction:
+            raise UserError(
+                f"--objective {self.objective} already uses all labels; got "
+                f"--class-directions.fraction {self.class_directions.fraction}; leave one out"
             )
 
 
@@ -160,7 +199,8 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
             views.size,
         )
         precision = "float32"
-    head = heads.resolve(config.head, p)
+    head = heads.resolve(for_images(config.objective, config.head, images), p)
+    check_size(config.objective, head.output_size or p, images)
     if config.own_objective is not None:
         try_own(config.own_objective, head.output_size or p)
     workers = config.workers

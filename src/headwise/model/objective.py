@@ -1,8 +1,9 @@
-"""What a step minimises: a contrastive loss over the batch, and a pull towards class directions for
-the images whose labels are known."""
+"""What a step minimises: a loss over the batch, and a pull towards class directions for the images
+whose labels are known."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,19 +14,51 @@ from headwise.config import check_fields
 from headwise.data import Images
 from headwise.data.split import balanced_fraction
 from headwise.errors import UserError
+from headwise.heads import HeadConfig
 from headwise.losses import (
     Method,
+    Negatives,
     NtXent,
     affinity_loss,
+    class_cross_entropy,
     contrastive_accuracy,
     contrastive_logits,
+    dcl,
     direction_regression,
+    margin_triplet,
+    nt_logistic,
     nt_xent_and_accuracy,
     orthonormal_directions,
+    supcon,
 )
 from headwise.own_code import OwnCode
 
-Objective = Literal["nt-xent", "affinity"]
+Objective = Literal[
+    "nt-xent", "nt-logistic", "margin", "dcl", "supcon", "cross-entropy", "affinity"
+]
+LABELLED: tuple[Objective | Literal["own"], ...] = ("supcon", "cross-entropy")
+"""The objectives that need labels."""
+
+
+def settings_of(objective: Objective | Literal["own"]) -> tuple[str, ...]:
+    """The settings of a run that are this objective's: others have no effect with it."""
+    match objective:
+        case "nt-xent":
+            return ("temperature", "normalised", "loss")
+        case "nt-logistic":
+            return ("temperature", "normalised", "negatives")
+        case "dcl" | "supcon":
+            return ("temperature", "normalised")
+        case "margin":
+            return ("margin", "negatives")
+        case _:
+            return ()
+
+
+def with_setting(name: str) -> str:
+    """The objectives that have a setting, in words."""
+    *others, last = [o for o in get_args(Objective) if name in settings_of(o)]
+    return "--objective " + " or ".join(filter(None, [", ".join(others), last]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +80,12 @@ class ClassDirectionsConfig:
 
 
 class ClassTargets(NamedTuple):
-    """The labels that the loss may use, and the direction of each class."""
+    """The labels that the loss may use, and the direction of each class if it uses them."""
 
     labels: Int64[Tensor, " n"]
     """Of all training images; -1 where unknown."""
-    directions: Float[Tensor, "classes d"]
-    weight: float
+    directions: Float[Tensor, "classes d"] | None = None
+    weight: float = 1.0
 
     def at(self, shown: Int64[Tensor, " k"]) -> "ClassTargets":
         """The targets of the images that the rows of a batch show."""
@@ -60,10 +93,16 @@ class ClassTargets(NamedTuple):
 
 
 def class_targets(
-    config: ClassDirectionsConfig, images: Images, d: int, seed: int
+    config: ClassDirectionsConfig,
+    images: Images,
+    d: int,
+    seed: int,
+    objective: Objective | Literal["own"] = "nt-xent",
 ) -> ClassTargets | None:
-    """The targets for these images; None if the config asks for none. Raises `UserError` for
-    images without labels and for more classes than `d`."""
+    """The targets for these images; None if neither class directions nor the objective ask for
+    any. Raises `UserError` for images without labels and for more classes than `d`."""
+    if objective in LABELLED and images.labels is not None:
+        return ClassTargets(images.labels.cpu())
     if config.fraction == 0:
         return None
     if images.labels is None:
@@ -79,6 +118,36 @@ def class_targets(
     return ClassTargets(kept, orthonormal_directions(len(images.classes), d, seed), config.weight)
 
 
+def for_images(
+    objective: Objective | Literal["own"], head: HeadConfig, images: Images
+) -> HeadConfig:
+    """The head for this objective and these images: for cross-entropy, `z` has as many dimensions
+    as there are classes where the config leaves its size open. Raises `UserError` for an objective
+    that needs labels and images without any."""
+    if objective not in LABELLED:
+        return head
+    if images.labels is None:
+        raise UserError(
+            f"--objective {objective} needs labelled training images; these have none; "
+            "choose another objective"
+        )
+    sized = head.name in ("identity", "own") or head.output_size is not None
+    if objective != "cross-entropy" or sized:
+        return head
+    return replace(head, output_size=len(images.classes))
+
+
+def check_size(objective: Objective | Literal["own"], d: int, images: Images) -> None:
+    """Raise `UserError` where `z` has another number of dimensions, `d`, than the objective
+    needs."""
+    if objective == "cross-entropy" and d != len(images.classes):
+        raise UserError(
+            "z must have a dimension for each class with --objective cross-entropy; got "
+            f"{d} for {len(images.classes)} classes; give a head with "
+            f"head.output_size {len(images.classes)}, or leave its size out"
+        )
+
+
 def contrastive(
     objective: Objective | Literal["own"],
     z0: Float[Tensor, "n d"],
@@ -86,39 +155,69 @@ def contrastive(
     temperature: float,
     *,
     method: Method = "auto",
+    normalised: bool = True,
+    negatives: Negatives = "all",
+    margin: float = 0.5,
+    labels: Int64[Tensor, " n"] | None = None,
     groups: int = 1,
     forms: int = 1,
     own: OwnCode | None = None,
 ) -> NtXent:
-    """The loss and the contrastive accuracy of two views. With several `groups` the images fall
-    into so many parts, one after the other, and a row's candidates are those of its own part.
-    With several `forms` a row of `z` holds so many vectors side by side; the result is the mean of
-    those of each form. `own`: the function of the objective of that name."""
-    if forms > 1:
-        pairs = zip(z0.chunk(forms, 1), z1.chunk(forms, 1), strict=True)
-        each = [
-            contrastive(objective, a, b, temperature, method=method, groups=groups, own=own)
-            for a, b in pairs
-        ]
-        return NtXent(*(torch.stack(column).mean() for column in zip(*each, strict=True)))
-    if groups > 1:
-        parts = list(zip(z0.chunk(groups), z1.chunk(groups), strict=True))
-        found = [
-            contrastive(objective, a, b, temperature, method=method, own=own) for a, b in parts
-        ]
-        shares = [len(a) / len(z0) for a, _ in parts]
-        weighted = [[share * x for x in one] for share, one in zip(shares, found, strict=True)]
-        return NtXent(*(torch.stack(column).sum() for column in zip(*weighted, strict=True)))
-    match objective:
-        case "nt-xent":
-            return nt_xent_and_accuracy(z0, z1, temperature, method)
-        case "affinity":
-            accuracy = contrastive_accuracy(*contrastive_logits(z0.detach(), z1.detach(), 1.0))
-            return NtXent(affinity_loss(z0, z1), accuracy)
-        case "own":
-            accuracy = contrastive_accuracy(*contrastive_logits(z0.detach(), z1.detach(), 1.0))
-            assert own is not None, "an own objective has a function"
-            return NtXent(own.called("objective", z0, z1), accuracy)
+    """The loss and the contrastive accuracy of two views. `labels`: of the images, for an objective
+    that needs them. `groups` and `forms` as in `over_parts`: a row's candidates are those of its
+    own part. `own`: the function of the objective of that name."""
+
+    def of_part(z0: Tensor, z1: Tensor, labels: Tensor) -> NtXent:
+        if objective == "nt-xent":
+            return nt_xent_and_accuracy(z0, z1, temperature, method, normalised=normalised)
+        accuracy = _accuracy(z0, z1, normalised=normalised)  # its matrix goes before the loss's
+        match objective:
+            case "nt-logistic":
+                loss = nt_logistic(z0, z1, temperature, negatives, normalised=normalised)
+            case "margin":
+                loss = margin_triplet(z0, z1, margin, negatives)
+            case "dcl":
+                loss = dcl(z0, z1, temperature, normalised=normalised)
+            case "supcon":
+                loss = supcon(z0, z1, labels, temperature, normalised=normalised)
+            case "cross-entropy":
+                loss = class_cross_entropy(z0, z1, labels)
+            case "affinity":
+                loss = affinity_loss(z0, z1)
+            case "own":
+                assert own is not None, "an own objective has a function"
+                loss = own.called("objective", z0, z1)
+        return NtXent(loss, accuracy)
+
+    return NtXent(*over_parts(of_part, z0, z1, labels, groups=groups, forms=forms))
+
+
+@torch.no_grad()
+def _accuracy(z0: Tensor, z1: Tensor, *, normalised: bool) -> Tensor:
+    return contrastive_accuracy(*contrastive_logits(z0, z1, 1.0, normalised=normalised))
+
+
+def over_parts(
+    measured: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
+    z0: Float[Tensor, "n d"],
+    z1: Float[Tensor, "n d"],
+    labels: Int64[Tensor, " n"] | None = None,
+    *,
+    groups: int = 1,
+    forms: int = 1,
+) -> list[Tensor]:
+    """The numbers that are measured on the two views and the labels (−1: unknown), as the mean over
+    the parts of a batch. With several `groups` the images fall into so many parts, one after the
+    other, and a part counts by its images. With several `forms` a row of `z` holds so many vectors
+    side by side."""
+    unknown = torch.full((len(z0),), -1, device=z0.device)
+    known = unknown if labels is None else labels.to(z0.device)
+    found = []
+    for a, b in zip(z0.chunk(forms, 1), z1.chunk(forms, 1), strict=True):
+        for part in zip(a.chunk(groups), b.chunk(groups), known.chunk(groups), strict=True):
+            share = len(part[0]) / (len(z0) * forms)
+            found.append([share * number for number in measured(*part)])
+    return [torch.stack(column).sum(0) for column in zip(*found, strict=True)]
 
 
 def try_own(code: OwnCode, d: int) -> None:
@@ -147,5 +246,6 @@ def try_own(code: OwnCode, d: int) -> None:
 def class_direction_loss(target: ClassTargets, z: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """The class directions' part of the loss, for the two views of a batch with these targets, and
     for all forms of their rows."""
+    assert target.directions is not None, "the targets of class directions"
     labels = target.labels.repeat(len(z) // len(target.labels)).to(z.device)
     return target.weight * direction_regression(z, labels, target.directions.to(z))

@@ -133,7 +133,7 @@ def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) 
 def prepare(
     given: PretrainConfig, train: Images
 ) -> tuple[ResolvedConfig, TrainState, Images, ClassTargets | None]:
-    """The loop's config, model and optimizer, images on the device, and class directions if any."""
+    """The loop's config, model and optimizer, images on the device, and labels for the loss."""
     if given.keep_freed_memory:
         hardware.keep_freed_memory()
     config = resolve(given, train)
@@ -149,9 +149,8 @@ def prepare(
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
     size = config.augment.size
     p = encoders.representation_size(model.encoder, config.encoder, size)
-    target = class_targets(
-        config.class_directions, train, config.head.output_size or p, config.seed
-    )
+    d = config.head.output_size or p
+    target = class_targets(config.class_directions, train, d, config.seed, config.objective)
     model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compiled:
         model.compile_encoder()
@@ -181,11 +180,15 @@ def train_step(
             z1,
             config.temperature,
             method=config.loss,
+            normalised=config.normalised,
+            negatives=config.negatives,
+            margin=config.margin,
+            labels=None if target is None else target.labels,
             groups=heads.loss_groups(config.head),
             forms=forms,
             own=config.own_objective,
         )
-    if target is not None:
+    if target is not None and target.directions is not None:
         loss = loss + class_direction_loss(target, torch.cat(z.chunk(forms, 1)))
     state.optimizer.zero_grad()
     loss.backward()
@@ -258,6 +261,7 @@ def _loop(
                     "loss": torch.stack(losses).mean().item(),
                     "contrastive_accuracy": torch.stack(accuracies[-len(losses) :]).mean().item(),
                     **monitoring.batch_metrics(outputs),
+                    **monitoring.softmax_entropy(outputs, config),
                     "learning_rate": rate,
                     "views_per_second": 2
                     * batch

@@ -22,13 +22,14 @@ from headwise.evaluation.protocols.knn import knn_accuracy
 from headwise.evaluation.statistics import geometry
 from headwise.features.extract import extract
 from headwise.files import Json
-from headwise.losses import chosen_method
+from headwise.losses import chosen_method, contrastive_entropy
 from headwise.model import export
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel, Outputs
 from headwise.model.extraction import extract_config
 from headwise.model.noise_audit import refuse_leaks
+from headwise.model.objective import over_parts, settings_of
 from headwise.model.optim import schedule
 from headwise.model.own_parts import own_parts
 from headwise.runs.directory import Run
@@ -95,6 +96,19 @@ def batch_metrics(outputs: Outputs) -> dict[str, float]:
         "rank_h": geometry.effective_rank(outputs.h[:_METRIC_ROWS]).item(),
         "rank_z": geometry.effective_rank(torch.cat([z0, z1])).item(),
     }
+
+
+def softmax_entropy(outputs: Outputs, config: ResolvedConfig) -> dict[str, float]:
+    """The entropy of the contrastive softmax; nothing if the objective has no temperature."""
+    if "temperature" not in settings_of(config.objective):
+        return {}
+
+    def measured(z0: Tensor, z1: Tensor, _: Tensor) -> tuple[Tensor]:
+        return (contrastive_entropy(z0, z1, config.temperature, normalised=config.normalised),)
+
+    groups, forms = heads.loss_groups(config.head), heads.loss_forms(config.head)
+    (mean,) = over_parts(measured, *outputs.z.chunk(2), groups=groups, forms=forms)
+    return {"contrastive_entropy": mean.item()}
 
 
 def reset_peak_memory(device: str) -> None:

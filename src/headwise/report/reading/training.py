@@ -27,7 +27,7 @@ def too_short(metrics: Sequence[Mapping[str, Any]]) -> str:
     last = records[-math.ceil(len(records) / 10) :]
     start, end = records[0]["loss"], statistics.fmean(record["loss"] for record in last)
     flat = math.log(2 * records[-1]["images_seen"] / steps - 1)
-    if len(records) > 1 and end >= (1 - _LEFT) * start:
+    if len(records) > 1 and end >= start - _LEFT * abs(start):
         left = f"its start ({end:.2f} after {start:.2f})"
     elif abs(end - flat) <= _LEFT * flat:
         left = f"that of equal projections ({end:.2f}, log(2n − 1) is {flat:.2f})"
