@@ -10,12 +10,10 @@ from headwise.report.pages.comparison import write_report
 from headwise.report.pages.fusion_seeds import write_seeds_report
 from headwise.report.pages.rebuild import rebuild
 from headwise.report.pages.run import write_run_report
-from headwise.report.pages.study import write_study_report
+from headwise.report.pages.study import study_text, write_study_report
 from headwise.report.prose.comparison import plain_result
 from headwise.report.prose.evaluation import plain_evaluation
-from headwise.report.prose.study import study_words
 from headwise.report.reading.evaluation import evaluation_of
-from headwise.report.reading.study import read_findings
 from headwise.report.reading.summary import read_summary
 from headwise.report.tables.comparison import text_table
 from headwise.runs.directory import Run
@@ -43,8 +41,3 @@ def evaluation_text(run: str | Path, measured: Section) -> str:
     """What was just measured of a run, in words for the terminal."""
     words = " ".join(plain_evaluation(evaluation_of(Run(Path(run)), measured)))
     return f"On {measured.data.words}: {words}"
-
-
-def study_text(folder: str | Path) -> str:
-    """What a study found so far, for the terminal."""
-    return study_words(read_findings(Path(folder)))

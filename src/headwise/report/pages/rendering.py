@@ -57,7 +57,7 @@ def _papers(source: str) -> Markup:
 
 
 def _paper(text: str) -> Markup:
-    number = text.strip(",;")
+    number = text.rstrip(",;:.)")
     year, _, rest = number.partition(".")
     if not (len(year) == 4 and year.isdecimal() and rest.isdecimal()):
         return escape(text)

@@ -8,7 +8,7 @@ from headwise.report.pages.definitions import Definition, definition
 from headwise.report.pages.rendering import render, write_page
 from headwise.report.plots.drawing import style
 from headwise.report.plots.study import draw
-from headwise.report.prose.study import answers_in_words, opening
+from headwise.report.prose.study import answers_in_words, opening, study_words
 from headwise.report.reading.study import StudyFindings, read_findings
 from headwise.report.tables.measures import protocol_of
 from headwise.report.tables.study import arms_tables, asked_measures, table_files, tested_table
@@ -38,6 +38,11 @@ def write_study_report(folder: str | Path) -> Path:
     for name, text in table_files(findings).items():
         write_text(folder / "tables" / name, text)
     return write_page(folder, html, drawings)
+
+
+def study_text(folder: str | Path) -> str:
+    """What a study found so far, for the terminal."""
+    return study_words(read_findings(Path(folder)))
 
 
 def _facts(findings: StudyFindings) -> list[str]:

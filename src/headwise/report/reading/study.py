@@ -133,6 +133,34 @@ class StudyFindings:
     """What runs the study again."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow:
+    """One claim, as one study answers it, or as nobody has asked it yet."""
+
+    study: str
+    """The study that asks it."""
+    claim: str
+    """Its name."""
+    says: str
+    source: str
+    paper: str
+    """These three as in `ClaimFound`."""
+    command: str
+    """What asks it."""
+    takes: str
+    """How long that takes."""
+    answer: Answer | None = None
+    """None: it was not asked yet."""
+    ours: str = ""
+    """The numbers behind the answer."""
+    seeds: int = 0
+    scale: str = ""
+    decides: str = ""
+    """What would decide it, where it is open."""
+    folder: str = ""
+    """The study's directory."""
+
+
 def read_findings(folder: Path) -> StudyFindings:
     """Raises `UserError` where a directory is no study with findings."""
     path = folder / FINDINGS_FILE
