@@ -21,10 +21,10 @@ from headwise.heads import COMPARED
 from headwise.model.build import build_model
 from headwise.model.config import PretrainConfig, check_count, resolve
 from headwise.model.config_file import config_json, has_old_heads, read_config
-from headwise.model.own_parts import complete, entrusted, handed_of, keep_code
+from headwise.model.own_parts import complete, entrusted, keep_code
 from headwise.own_code import Handed
 from headwise.pretraining import kept
-from headwise.pretraining.loop import pretrain, resume
+from headwise.pretraining.finished import finished
 from headwise.pretraining.monitoring import check_ahead
 from headwise.runs.directory import Run, arm_folder, refuse_existing
 from headwise.runs.lock import writing
@@ -170,7 +170,7 @@ def _refuse_other_heads(config: CompareConfig, out: Path) -> None:
 
 def _compare(config: CompareConfig, out: Path, images: Splits, quiet: bool) -> Json:
     def run(arm: str, seed: int) -> Run:
-        return _finished(_run_config(config, arm, seed), arm_folder(out, arm, seed), images, quiet)
+        return finished(_run_config(config, arm, seed), arm_folder(out, arm, seed), images, quiet)
 
     plan = Plan(
         arms=config.arms,
@@ -195,20 +195,6 @@ def _missing(config: CompareConfig, out: Path) -> dict[str, list[PretrainConfig]
         for arm in config.arms
     }
     return {arm: some for arm, some in runs.items() if some}
-
-
-def _finished(config: PretrainConfig, path: Path, images: Splits, quiet: bool) -> Run:
-    """The run of this config, pretrained to its end."""
-    if path.exists() and any(path.iterdir()):
-        _complete(path, config, images)
-        return resume(Run(path, handed_of(config)), images, quiet=quiet)
-    return pretrain(config, path, images, quiet=quiet)
-
-
-def _complete(path: Path, config: PretrainConfig, images: Splits) -> None:
-    """Write the config.json of a run that was killed before it had one."""
-    if not (path / "config.json").exists():
-        write_json(path / "config.json", config_json(resolve(config, images.train)))
 
 
 def _seeds(config: CompareConfig) -> range:

@@ -48,7 +48,7 @@ def summarise(plan: Plan, out: Path, images: Splits, seed_is_done: Callable[[int
             measured[arm].append(analyse(run, evaluated, identity, with_map=seed == first))
         bases.append(
             baselines(
-                _on_this_machine(load_config(runs[plan.arms[0]][-1])),
+                on_this_machine(load_config(runs[plan.arms[0]][-1])),
                 evaluated,
                 out / f"baselines-seed{seed}.npz",
                 scratch=plan.scratch,
@@ -64,7 +64,7 @@ def summarise(plan: Plan, out: Path, images: Splits, seed_is_done: Callable[[int
     return summary
 
 
-def _on_this_machine(config: ResolvedConfig) -> ResolvedConfig:
+def on_this_machine(config: ResolvedConfig) -> ResolvedConfig:
     """For a run of a device that is not here: on the one that is."""
     device = hardware.resolve_device(hardware.available(config.device))
     if device == config.device:

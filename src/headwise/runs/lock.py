@@ -25,12 +25,16 @@ _RENEW_SECONDS = 20.0
 _held: set[Path] = set()  # by this process: commands call each other
 
 
+class Busy(UserError):
+    """Another process writes into the directory."""
+
+
 @contextlib.contextmanager
 def writing(directory: Path) -> Iterator[None]:
     """Be the only process that writes into a directory, which is made if it is missing.
 
-    Raises `UserError` if it is read-only, if another process writes into it, and if a link in it
-    leads outside: what is written would end up there. Calls within each other are one lock. In
+    Raises `Busy` if another process writes into it, and `UserError` if it is read-only or a link in
+    it leads outside: what is written would end up there. Calls within each other are one lock. In
     ranks after the first, which do not write, there is no lock.
     """
     path = directory.resolve() / LOCK_FILE
@@ -107,7 +111,7 @@ def _take_over(path: Path, directory: Path) -> None:
         found = file.read()
         if not _stale(found, time.time() - os.fstat(file.fileno()).st_mtime):
             owner = _fields(found)
-            raise UserError(
+            raise Busy(
                 f"{directory} is being written by another process "
                 f"({owner.get('pid', 'unknown')} on {owner.get('host', 'an unknown host')}); "
                 "wait until it has ended, or stop it"

@@ -98,7 +98,10 @@ class Study:
     not have is left at `base`. A level may have other settings in another grid. It may have none
     where it only says what an arm is, for groups and figures."""
     evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(baselines=False))
-    """What is measured of every run."""
+    """What is measured of every run, with its own seed."""
+    baselines: bool = False
+    """Also measure what heads are set beside, once for each seed: a constant answer, raw pixels,
+    the encoder untrained, and the encoder trained from scratch on the same labels."""
     seeds: int = FEWEST_SEEDS
     """Runs of each arm."""
     claims: tuple[Claim, ...] = ()

@@ -1,0 +1,159 @@
+"""Running a study: begin it or go on with it, here alone or with several workers."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from headwise.config import to_dict
+from headwise.errors import UserError
+from headwise.files import write_json
+from headwise.report.words import counted
+from headwise.runs.directory import refuse_existing
+from headwise.runtime import hardware
+from headwise.runtime.interrupts import Interrupted, stop_requests
+from headwise.runtime.progress import progress
+from headwise.study.collect import collect
+from headwise.study.design import Study
+from headwise.study.place import (
+    STUDY_FILE,
+    Begun,
+    Placed,
+    has_plan,
+    make_plan,
+    read_begun,
+    read_plan,
+    run_path,
+    state,
+    unmark,
+    write_plan,
+)
+from headwise.study.queue import Queue
+from headwise.study.work import opener, work
+
+_POLL_SECONDS = 2.0
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    *,
+    budget: str = "",
+    workers: int = 1,
+    storage: str = "",
+    cells: Path | None = None,
+    quiet: bool = False,
+) -> None:
+    """Begin the study in `out`, or go on with it, run what is missing, and write findings.json.
+
+    `workers`: processes that share the usable cores. `cells`: the directory of runs, shared with
+    other studies; None: `cells` beside `out`. Raises `UserError` for settings that cannot work and
+    for another study in `out`, `Interrupted` after SIGTERM or Ctrl-C.
+    """
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1; got {workers}")
+    begun = begin(study, out, budget=budget, storage=storage, cells=cells)
+    plan = read_plan(out)
+    reached = state(out)
+    for one in plan:
+        if one.name in reached.done and not (run_path(out, begun, one) / "DONE").exists():
+            unmark(out, one.name)  # its run was removed
+    reached = state(out)
+    left = [one.name for one in reached.left(plan)]
+    Queue(out, begun).fill(left, {*reached.done, *reached.failed})
+    try:
+        if workers == 1:
+            work(out, quiet=quiet)
+        elif left:
+            _share(out, plan, workers, quiet)
+    finally:
+        collect(out)
+
+
+def begin(
+    study: Study, out: Path, *, budget: str, storage: str = "", cells: Path | None = None
+) -> Begun:
+    """Write study.json and the plan, or check that the study in `out` is this one. More seeds than
+    it began with are taken on."""
+    if (out / STUDY_FILE).is_file():
+        return _go_on(study, out)
+    refuse_existing(out)
+    begun = Begun(
+        study=study,
+        budget=budget,
+        identity=f"{study.name}-{uuid.uuid4().hex[:8]}",
+        storage=storage,
+        cells=os.path.relpath(cells or out.parent / "cells", out),
+    )
+    plan = make_plan(study, opener())
+    if storage:
+        Queue(out, begun)  # it answers
+    write_json(out / STUDY_FILE, to_dict(begun))
+    write_plan(out, plan)
+    return begun
+
+
+def _go_on(study: Study, out: Path) -> Begun:
+    begun = read_begun(out)
+    grown = replace(begun.study, seeds=max(study.seeds, begun.study.seeds))
+    asked = to_dict(replace(study, seeds=grown.seeds))
+    for path, before, now in _changes(to_dict(grown), asked):
+        raise UserError(
+            f"{out} must be gone on with as it began; {path} was {before!r} and is {now!r}; give "
+            "the words that began it, or begin another study in another --out: runs that are the "
+            "same are not run again"
+        )
+    if grown != begun.study or not has_plan(out):
+        plan = make_plan(grown, opener())
+        begun = replace(begun, study=grown)
+        write_json(out / STUDY_FILE, to_dict(begun))
+        write_plan(out, plan)
+    return begun
+
+
+def _changes(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two JSON values differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**before, **now}:
+            yield from _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for i, (one, other) in enumerate(zip(before, now, strict=True)):
+            yield from _changes(one, other, f"{path}[{i}]")
+    elif before != now:
+        yield path, before, now
+
+
+def _share(out: Path, plan: Sequence[Placed], workers: int, quiet: bool) -> None:
+    """Have other processes work, and show how far all of them are."""
+    threads = max(1, hardware.usable_cores() // workers)
+    words = [sys.executable, "-m", "headwise", "study", "work", str(out), "--quiet"]
+    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    logs = out / "workers"
+    logs.mkdir(exist_ok=True)
+    kept = f"the runs so far are kept in {out}; go on with the words that began it"
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stop_requests(kept))
+        show = stack.enter_context(progress(out.name, len({p.name for p in plan}), quiet=quiet))
+        files = [stack.enter_context((logs / f"{i}.log").open("ab")) for i in range(workers)]
+        helpers = [subprocess.Popen(words, env=env, stdout=f, stderr=f) for f in files]
+        asked_to_stop = False
+        while any(helper.poll() is None for helper in helpers):
+            if stop.exit_code is not None and not asked_to_stop:
+                asked_to_stop = True
+                for helper in helpers:
+                    helper.terminate()
+            show(len({p.name for p in plan}) - len(state(out).left(plan)), "")
+            time.sleep(_POLL_SECONDS)
+    if stop.exit_code is not None:
+        raise Interrupted(f"{out}: stopped; {kept}", stop.exit_code)
+    if left := state(out).left(plan):
+        raise UserError(
+            f"{out} has {counted(len(left), 'run')} left, because its workers ended; what they "
+            f"said is in {logs}; go on with the words that began it"
+        )
