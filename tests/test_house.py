@@ -34,6 +34,7 @@ ROOMS = (
     "report",
     "theory",
     "comparison",
+    "study",
     "cli",
 )
 

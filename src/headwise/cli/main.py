@@ -26,6 +26,7 @@ commands:
   fusion     test whether the attention of a run's head brings classes together
   theory     predict what attention over a batch does to its classes, and check it
   compare    pretrain the same encoder under several heads; a table and a report
+  study      run a grid of settings and seeds, and say what it shows of a paper's claims
   embed      write the representation h of every image to a parquet file
   results    print every number of runs and comparisons as one table: CSV, Markdown or LaTeX
   report     write the page of a run or a comparison again, without measuring
@@ -48,6 +49,7 @@ COMMANDS = (
     "fusion",
     "theory",
     "compare",
+    "study",
     "embed",
     "results",
     "report",
@@ -129,6 +131,8 @@ def command_line(name: str) -> "CommandLine[Any]":
             from headwise.cli.theory import LINE
         case "compare":
             from headwise.cli.compare import LINE
+        case "study":
+            from headwise.cli.study import LINE
         case "embed":
             from headwise.cli.embed import LINE
         case "results":

@@ -11,12 +11,24 @@ from torch import Tensor
 from headwise.model.trained import load_config
 from headwise.report.reading.study import Levels
 from headwise.runs.directory import Run, load_arrays
+from headwise.runs.results import Unit
 from headwise.study.design import Study, arm_name
 from headwise.study.measuring import baselines_path
 from headwise.study.place import Begun, Placed, run_path, state
 
 BySeed = dict[int, np.ndarray]
 """By seed: right or wrong, or another number, of every test image; or one number twice."""
+
+_TRAINING: dict[str, Unit] = {
+    "loss": "nat",
+    "contrastive_accuracy": "share",
+    "contrastive_entropy": "nat",
+    "alignment": "distance",
+    "uniformity": "nat",
+    "rank_h": "rank",
+    "rank_z": "rank",
+}
+"""Of the last record of metrics.jsonl: what is measured by `training/loss` and so on."""
 
 
 class Numbers:
@@ -79,8 +91,9 @@ class Numbers:
                     found[key] = rights[key]
                     self.units[f"{protocol}/{base}"] = "share"
         for name, value in run.metrics()[-1].items():
-            found[f"training/{name}"] = _one(value)
-            self.units[f"training/{name}"] = "value"
+            if name in _TRAINING:
+                found[f"training/{name}"] = _one(value)
+                self.units[f"training/{name}"] = _TRAINING[name]
         return found
 
 

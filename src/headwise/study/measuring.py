@@ -14,6 +14,7 @@ from headwise.data.split import labelled_splits
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
 from headwise.evaluation.evaluate import measure
 from headwise.features.extract import all_taps
+from headwise.fusion.lab import measure_fusion
 from headwise.model.build import build_model
 from headwise.model.config import ResolvedConfig
 from headwise.model.trained import identify, load_config
@@ -23,6 +24,7 @@ from headwise.runs.sections import Section
 from headwise.study.design import Study
 
 _POLL_SECONDS = 2.0
+_ATTENDS = ("transformer", "transfusion")
 _OF_BASELINES = ("augment", "encoder", "epochs", "batch_size", "optim")
 """Settings that a baseline may depend on; a head and its loss are none."""
 
@@ -39,6 +41,8 @@ def measure_cell(study: Study, run: Run, images: Splits) -> None:
     missing = tuple(name for name in asked.protocols if not _known(name, asked, section))
     if missing:
         measure(run, None, replace(asked, protocols=missing), images=images)
+    if study.fusion is not None and config.head.name in _ATTENDS:
+        measure_fusion(run, None, study.fusion, images=images)
 
 
 def _known(name: ProtocolName | str, asked: EvaluateConfig, section: Section | None) -> bool:

@@ -6,6 +6,7 @@ directory, and whether it is done by the directory itself, so a queue that is lo
 nothing but time.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,28 +40,19 @@ class Queue:
             load_if_exists=True,
         )
 
-    def fill(self, left: Iterable[str], done: Iterable[str]) -> None:
-        """Make the queue agree with the directories: these cells are still to be done, those are
-        not."""
-        states, ended = self._states, {*done}
-        waiting = set()
-        for trial in self._study.get_trials(deepcopy=False):
-            name = trial.user_attrs.get("cell")
-            if trial.state == states.WAITING and name not in ended:
-                waiting.add(name)
-            elif trial.state == states.WAITING:  # done elsewhere
-                self._study.tell(trial.number, state=states.FAIL)
+    def fill(self, left: Iterable[str]) -> None:
+        """Have these cells wait, where they do not yet. What waits and has ended is passed over."""
+        trials = self._study.get_trials(deepcopy=False, states=(self._states.WAITING,))
+        waiting = {trial.user_attrs.get("cell") for trial in trials}
         for name in left:
             if name not in waiting:
                 self._study.enqueue_trial({}, user_attrs={"cell": name})
 
     def take(self) -> Taken | None:
         """The next cell that waits; None where there is none."""
-        if not self._study.get_trials(deepcopy=False, states=(self._states.WAITING,)):
-            return None
         trial = self._study.ask()
         name = trial.user_attrs.get("cell")
-        if name is None:  # another worker had the last one, so Optuna made a new trial
+        if name is None:  # none waited, so Optuna made a new trial
             self._study.tell(trial, state=self._states.FAIL)
             return None
         return Taken(name, trial.number)
@@ -85,7 +77,7 @@ def _storage(folder: Path, url: str) -> Any:
         why = str(error).strip().splitlines()[0]
         raise UserError(
             f"--storage must be the address of a database that answers, such as "
-            f"postgresql+psycopg://USER@HOST/NAME; got {url}: {why}"
+            f"postgresql+psycopg://USER@HOST/NAME; got {_without_password(url)}: {why}"
         ) from None
     if sqlite:
         # Otherwise two workers read the same waiting cell before either writes that it took it.
@@ -94,8 +86,13 @@ def _storage(folder: Path, url: str) -> Any:
     return storage
 
 
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", url)
+
+
 def _no_implicit_begin(connection: Any, record: object) -> None:
     connection.isolation_level = None
+    connection.execute("PRAGMA synchronous = OFF")  # the queue can be lost
 
 
 def _begin_immediately(connection: Any) -> None:

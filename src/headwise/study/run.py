@@ -64,9 +64,8 @@ def run_study(
     for one in plan:
         if one.name in reached.done and not (run_path(out, begun, one) / "DONE").exists():
             unmark(out, one.name)  # its run was removed
-    reached = state(out)
-    left = [one.name for one in reached.left(plan)]
-    Queue(out, begun).fill(left, {*reached.done, *reached.failed})
+    left = [one.name for one in state(out).left(plan)]
+    Queue(out, begun).fill(left)
     try:
         if workers == 1:
             work(out, quiet=quiet)

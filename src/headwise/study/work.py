@@ -13,7 +13,7 @@ from headwise.pretraining.finished import finished
 from headwise.runs.lock import Busy, writing
 from headwise.runtime.interrupts import Interrupted
 from headwise.runtime.progress import progress
-from headwise.study.design import cells
+from headwise.study.design import Study, cells
 from headwise.study.measuring import measure_baselines, measure_cell
 from headwise.study.place import (
     Begun,
@@ -61,9 +61,8 @@ def work(folder: Path, *, only: Sequence[str] = (), quiet: bool = False) -> None
         while left := [one for one in state(folder).left(plan) if one.name in by_name]:
             show(len(by_name) - len(left), left[0].words)
             taken = queue.take() if queue else None
-            if taken and taken.name not in {one.name for one in left}:
-                continue  # it has ended without the queue's knowledge
-            chosen = [by_name[taken.name]] if taken else left
+            queue = queue if taken else None  # what is left then is with others, or lost
+            chosen = [one for one in left if not taken or one.name == taken.name]
             ended = any(_end(folder, begun, one, configs[one.name], opened) for one in chosen)
             if queue and taken:
                 queue.ended(taken, 1.0 if taken.name in state(folder).done else None)
@@ -83,17 +82,14 @@ def _asked(plan: Sequence[Placed], only: Sequence[str]) -> list[Placed]:
 
 
 def _end(folder: Path, begun: Begun, one: Placed, config: PretrainConfig, opened: Opener) -> bool:
-    """Run a cell to its end, good or bad; False where another process is at it."""
-    if one.name in {*state(folder).done, *state(folder).failed}:
-        return False
+    """Run a cell to its end, good or bad; False where it has ended or another process is at it."""
     path = run_path(folder, begun, one)
     try:
-        images = opened(config.data)
         with writing(path):
-            run = finished(config, path, images, quiet=True)
-            measure_cell(begun.study, run, images)
-        if begun.study.baselines:
-            measure_baselines(path.parent, begun.study, run, images)
+            if one.name in {*state(folder).done, *state(folder).failed}:
+                return False  # while the lock was waited for
+            run_cell(begun.study, config, path, opened(config.data))
+            mark_done(folder, one.name)
     except Busy:
         return False
     except Interrupted:
@@ -101,6 +97,12 @@ def _end(folder: Path, begun: Begun, one: Placed, config: PretrainConfig, opened
     except Exception as error:
         log.warning("%s failed: %s", one.words, error)
         mark_failed(folder, one.name, f"{one.words}: {' '.join(str(error).split())}")
-        return True
-    mark_done(folder, one.name)
     return True
+
+
+def run_cell(study: Study, config: PretrainConfig, path: Path, images: Splits) -> None:
+    """Train and measure what is missing of a cell."""
+    run = finished(config, path, images, quiet=True)
+    measure_cell(study, run, images)
+    if study.baselines:
+        measure_baselines(path.parent, study, run, images)

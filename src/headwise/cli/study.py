@@ -1,0 +1,202 @@
+"""`headwise study`: a grid of settings and seeds, run cell by cell, and what it says of claims."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from headwise.cli.flags import Role
+from headwise.cli.terminal import say
+from headwise.cli.words import CommandLine, Given
+from headwise.errors import UserError
+from headwise.own_code import names_code, own
+
+if TYPE_CHECKING:
+    from headwise.study.design import Study as Design
+
+Budget = Literal["trial", "small", "full"]
+_FOR = {
+    "list": "",
+    "show": "budget data seeds seed threads",
+    "run": "out budget data seeds seed workers storage cells_in threads quiet",
+    "work": "cells threads quiet",
+    "report": "",
+    "claims": "out",
+}
+"""The flags that each of them takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Run a grid of settings and seeds, and say what it shows of the claims that it asks about.
+
+    list: the studies that there are. show NAME: its arms, its claims, and how long it takes. run
+    NAME: run what is missing of it, and write its page. work DIR: help to run a study that another
+    process began. report DIR: write its page from what has run so far. claims DIR DIR …: write one
+    page of all claims with the answers of these studies."""
+
+    do: Annotated[Literal["list", "show", "run", "work", "report", "claims"], Role.POSITIONAL]
+    """What to do."""
+    names: Annotated[tuple[str, ...], Role.POSITIONAL] = ()
+    """For show and run: a study, by its name or as FILE.py:function, a function of yours that
+    returns one. For work, report and claims: directories of studies."""
+    out: Path | None = None
+    """run: the study's directory, which is created or gone on with. claims: the directory for
+    claims.html and claims.md."""
+    budget: Budget = "small"
+    """trial: a few small runs, to see that it works; small: for a laptop; full: the paper's
+    setting for small images, on a GPU."""
+    data: tuple[str, ...] = ()
+    """The images, as in headwise pretrain; several where a study compares data sets. None: those of
+    the budget."""
+    seeds: int | None = None
+    """Runs of each arm. None: five, or what the budget says. With fewer than five there are no
+    verdicts. A study can be given more later."""
+    seed: int = 0
+    """The first seed."""
+    workers: int = 1
+    """Processes that run cells at the same time, on this machine."""
+    storage: str = ""
+    """The address of a database for the queue (postgresql+psycopg://USER@HOST/NAME), where several
+    machines work on one study whose directory they share. Empty: SQLite in the directory."""
+    cells_in: Path | None = None
+    """The directory of the runs, which all studies that name it share. None: `cells` beside
+    --out."""
+    cells: tuple[str, ...] = ()
+    """work: only these cells, also where they have failed. None: all that are left."""
+    threads: int | None = None
+    """Threads of torch on the CPU; the last digits of results depend on it. None: OMP_NUM_THREADS,
+    or else one for each usable core."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def run(given: Given[Study]) -> None:
+    do = given.need("do")
+    _refuse_idle(given, do)
+    command = given.command()
+    match do:
+        case "list":
+            _list()
+        case "show":
+            _show(given, command)
+        case "run":
+            _run(given, command)
+        case "work":
+            from headwise.study.work import work
+
+            work(_one(command), only=command.cells, quiet=command.quiet)
+            _say_failed(_one(command))
+        case "report":
+            _report(_one(command))
+        case "claims":
+            from headwise.study.ledger import write_ledger
+
+            pages = write_ledger([Path(name) for name in command.names], given.need("out"))
+            say(*(f"Claims: {page}" for page in pages))
+
+
+def _refuse_idle(given: Given[Study], do: str) -> None:
+    """Raise `UserError` for a flag that this does not take."""
+    for flag in given.line.flags:
+        if not flag.positional and flag.path in given.values and flag.path not in _FOR[do].split():
+            raise UserError(f"study {do} does not take {flag.name}; leave it out")
+
+
+def _one(command: Study) -> Path:
+    """The one directory, or name, that was given."""
+    if len(command.names) != 1:
+        what = "NAME" if command.do in ("show", "run") else "DIR"
+        raise UserError(
+            f"study {command.do} needs one {what}; got {' '.join(command.names) or 'none'}; for "
+            f"example: {LINE.example}"
+        )
+    return Path(command.names[0])
+
+
+def _design(given: Given[Study], command: Study) -> "Design":
+    """The study that was named, with the seeds that were asked for."""
+    from headwise.study.presets import preset
+
+    name = str(_one(command))
+    if names_code(name):
+        if idle := [flag for flag in ("budget", "data") if flag in given.values]:
+            raise UserError(f"--{idle[0]} is for the studies of headwise; {name} has its own")
+        design = _own_study(name)
+    else:
+        design = preset(name, command.budget, command.data)
+    seed = command.seed if "seed" in given.values else design.base.seed
+    seeds = design.seeds if command.seeds is None else command.seeds
+    return replace(design, base=replace(design.base, seed=seed), seeds=seeds)
+
+
+def _own_study(words: str) -> "Design":
+    from headwise.study.design import Study as Design
+
+    code = own(words).code
+    assert code is not None, "it was read from a file"
+    design = code()
+    if not isinstance(design, Design):
+        raise UserError(
+            f"{words} must return a headwise.study.Study; it returned a {type(design).__name__}"
+        )
+    return design
+
+
+def _list() -> None:
+    from headwise.study.presets import PRESETS, preset
+
+    for name in PRESETS:
+        say(f"{name:<24} {preset(name, 'small').asks}")
+
+
+def _show(given: Given[Study], command: Study) -> None:
+    from headwise.study.estimate import shown
+
+    say(shown(_design(given, command)))
+
+
+def _run(given: Given[Study], command: Study) -> None:
+    from headwise.study.run import run_study
+
+    out = given.need("out")
+    run_study(
+        _design(given, command),
+        out,
+        budget=command.budget,
+        workers=command.workers,
+        storage=command.storage,
+        cells=command.cells_in,
+        quiet=command.quiet,
+    )
+    _report(out)
+    _say_failed(out)
+
+
+def _report(folder: Path) -> None:
+    from headwise.report.pages.study import study_text, write_study_report
+    from headwise.study.collect import collect
+
+    collect(folder)
+    page = write_study_report(folder)
+    say(study_text(folder), f"Report: {page}")
+
+
+def _say_failed(folder: Path) -> None:
+    """Raise `UserError` where cells have failed."""
+    from headwise.study.place import state
+
+    failed = state(folder).failed
+    if failed:
+        name, said = next(iter(failed.items()))
+        raise UserError(
+            f"{len(failed)} of the runs of {folder} failed, the first: {said}; try again with: "
+            f"headwise study work {folder} --cells {name}"
+        )
+
+
+LINE = CommandLine(
+    kind=Study,
+    example="headwise study run heads --budget small --out runs/heads-study",
+    usual="out budget data seeds workers storage cells quiet",
+    run=run,
+)
