@@ -67,12 +67,15 @@ def _storage(folder: Path, url: str) -> Any:
     import optuna
     from sqlalchemy import event
     from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool  # no connection is left open
 
     sqlite = not url
     url = url or f"sqlite:///{folder / 'queue.db'}"
     wait = {"timeout": _WAIT_SECONDS} if sqlite else {"connect_timeout": 10}
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": wait})
+        storage = optuna.storages.RDBStorage(
+            url, engine_kwargs={"connect_args": wait, "poolclass": NullPool}
+        )
     except (SQLAlchemyError, ImportError, TypeError, ValueError) as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(
