@@ -173,7 +173,7 @@ def _run(given: Given[Study], command: Study) -> None:
 
 
 def _report(folder: Path) -> None:
-    from headwise.report.pages.study import study_text, write_study_report
+    from headwise.report import study_text, write_study_report
     from headwise.study.collect import collect
 
     collect(folder)

@@ -45,8 +45,8 @@ def judge(claim: Claim, numbers: Numbers) -> ClaimFound:
     adjusted = iter(zip(holm(p_values), holm_shares(p_values), strict=True))
     tested = []
     for contrast, row, test in zip(claim.contrasts, rows, tests, strict=True):
-        p_value, level = next(adjusted) if test is not None else (1.0, 0.05)
-        tested.append(_tested(contrast, row, test, p_value, level, claim.margin))
+        own = next(adjusted) if test is not None else (1.0, 0.05)
+        tested.append(_tested(contrast, row, test, own, claim.margin))
     answer = _together([one.answer for one in tested])
     return ClaimFound(
         name=claim.name,
@@ -111,17 +111,18 @@ def _tested(
     contrast: Contrast,
     rows: _Rows,
     test: CrossedTest | None,
-    p_value: float,
-    level: float,
+    adjusted: tuple[float, float],
     margin: float,
 ) -> Tested:
+    """`adjusted`: the p-value, and the level of the interval."""
+    p_value, level = adjusted
     unit = _unit(contrast, rows.unit)
     seeds = 0 if rows.d is None else len(rows.d)
     judged = test is not None and seeds >= FEWEST_SEEDS
     interval = None
     if test is not None and seeds >= FEWEST_FOR_INTERVAL:
         interval = interval_at(test, level if judged else 0.05)
-    value = math.nan if rows.d is None else rows.d.mean().item()
+    value = 0.0 if rows.d is None else rows.d.mean().item()
     shown = alike = False
     if judged and interval is not None:
         shown = interval[0] > 0 or interval[1] < 0
@@ -131,7 +132,7 @@ def _tested(
         measure=contrast.plus.measure,
         expects=contrast.expects,
         unit=unit,
-        value=0.0 if rows.d is None else value,
+        value=value,
         interval=interval,
         p_value=p_value if judged else None,
         answer=_answer(contrast.expects, value, shown=shown, alike=alike, margin=margin),
