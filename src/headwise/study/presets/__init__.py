@@ -17,6 +17,11 @@ PRESETS = (
     "transformer-heads",
     "transformer-batch-size",
     "transformer-temperature",
+    "semi-supervised",
+    "fine-tune",
+    "fine-tune-from-tap",
+    "transformations",
+    "collapse",
 )
 """By name, in the order of the pages."""
 

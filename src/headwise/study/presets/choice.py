@@ -7,8 +7,11 @@ from headwise.study.design import Study
 from headwise.study.presets import PRESETS
 from headwise.study.presets.augmentations import augmentations
 from headwise.study.presets.budgets import Budget
+from headwise.study.presets.collapse import collapse
 from headwise.study.presets.deep_fusion import deep_fusion
 from headwise.study.presets.heads import heads
+from headwise.study.presets.kept import transformations
+from headwise.study.presets.labels import fine_tune, fine_tune_from_tap, semi_supervised
 from headwise.study.presets.transformers import ABLATIONS, ablation
 
 
@@ -19,6 +22,16 @@ def study_of(name: str, budget: Budget, data: Sequence[str] = ()) -> Study:
             return heads(budget, data)
         case "augmentations":
             return augmentations(budget, data)
+        case "semi-supervised":
+            return semi_supervised(budget, data)
+        case "fine-tune":
+            return fine_tune(budget, data)
+        case "fine-tune-from-tap":
+            return fine_tune_from_tap(budget, data)
+        case "transformations":
+            return transformations(budget, data)
+        case "collapse":
+            return collapse(budget, data)
         case "deep-fusion":
             return deep_fusion(budget, data)
         case _ if name in ABLATIONS:

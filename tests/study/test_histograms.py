@@ -1,0 +1,70 @@
+"""Crops of one image are matched by their histograms, until colours are distorted."""
+
+import json
+
+import pytest
+import torch
+
+from headwise.config import from_dict, to_dict
+from headwise.data.images import resident_images
+from headwise.errors import UserError
+from headwise.report.plots.drawing import style
+from headwise.report.reading.study import StudyFindings
+from headwise.study.presets.histograms import BINS, Histograms, nearer, pixel_histograms, shares
+from headwise.study.presets.untrained import untrained
+
+
+def test_shares_count_every_pixel_once() -> None:
+    pixels = torch.tensor([0.0, 0.999 / BINS, 1.0 / BINS, 1.0]).expand(2, 3, 4, 4)
+    found = shares(pixels)
+    assert found.shape == (2, 3, BINS)
+    assert found[..., [0, 1, -1]].unique(dim=0).tolist() == [[[0.5, 0.25, 0.25]] * 3]
+
+
+def test_nearer_is_a_half_by_chance_and_one_where_twins_agree() -> None:
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.rand(200, 3, BINS, generator=generator) for _ in range(2)]
+    assert abs(nearer(Histograms(*views)).mean().item() - 0.5) < 0.03
+    assert nearer(Histograms(views[0], views[0])).tolist() == [1.0] * 200
+    same = torch.ones(9, 3, BINS)
+    assert nearer(Histograms(same, same)).tolist() == [0.5] * 9
+
+
+def test_colours_of_their_own_are_matched_until_they_are_distorted() -> None:
+    """Every image is one colour with a little noise, so its crops have its histogram."""
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.rand(60, 3, 1, 1, generator=generator)
+    noise = 0.05 * torch.randn(60, 3, 24, 24, generator=generator)
+    pixels = ((colours + noise).clamp(0, 1) * 255).byte()
+    images = resident_images(
+        pixels, torch.zeros(60, dtype=torch.long), ("one",), [f"{i}" for i in range(60)]
+    )
+    with style():
+        findings, drawing = pixel_histograms(images, "planted", size=24)
+    (claim,) = findings.claims
+    matched, lost = (one.value + 0.5 * (one.name == "crops − chance") for one in claim.tested)
+    assert claim.answer == "supported"
+    assert matched > 0.97
+    assert lost > 0.1
+    assert "50 %" in claim.words
+    assert drawing.table.count("\n") == 2 * 2 * 4 * BINS + 1
+
+
+def test_studies_that_train_nothing() -> None:
+    found = untrained("pixel-histograms")
+    assert "500 images of builtin:shapes" in found.findings.scale
+    assert from_dict(StudyFindings, json.loads(json.dumps(to_dict(found.findings))))
+    with pytest.raises(UserError, match="takes no --data; got x"):
+        untrained("theory-rates", ["x"])
+    with pytest.raises(UserError, match="pixel-histograms"):
+        untrained("histograms")
+
+
+def test_the_rates_are_those_of_the_theory_in_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headwise.theory.checks.WITHIN", (0.3,))
+    monkeypatch.setattr("headwise.theory.checks.CLASSES", (2,))
+    monkeypatch.setattr("headwise.theory.checks.BETAS", (4.0,))
+    monkeypatch.setattr("headwise.theory.checks.RESIDUALS", (1.0,))
+    findings = untrained("theory-rates").findings
+    assert findings.claims[0].answer == "supported"
+    assert findings.claims[0].tested[0].value < 0.02
