@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 PRESETS = (
     "heads",
     "augmentations",
+    "strength",
+    "batch-size",
+    "temperature",
+    "losses",
     "deep-fusion",
     "weight-decay",
     "projection-size",
@@ -20,6 +24,7 @@ PRESETS = (
     "semi-supervised",
     "fine-tune",
     "fine-tune-from-tap",
+    "transfer",
     "transformations",
     "collapse",
 )

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from headwise.errors import UserError, nearest
 from headwise.study.design import Study
 from headwise.study.presets import PRESETS
-from headwise.study.presets.augmentations import augmentations
+from headwise.study.presets.augmentations import augmentations, strength
 from headwise.study.presets.budgets import Budget
 from headwise.study.presets.collapse import collapse
 from headwise.study.presets.deep_fusion import deep_fusion
 from headwise.study.presets.heads import heads
-from headwise.study.presets.kept import transformations
+from headwise.study.presets.kept import transfer, transformations
 from headwise.study.presets.labels import fine_tune, fine_tune_from_tap, semi_supervised
+from headwise.study.presets.losses import losses
+from headwise.study.presets.optimisation import batch_size, temperature
 from headwise.study.presets.transformers import ABLATIONS, ablation
 
 
@@ -32,6 +34,16 @@ def study_of(name: str, budget: Budget, data: Sequence[str] = ()) -> Study:
             return transformations(budget, data)
         case "collapse":
             return collapse(budget, data)
+        case "strength":
+            return strength(budget, data)
+        case "batch-size":
+            return batch_size(budget, data)
+        case "temperature":
+            return temperature(budget, data)
+        case "losses":
+            return losses(budget, data)
+        case "transfer":
+            return transfer(budget, data)
         case "deep-fusion":
             return deep_fusion(budget, data)
         case _ if name in ABLATIONS:

@@ -91,7 +91,7 @@ def deep_fusion(budget: Budget, data: Sequence[str]) -> Study:
             trial="a minute and a half on two cores (12 runs)",
             small="about 45 minutes on two cores for each data set: 50 runs of the shapes, "
             "of 100 s each; of other images 25 runs of 3 to 4 minutes each",
-            full=NOT_RUN.format("two weeks for each of two data sets")
+            full=NOT_RUN.format("5 days for two data sets")
             + " (100 runs; add Tiny-ImageNet as a folder: --data torchvision:CIFAR10 ./tiny)",
         ),
     )

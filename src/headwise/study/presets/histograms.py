@@ -34,7 +34,7 @@ CLAIM = Claim(
 )
 KINDS: dict[str, tuple[Operator, ...]] = {
     "crops": ("crop",),
-    "crops, colours distorted": ("crop", "colour", "grey"),
+    "colours distorted": ("crop", "colour", "grey"),
 }
 
 
@@ -105,7 +105,7 @@ def nearer(views: Histograms) -> Float[Tensor, " n"]:
 def _claim(plain: Tensor, distorted: Tensor) -> ClaimFound:
     tested = (
         _tested("crops − chance", plain - 0.5),
-        _tested("crops − crops, colours distorted", plain - distorted),
+        _tested("crops − colours distorted", plain - distorted),
     )
     answers = [one.answer for one in tested]
     order: tuple[Answer, ...] = ("contradicted", "cannot tell", "equivalent", "supported")
@@ -160,7 +160,7 @@ def _drawing(views: dict[str, list[Histograms]]) -> Drawing:
                     (kind, image + 1, view + 1, v, s)
                     for v, s in zip(values, line.tolist(), strict=True)
                 ]
-            axes.set_title(f"image {image + 1}, {kind}", fontsize=8.5)
+            axes.set_title(f"image {image + 1}, {kind}", fontsize=8)
     figure.supxlabel("pixel value, 1 is white", fontsize=8.5)
     figure.supylabel("share of the pixels, all channels", fontsize=8.5)
     return finish(

@@ -79,10 +79,10 @@ def batch_size(budget: Budget, data: Sequence[str]) -> Study:
         figures=_batch_figures(f"{sizes.epochs[0]}", paper=TABLE_B1 if budget == "full" else {}),
         takes=of_budget(
             budget,
-            trial="under a minute on two cores (20 runs)",
+            trial="under a minute on two cores (16 runs)",
             small="about 40 minutes on two cores: 100 runs of the shapes, of 25 to 100 s each; "
             "of other images 50 runs",
-            full=NOT_RUN.format("8 days") + " (140 runs)",
+            full=NOT_RUN.format("4 days") + " (110 runs)",
         ),
     )
 
