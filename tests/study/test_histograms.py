@@ -2,16 +2,13 @@
 
 import json
 
-import pytest
 import torch
 
 from headwise.config import from_dict, to_dict
 from headwise.data.images import resident_images
-from headwise.errors import UserError
-from headwise.report.plots.drawing import style
 from headwise.report.reading.study import StudyFindings
-from headwise.study.presets.histograms import BINS, Histograms, nearer, pixel_histograms, shares
-from headwise.study.presets.untrained import untrained
+from headwise.study.presets import preset
+from headwise.study.presets.histograms import BINS, Histograms, measured_histograms, nearer, shares
 
 
 def test_shares_count_every_pixel_once() -> None:
@@ -39,8 +36,8 @@ def test_colours_of_their_own_are_matched_until_they_are_distorted() -> None:
     images = resident_images(
         pixels, torch.zeros(60, dtype=torch.long), ("one",), [f"{i}" for i in range(60)]
     )
-    with style():
-        findings, drawing = pixel_histograms(images, "planted", size=24)
+    findings, drawing = measured_histograms(preset("pixel-histograms", "trial"), images)
+    assert from_dict(StudyFindings, json.loads(json.dumps(to_dict(findings)))) == findings
     (claim,) = findings.claims
     matched, lost = (one.value + 0.5 * (one.name == "crops − chance") for one in claim.tested)
     assert claim.answer == "supported"
@@ -48,23 +45,3 @@ def test_colours_of_their_own_are_matched_until_they_are_distorted() -> None:
     assert lost > 0.1
     assert "50 %" in claim.words
     assert drawing.table.count("\n") == 2 * 2 * 4 * BINS + 1
-
-
-def test_studies_that_train_nothing() -> None:
-    found = untrained("pixel-histograms")
-    assert "500 images of builtin:shapes" in found.findings.scale
-    assert from_dict(StudyFindings, json.loads(json.dumps(to_dict(found.findings))))
-    with pytest.raises(UserError, match="takes no --data; got x"):
-        untrained("theory-rates", ["x"])
-    with pytest.raises(UserError, match="pixel-histograms"):
-        untrained("histograms")
-
-
-def test_the_rates_are_those_of_the_theory_in_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headwise.theory.checks.WITHIN", (0.3,))
-    monkeypatch.setattr("headwise.theory.checks.CLASSES", (2,))
-    monkeypatch.setattr("headwise.theory.checks.BETAS", (4.0,))
-    monkeypatch.setattr("headwise.theory.checks.RESIDUALS", (1.0,))
-    findings = untrained("theory-rates").findings
-    assert findings.claims[0].answer == "supported"
-    assert findings.claims[0].tested[0].value < 0.02

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 PRESETS = (
     "heads",
     "augmentations",
+    "pixel-histograms",
     "strength",
     "batch-size",
     "temperature",

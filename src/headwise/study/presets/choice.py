@@ -10,6 +10,7 @@ from headwise.study.presets.budgets import Budget
 from headwise.study.presets.collapse import collapse
 from headwise.study.presets.deep_fusion import deep_fusion
 from headwise.study.presets.heads import heads
+from headwise.study.presets.histograms import pixel_histograms
 from headwise.study.presets.kept import transfer, transformations
 from headwise.study.presets.labels import fine_tune, fine_tune_from_tap, semi_supervised
 from headwise.study.presets.losses import losses
@@ -34,6 +35,8 @@ def study_of(name: str, budget: Budget, data: Sequence[str] = ()) -> Study:
             return transformations(budget, data)
         case "collapse":
             return collapse(budget, data)
+        case "pixel-histograms":
+            return pixel_histograms(budget, data)
         case "strength":
             return strength(budget, data)
         case "batch-size":

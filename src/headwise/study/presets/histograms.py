@@ -1,6 +1,8 @@
 """SimCLR's figure 6: crops of one image share a histogram of pixel values, until colours are
 distorted. Nothing is trained."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,10 +15,11 @@ from headwise.augment.batches import batch_index
 from headwise.data import Images
 from headwise.errors import UserError
 from headwise.evaluation.statistics.tests import bootstrap
-from headwise.report.plots.drawing import COLOURS, WIDTH_INCHES, Drawing, csv_text, finish
+from headwise.files import Json
+from headwise.report.plots.drawing import COLOURS, WIDTH_INCHES, Drawing, csv_text, finish, style
 from headwise.report.reading.study import Answer, ClaimFound, StudyFindings, Tested
-from headwise.study.design import Claim
-from headwise.study.presets.budgets import SIMCLR
+from headwise.study.design import Axis, Claim, Study
+from headwise.study.presets.budgets import SIMCLR, Budget, base, only
 
 BINS = 32
 MOST = 500
@@ -45,29 +48,44 @@ class Histograms(NamedTuple):
     second: Float[Tensor, "n 3 bins"]
 
 
-def pixel_histograms(
-    images: Images, spec: str, *, size: int = 32, seed: int = 0
-) -> tuple[StudyFindings, Drawing]:
+def pixel_histograms(budget: Budget, data: Sequence[str]) -> Study:
+    """What is asked. `measured_histograms` answers it; its arms are ways to make views, and nothing
+    is trained."""
+    start = base(budget, only("pixel-histograms", data))
+    levels: dict[str, Json] = {name: {"augment.ops": list(ops)} for name, ops in KINDS.items()}
+    return Study(
+        name="pixel-histograms",
+        asks="Can crops of one image be matched by their histograms of pixel values?",
+        base=replace(start, data=replace(start.data, limit=MOST)),
+        grids=((Axis(name="views", levels=levels),),),
+        seeds=1,
+        claims=(CLAIM,),
+        takes="some seconds; nothing is trained",
+    )
+
+
+def measured_histograms(study: Study, images: Images) -> tuple[StudyFindings, Drawing]:
     """How often crops of one image have nearer histograms than crops of two, without and with
     colour distortion, and a picture of the histograms of two images. Raises `UserError` for fewer
     than two images."""
+    spec, seed, size = study.base.data.spec, study.base.seed, study.base.augment.size or 32
     if len(images) < 2:
         raise UserError(f"pixel-histograms needs at least 2 images; {spec} has {len(images)}")
     n = min(MOST, len(images))
     chosen = images.select(torch.linspace(0, len(images) - 1, n).long())
     views = {name: histograms(chosen, ops, size, seed) for name, ops in KINDS.items()}
-    found = _claim(*(nearer(steps[0]) for steps in views.values()))
     findings = StudyFindings(
-        name="pixel-histograms",
-        asks="Can crops of one image be matched by their histograms of pixel values?",
+        name=study.name,
+        asks=study.asks,
         scale=f"{n} images of {spec} at {size} px; nothing is trained",
         axes={},
         seeds=1,
         arms=(),
-        claims=(found,),
+        claims=(_claim(*(nearer(steps[0]) for steps in views.values())),),
         figures=(),
     )
-    return findings, _drawing(views)
+    with style():
+        return findings, _drawing(views)
 
 
 def histograms(images: Images, ops: tuple[Operator, ...], size: int, seed: int) -> list[Histograms]:
