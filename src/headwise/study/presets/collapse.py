@@ -52,27 +52,7 @@ def collapse(budget: Budget, data: Sequence[str]) -> Study:
         evaluate=measured("linear", "geometry"),
         seeds=seeds(budget),
         claims=_claims(longest),
-        figures=(
-            *(
-                Figure(
-                    name=f"rank-{tap}",
-                    title=f"Effective rank of {tap}, by epochs of training",
-                    kind="lines",
-                    measures=(f"rank/{tap}",),
-                    along="epochs",
-                    by="head",
-                )
-                for tap in ("h", "z")
-            ),
-            Figure(
-                name="accuracy",
-                title="h and z under a linear probe",
-                kind="bars",
-                measures=("linear/h", "linear/z"),
-                along="head",
-                levels={"epochs": longest},
-            ),
-        ),
+        figures=_figures(longest),
         takes=of_budget(
             budget,
             trial="about a minute on two cores (20 runs)",
@@ -81,6 +61,29 @@ def collapse(budget: Budget, data: Sequence[str]) -> Study:
             full=NOT_RUN.format("3 days") + " (180 runs)",
         ),
     )
+
+
+def _figures(longest: str) -> tuple[Figure, ...]:
+    ranks = (
+        Figure(
+            name=f"rank-{tap}",
+            title=f"Effective rank of {tap}, by epochs of training",
+            kind="lines",
+            measures=(f"rank/{tap}",),
+            along="epochs",
+            by="head",
+        )
+        for tap in ("h", "z")
+    )
+    accuracy = Figure(
+        name="accuracy",
+        title="h and z under a linear probe",
+        kind="bars",
+        measures=("linear/h", "linear/z"),
+        along="head",
+        levels={"epochs": longest},
+    )
+    return (*ranks, accuracy)
 
 
 def _claims(longest: str) -> tuple[Claim, ...]:

@@ -171,18 +171,7 @@ def transfer(budget: Budget, data: Sequence[str]) -> Study:
         evaluate=replace(measured("transfer", "linear", taps=("h",)), transfer=config),
         seeds=seeds(budget),
         claims=_transfer_claims(names, f"{many}"),
-        figures=tuple(
-            Figure(
-                name=f"transfer-{how}-{name}",
-                title=f"Transfer to {name}, {words}, by epochs of pretraining",
-                kind="lines",
-                measures=(f"transfer_{how}/{name}",),
-                along="epochs",
-                by="objective",
-            )
-            for name in names
-            for how, words in (("linear", "linear probe"), ("finetune", "fine-tuned"))
-        ),
+        figures=_transfer_figures(names),
         takes=of_budget(
             budget,
             trial="under a minute on two cores (8 runs)",
@@ -195,6 +184,21 @@ def transfer(budget: Budget, data: Sequence[str]) -> Study:
 
 
 DIGITS = ("digits=builtin:digits",)
+
+
+def _transfer_figures(names: Sequence[str]) -> tuple[Figure, ...]:
+    return tuple(
+        Figure(
+            name=f"transfer-{how}-{name}",
+            title=f"Transfer to {name}, {words}, by epochs of pretraining",
+            kind="lines",
+            measures=(f"transfer_{how}/{name}",),
+            along="epochs",
+            by="objective",
+        )
+        for name in names
+        for how, words in (("linear", "linear probe"), ("finetune", "fine-tuned"))
+    )
 
 
 def _transfer_claims(names: Sequence[str], many: str) -> tuple[Claim, ...]:

@@ -34,20 +34,62 @@ def _longest(epochs: Axis) -> dict[str, str]:
     return {"epochs": list(epochs.levels)[-1]}
 
 
+def _few_labels(levels: dict[str, str]) -> Claim:
+    return Claim(
+        name="few-labels-over-scratch",
+        says="With 1 % and with 10 % of the labels, fine-tuning a pretrained network is better "
+        "than training from scratch.",
+        source=f"{SIMCLR}, Table 7",
+        paper="ImageNet, top-1: 48.3 and 65.6 pretrained, 25.4 and 56.4 supervised",
+        contrasts=tuple(
+            Contrast(
+                name=f"{percent} % of the labels, pretrained − from scratch",
+                plus=Group(levels=levels, measure=f"semi_{percent}/finetuned"),
+                minus=Group(levels=levels, measure=f"semi_{percent}/scratch"),
+            )
+            for percent in (1, 10)
+        ),
+    )
+
+
+def _over_scratch(levels: dict[str, str]) -> Claim:
+    return Claim(
+        name="fine-tuning-over-scratch",
+        says="With all labels, fine-tuning a pretrained network is better than training from "
+        "scratch.",
+        source=f"{SIMCLR}, section 6 and B.8",
+        contrasts=(
+            Contrast(
+                name="fine-tuned − from scratch",
+                plus=Group(levels=levels, measure="finetune/h"),
+                minus=Group(levels=levels, measure="finetune/scratch"),
+            ),
+        ),
+    )
+
+
+_H, _G1, _Z = (Group(levels={"depth": "3"}, measure=f"finetune/{tap}") for tap in ("h", "g1", "z"))
+DISCARD = Claim(
+    name="discard-for-fine-tuning",
+    says="Discarding the head is better for fine-tuning than keeping all of it.",
+    source=f"{SIMCLR}, section 4.2",
+    contrasts=(Contrast(name="from h − from z", plus=_H, minus=_Z),),
+)
+FIRST_LAYER = Claim(
+    name="fine-tune-from-first-layer",
+    says="Fine-tuning from the first layer of a three-layer head is better than from h.",
+    source=SIMCLR_V2,
+    paper="ImageNet, 1 % of the labels: up to 14 % relative",
+    contrasts=(Contrast(name="from g1 − from h", plus=_G1, minus=_H),),
+)
+
+
 def semi_supervised(budget: Budget, data: Sequence[str]) -> Study:
     """1 % and 10 % of the labels, pretrained and from scratch."""
     spec = only("semi-supervised", data)
     epochs = _epochs(budget, spec)
     config = SemiConfig(epochs=(1, 1), min_steps=2) if budget == "trial" else SemiConfig()
     measures = ("semi_1/finetuned", "semi_1/scratch", "semi_10/finetuned", "semi_10/scratch")
-    few, tenth = (
-        Contrast(
-            name=f"{percent} % of the labels, pretrained − from scratch",
-            plus=Group(levels=_longest(epochs), measure=f"semi_{percent}/finetuned"),
-            minus=Group(levels=_longest(epochs), measure=f"semi_{percent}/scratch"),
-        )
-        for percent in (1, 10)
-    )
     return Study(
         name="semi-supervised",
         asks="Does pretraining help when few labels are known?",
@@ -55,16 +97,7 @@ def semi_supervised(budget: Budget, data: Sequence[str]) -> Study:
         grids=((epochs,),),
         evaluate=replace(measured("semi", "linear", taps=("h",)), semi=config),
         seeds=seeds(budget),
-        claims=(
-            Claim(
-                name="few-labels-over-scratch",
-                says="With 1 % and with 10 % of the labels, fine-tuning a pretrained network is "
-                "better than training from scratch.",
-                source=f"{SIMCLR}, Table 7",
-                paper="ImageNet, top-1: 48.3 and 65.6 pretrained, 25.4 and 56.4 supervised",
-                contrasts=(few, tenth),
-            ),
-        ),
+        claims=(_few_labels(_longest(epochs)),),
         figures=(
             Figure(
                 name="few-labels",
@@ -95,21 +128,7 @@ def fine_tune(budget: Budget, data: Sequence[str]) -> Study:
         grids=((epochs,),),
         evaluate=_finetuning(budget, spec, ("h",)),
         seeds=seeds(budget),
-        claims=(
-            Claim(
-                name="fine-tuning-over-scratch",
-                says="With all labels, fine-tuning a pretrained network is better than training "
-                "from scratch.",
-                source=f"{SIMCLR}, section 6 and B.8",
-                contrasts=(
-                    Contrast(
-                        name="fine-tuned − from scratch",
-                        plus=Group(levels=_longest(epochs), measure="finetune/h"),
-                        minus=Group(levels=_longest(epochs), measure="finetune/scratch"),
-                    ),
-                ),
-            ),
-        ),
+        claims=(_over_scratch(_longest(epochs)),),
         figures=(
             Figure(
                 name="fine-tuned",
@@ -134,8 +153,6 @@ def fine_tune_from_tap(budget: Budget, data: Sequence[str]) -> Study:
     spec = only("fine-tune-from-tap", data)
     photos = budget == "small" and not of_shapes(spec)
     depths = axis("depth", "head.depth", *((3,) if photos else (2, 3)))
-    deep = {"depth": "3"}
-    h, g1, z = (Group(levels=deep, measure=f"finetune/{tap}") for tap in ("h", "g1", "z"))
     return Study(
         name="fine-tune-from-tap",
         asks="Is it better to discard the head before fine-tuning, or to keep a part of it?",
@@ -143,22 +160,7 @@ def fine_tune_from_tap(budget: Budget, data: Sequence[str]) -> Study:
         grids=((depths,),),
         evaluate=_finetuning(budget, spec, ("h", "g1", "z")),
         seeds=seeds(budget),
-        claims=(
-            Claim(
-                name="discard-for-fine-tuning",
-                says="Discarding the head is better for fine-tuning than keeping all of it.",
-                source=f"{SIMCLR}, section 4.2",
-                contrasts=(Contrast(name="from h − from z", plus=h, minus=z),),
-            ),
-            Claim(
-                name="fine-tune-from-first-layer",
-                says="Fine-tuning from the first layer of a three-layer head is better than from "
-                "h.",
-                source=SIMCLR_V2,
-                paper="ImageNet, 1 % of the labels: up to 14 % relative",
-                contrasts=(Contrast(name="from g1 − from h", plus=g1, minus=h),),
-            ),
-        ),
+        claims=(DISCARD, FIRST_LAYER),
         figures=(
             Figure(
                 name="taps",
