@@ -104,7 +104,7 @@ def test_class_directions_use_the_asked_share_of_the_labels_of_every_class(image
     assert class_targets(ClassDirectionsConfig(), images.train, 16, seed=0) is None
     # On the direction of its class every known image costs −1 times the weight, the least.
     index = torch.arange(8)
-    z = target.directions[images.train.labels[index]].repeat(2, 1)
+    z = present(target.directions)[images.train.labels[index]].repeat(2, 1)
     expected = -2.0 if known[:8].any() else 0.0
     assert class_direction_loss(target.at(index), z).item() == pytest.approx(expected, abs=1e-5)
 
@@ -123,7 +123,7 @@ def test_a_step_adds_the_class_directions_of_its_own_images(images):
         index = batch_index(len(images.train), 16, 0, config.seed)
         own = images.train.labels[index].repeat(2)
         unit = torch.nn.functional.normalize(z)
-        pull = -0.5 * (unit * target.directions[own]).sum(1).mean()
+        pull = -0.5 * (unit * present(target.directions)[own]).sum(1).mean()
     loss = train_step(config, state, views, 1e-3, target.at(index))[1]
     assert loss.item() == pytest.approx((plain + pull).item(), rel=1e-5)
 
@@ -193,9 +193,9 @@ def test_the_entropy_is_logged_with_a_temperature(images, tmp_path):
     assert 0 < run.metrics()[-1]["contrastive_entropy"] <= math.log(15)
     z0, z1 = normal(8, 4), normal(8, 4, seed=1)
     outputs = Outputs(torch.cat([z0, z1]), torch.cat([z0, z1]))
-    halves = [contrastive_entropy(z0[rows], z1[rows], 0.5) for rows in (slice(4), slice(4, 8))]
+    first, second = (contrastive_entropy(z0[a], z1[a], 0.5) for a in (slice(4), slice(4, 8)))
     found = monitoring.softmax_entropy(outputs, config)["contrastive_entropy"]
-    assert found == pytest.approx(sum(halves).item() / 2)
+    assert found == pytest.approx((first + second).item() / 2)
     plain = dataclasses.replace(config, objective="affinity")
     assert monitoring.softmax_entropy(outputs, plain) == {}
 
@@ -211,12 +211,12 @@ def test_a_step_takes_the_labels_of_its_own_images(objective, images):
     model = build_model(config)
     state = TrainState(model, build_optimizer(config.optim, model))
     views = normal(32, 3, 32, 32).float()
-    z = build_model(config).train()(views).z
+    z0, z1 = build_model(config).train()(views).z.chunk(2)
     index = batch_index(len(images.train), 16, 0, config.seed)
     labels = images.train.labels[index]
-    expected = F.cross_entropy(z, labels.repeat(2))
+    expected = F.cross_entropy(torch.cat([z0, z1]), labels.repeat(2))
     if objective == "supcon":
-        expected = supcon(*z.chunk(2), labels, config.temperature)
+        expected = supcon(z0, z1, labels, config.temperature)
     directions = config.class_directions
     target = present(class_targets(directions, images.train, 8, 0, config.objective)).at(index)
     losses = [train_step(config, state, views, 1e-2, target)[1].item() for _ in range(20)]
