@@ -26,8 +26,8 @@ from headwise.losses import (
 )
 from headwise.model.build import build_model
 from headwise.model.checkpoint import TrainState
-from headwise.model.config import PretrainConfig, ResolvedConfig, resolve
-from headwise.model.config_file import config_json
+from headwise.model.config import OF_OBJECTIVES, PretrainConfig, ResolvedConfig, resolve
+from headwise.model.config_file import config_json, read_config
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import (
     ClassDirectionsConfig,
@@ -242,6 +242,12 @@ def test_another_objective_than_the_files_starts_from_its_own_settings(tmp_path)
         return read_words(command_line("pretrain"), [*words, *more]).command().pretrain
 
     assert read() == config
+    # A file from before these settings has what there was.
+    old = {**config_json(PretrainConfig())}
+    for name in OF_OBJECTIVES:
+        del old[name]
+    write_json(tmp_path / "old.json", old)
+    assert read_config(PretrainConfig, tmp_path / "old.json") == PretrainConfig()
     assert read("--objective", "margin") == config
     assert read("--objective", "nt-xent") == PretrainConfig()
     assert read("--objective", "nt-logistic").negatives == "all"
