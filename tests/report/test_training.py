@@ -39,6 +39,13 @@ def test_what_is_too_short(losses: list[float], steps: int, said: str) -> None:
     assert bool(said) == bool(found)
 
 
+def test_semi_hard_negatives_keep_the_loss_high() -> None:
+    records = logged([0.48, *[0.48] * 18], 4000)
+    for accuracy, said in ((0.3, True), (0.8, False)):
+        learning = [{**record, "contrastive_accuracy": accuracy} for record in records]
+        assert bool(too_short(learning)) == said
+
+
 def test_the_end_is_no_single_record() -> None:
     """One high record at the end does not undo what was learned."""
     assert too_short(logged([6.2, *[4.0] * 18, 6.2], 4000)) == ""
