@@ -26,7 +26,7 @@ from headwise.report.plots.study_grids import crowded, heatmaps
 from headwise.report.reading.study import Figure as Wanted
 from headwise.report.reading.study import StudyFindings
 from headwise.report.reading.study_points import Point, Series, Shown, number_of, shown
-from headwise.report.tables.measures import axis_words, measure_words
+from headwise.report.tables.measures import axis_words, measure_words, stem_words
 from headwise.report.tables.numbers import number_text
 from headwise.report.words import counted, listed
 
@@ -87,19 +87,28 @@ def _stacked(found: Shown, fill: Callable[[Axes, Shown, list[Series]], None]) ->
     """A panel for each unit, one above the other, with one legend."""
     panels, heights = found.panels, []
     for panel in panels:
-        bars = 0.6 + max(0.3, 0.17 * len(panel)) * len(found.along)
+        bars = 0.7 + max(0.32, 0.17 * len(panel)) * len(found.along)
+        bars += 0 if _beside(found, panel) else 0.4
         heights.append(_PANEL_INCHES if found.figure.kind == "lines" else bars)
     handles = _handles(found)
-    columns = 3 if max((len(str(handle.get_label())) for handle in handles), default=0) < 16 else 2
-    inches = sum(heights) + 0.17 * -(-len(handles) // columns)
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
+    columns = 3 if longest < 16 else 2 if longest < 26 else 1
+    inches = sum(heights) + 0.17 * (1 + -(-len(handles) // columns))
     figure = Figure(figsize=(WIDTH_INCHES, inches), layout="constrained")
     ratios = {"height_ratios": heights}
     stacked = figure.subplots(len(panels), 1, squeeze=False, gridspec_kw=ratios)[:, 0]
     for axes, panel in zip(stacked, panels, strict=True):
         fill(axes, found, panel)
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+        title = found.figure.by or None
+        where = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 8.5}
+        figure.legend(handles=handles, title=title, **where)
     return figure
+
+
+def _beside(found: Shown, panel: list[Series]) -> bool:
+    """Whether the paper's values, if any, stand on the axis of the study's."""
+    return found.same_data or not any(one.paper for one in panel)
 
 
 def _lines(axes: Axes, found: Shown, panel: list[Series]) -> None:
@@ -155,6 +164,8 @@ def _bars(axes: Axes, found: Shown, panel: list[Series]) -> None:
     axes.set_ylabel(found.figure.along)
     axes.set_xlabel(axis_words(unit, [one.measure for one in panel]))
     axes.xaxis.set_major_locator(MaxNLocator(5))
+    if other is not axes:
+        other.set_xlim(0, 1.05 * max(other.get_xlim()[1], 0))  # from 0, as the bars
 
 
 def _error(axes: Axes, place: float, point: Point, scale: float) -> None:
@@ -184,7 +195,7 @@ def _places(axes: Axes, found: Shown) -> list[float]:
 
 def _paper_axes(axes: Axes, found: Shown, panel: list[Series]) -> Axes:
     """Where the paper's values stand: an axis of their own where the data differ."""
-    if found.same_data or not any(one.paper for one in panel):
+    if _beside(found, panel):
         return axes
     if found.figure.kind == "lines":
         other = axes.twinx()
@@ -205,39 +216,50 @@ def _hollow(colour: str, marker: str) -> dict[str, Any]:
     return {"linestyle": "", "markerfacecolor": "none", "markeredgewidth": 1.1, **style}
 
 
+def _place(found: Shown, one: Series) -> tuple[int, int]:
+    """Which colour a series has, and which shade of it: by line and measure; without lines by
+    measure, and where there are several measures at several taps, by measure and tap."""
+    measures = found.figure.measures
+    if one.by:
+        return found.by.index(one.by), measures.index(one.measure)
+    stems = list(dict.fromkeys(map(stem_words, measures)))
+    if not 1 < len(stems) < len(measures):
+        return measures.index(one.measure), 0
+    stem = stem_words(one.measure)
+    same = [measure for measure in measures if stem_words(measure) == stem]
+    return stems.index(stem), same.index(one.measure)
+
+
 def _look(found: Shown, one: Series) -> Look:
-    """Colour and marker by line, dashes by measure; without lines both by measure."""
-    measure = found.figure.measures.index(one.measure)
-    place = found.by.index(one.by) if one.by else measure
-    several = len(found.figure.measures) > 1 and one.by
-    dashes = DASHES[(measure if several else place) % len(DASHES)]
-    label = one.by or measure_words(one.measure)
+    """Its dashes tell shades apart, where there are any, and else colours too."""
+    place, shade = _place(found, one)
+    several = any(_place(found, other)[1] for other in found.series)
+    dashes = DASHES[(shade if several else place) % len(DASHES)]
     marker = "" if one.throughout else _MARKERS[place % len(_MARKERS)]
+    label = one.by or measure_words(one.measure)
     return Look(label, COLOURS[place % len(COLOURS)], dashes, marker)
 
 
 def _alpha(found: Shown, one: Series) -> float:
-    measure = found.figure.measures.index(one.measure) if one.by else 0
-    return _ALPHAS[measure % len(_ALPHAS)]
+    return _ALPHAS[_place(found, one)[1] % len(_ALPHAS)]
 
 
 def _handles(found: Shown) -> list[Artist]:
     """Of the legend: lines, then measures, then the paper; none where there is one of them."""
     lines = found.figure.kind == "lines"
-    looks = {(look := _look(found, one)).label: look for one in reversed(found.series)}
-    looks = dict(reversed(looks.items()))  # with the dashes of the first measure
+    firsts = {_look(found, one).label: one for one in reversed(found.series)}
     handles: list[Artist] = []
     style: dict[str, Any]
-    for look in looks.values() if len(looks) > 1 else []:
+    for one in reversed(firsts.values()) if len(firsts) > 1 else []:
+        look = _look(found, one)
         style = {"linestyle": look.dashes, "marker": look.marker, "markersize": 4}
-        style = style if lines else {"linewidth": 6}
+        style = style if lines else {"linewidth": 6, "alpha": _alpha(found, one)}
         handles.append(Line2D([], [], color=look.colour, label=look.label, **style))
     by_measure = {one.measure: one for one in found.series if one.by}
     for measure, one in by_measure.items() if len(by_measure) > 1 else []:
-        style = {"linestyle": _look(found, one).dashes} if lines else {"linewidth": 6}
-        alpha = 1 if lines else _alpha(found, one)
-        words = measure_words(measure)
-        handles.append(Line2D([], [], color=MUTED, alpha=alpha, label=words, **style))
+        style = {"linestyle": _look(found, one).dashes}
+        style = style if lines else {"linewidth": 6, "alpha": _alpha(found, one)}
+        handles.append(Line2D([], [], color=MUTED, label=measure_words(measure), **style))
     if found.paper:
         style = _hollow(INK, "o" if lines else "D")
         handles.append(Line2D([], [], label=found.figure.paper_source, **style))

@@ -39,6 +39,8 @@ class Series:
     measure: str
     points: dict[str, Point]
     """By level along the figure. What has no finished run is not in it."""
+    missing: int
+    """Levels that the study asks for, and that no run has reached."""
     throughout: Point | None = None
     """In place of `points`, where the arm does not have the axis: a level line. In lines alone."""
     paper: dict[str, float]
@@ -97,12 +99,11 @@ def shown(findings: StudyFindings, figure: Figure) -> Shown:
     count, and their mean is shown."""
     levels = findings.axes.get(figure.along, [])
     rows = findings.axes.get(figure.by, []) if figure.by else [""]
-    series, missing = [], 0
+    series: list[Series] = []
     for by in rows:
         found = [_series(findings, figure, by, measure) for measure in figure.measures]
         if _asked(findings, figure, by) or any(one.all_points or one.paper for one in found):
             series += found
-            missing += sum(len(levels) - len(one.points) for one in found if not one.throughout)
     of_paper = itertools.chain(*(one.paper for one in series))
     along = _in_order([*levels, *dict.fromkeys(level for level in of_paper if level not in levels)])
     units = {m: unit for arm in findings.arms for m, unit in arm.units.items()}
@@ -111,7 +112,7 @@ def shown(findings: StudyFindings, figure: Figure) -> Shown:
         along=along,
         series=tuple(series),
         units={measure: units.get(measure, "") for measure in figure.measures},
-        missing=missing,
+        missing=sum(one.missing for one in series),
         same_data=_same_data(figure.paper_source, findings.scale),
         square=len(levels) > 1 and sorted(levels) == sorted(rows),
     )
@@ -127,13 +128,15 @@ def number_of(level: str) -> float | None:
 
 def _series(findings: StudyFindings, figure: Figure, by: str, measure: str) -> Series:
     fixed = figure.levels | ({figure.by: by} if figure.by else {})
-    points = {}
+    points, missing = {}, 0
     for level in findings.axes.get(figure.along, []):
         there = _with(findings.arms, fixed | {figure.along: level})
         fewest = min((len(arm.levels) for arm in there), default=0)
         point = _point([arm for arm in there if len(arm.levels) == fewest], measure)
         if point is not None:
             points[level] = point
+        elif there:
+            missing += 1
     plain = [arm for arm in _with(findings.arms, fixed) if len(arm.levels) == len(fixed)]
     level_line = figure.kind == "lines" and not points
     key = by if by and measure == figure.measures[0] else measure
@@ -141,6 +144,7 @@ def _series(findings: StudyFindings, figure: Figure, by: str, measure: str) -> S
         by=by,
         measure=measure,
         points=points,
+        missing=missing,
         throughout=_point(plain, measure) if level_line else None,
         paper=figure.paper.get(key, {}),
     )
