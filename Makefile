@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup demo bench torture test check format dist lock clean
+.PHONY: setup demo bench torture test check format claims dist lock clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,11 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# docs/claims.md, from the presets and the findings.json of docs/studies.
+claims: $(STAMP)
+	$(BIN)/headwise study claims $(sort $(wildcard docs/studies/*)) --out build/claims
+	cp build/claims/claims.md docs/claims.md
 
 # Builds, then installs both into fresh environments and trains there; see the script.
 dist: $(STAMP)

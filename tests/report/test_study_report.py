@@ -26,6 +26,7 @@ from headwise.report.reading.study import (
     ArmFound,
     ClaimFound,
     Figure,
+    Picture,
     StudyFindings,
 )
 from headwise.report.reading.study import (
@@ -259,6 +260,19 @@ def test_the_page_is_rebuilt_byte_for_byte(out: Path) -> None:
     first = contents(out)
     assert rebuild(out) == out / "report.html"
     assert contents(out) == first
+
+
+def test_a_study_may_draw_a_picture_itself(tmp_path: Path) -> None:
+    picture = Picture(name="views", title="Views", description="Two images")
+    findings = replace(make_findings(), pictures=(picture,), figures=(), arms=(), claims=())
+    write_study(tmp_path, findings)
+    (tmp_path / "figures").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "figures" / "views.png")
+    write_study_report(tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.search(r'<img src="data:image/png;base64,[^"]+" alt="Two images">', html)
+    with pytest.raises(UserError, match="the stem of a file"):
+        replace(picture, name="../views")
 
 
 def test_a_study_without_findings_says_how_to_get_them(tmp_path: Path) -> None:

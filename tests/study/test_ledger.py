@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from documents import ROOT
 
 from headwise.config import to_dict
 from headwise.errors import UserError
 from headwise.files import write_json
+from headwise.report.pages.claims import claims_markdown
 from headwise.report.reading.study import FINDINGS_FILE, Answer, ClaimFound, StudyFindings
 from headwise.report.reading.study import Tested as Contrasted
 from headwise.study.ledger import ledger, write_ledger
@@ -102,3 +104,10 @@ def test_a_directory_without_findings_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must be a study that has findings"):
         write_ledger([tmp_path], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_of_the_docs_is_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    studies = sorted(Path("docs/studies").glob("*"))
+    written = Path("docs/claims.md").read_text()
+    assert written == claims_markdown(ledger(studies)), "make claims"

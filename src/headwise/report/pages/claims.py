@@ -82,8 +82,9 @@ def about(row: LedgerRow) -> str:
 def _summary(rows: Sequence[LedgerRow]) -> str:
     """How many claims there are, and how many answers of each kind."""
     claims = {(row.study, row.claim) for row in rows}
-    answers = [row.answer or row.ours or NOT_ASKED for row in rows]
-    kinds = ("supported", "contradicted", "equivalent", "cannot tell", NOT_ASKED)
+    elsewhere = "asked by another command"
+    answers = [row.answer or (elsewhere if row.ours else NOT_ASKED) for row in rows]
+    kinds = ("supported", "contradicted", "equivalent", "cannot tell", NOT_ASKED, elsewhere)
     counts = [f"{answers.count(kind)} {kind}" for kind in kinds if kind in answers]
     return f"{counted(len(claims), 'claim')}: {', '.join(counts)}."
 

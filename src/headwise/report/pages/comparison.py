@@ -1,6 +1,5 @@
 """`report.html`: the comparison as one page that needs nothing else."""
 
-import base64
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from headwise.evaluation.config import describe
 from headwise.evaluation.statistics.over_seeds import half_width_of_means
 from headwise.report.pages.definitions import definition
-from headwise.report.pages.rendering import render, write_page
+from headwise.report.pages.rendering import data_address, render, write_page
 from headwise.report.plots.comparison import accuracy_bars, curves, factor_heatmap, spectra
 from headwise.report.plots.drawing import Drawing, style
 from headwise.report.plots.maps import class_map
@@ -100,7 +99,7 @@ def _values(comparison: Comparison, figures: Figures) -> dict[str, object]:
         "geometry": comparison_table(full, (*GEOMETRY, *TRAINING)),
         "cost": comparison_table(full, COST),
         "figures": figures,
-        "views": _data_address(comparison.out / "views.png"),
+        "views": data_address(comparison.out / "views.png"),
         "settings": settings,
         "definitions": [
             definition(name, describe(name), settings.get(f"{name}/h", "")) for name in _DEFINED
@@ -177,10 +176,3 @@ def _with_last_epoch(comparison: Comparison) -> Summary:
 
 def _ends(runs: list[ComparedRun], key: str) -> list[float]:
     return [end for run in runs if (end := run.at_the_end(key)) is not None]
-
-
-def _data_address(path: Path) -> str:
-    """The PNG as a `data:` address; empty if there is none."""
-    if not path.is_file():
-        return ""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,5 +1,6 @@
 """What both pages share: templates, and how a page and its figures are written."""
 
+import base64
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -42,6 +43,13 @@ def write_drawings(folder: Path, drawings: Iterable[Drawing]) -> None:
         _write_bytes(folder / f"{drawing.name}.png", drawing.png)
         if drawing.table:
             write_text(folder / f"{drawing.name}.csv", drawing.table)
+
+
+def data_address(path: Path) -> str:
+    """The PNG as a `data:` address; empty if there is none."""
+    if not path.is_file():
+        return ""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _taps(text: str) -> Markup:

@@ -5,7 +5,7 @@ from pathlib import Path
 from headwise.evaluation.statistics.crossed import FEWEST_SEEDS
 from headwise.files import write_text
 from headwise.report.pages.definitions import Definition, definition
-from headwise.report.pages.rendering import render, write_page
+from headwise.report.pages.rendering import data_address, render, write_page
 from headwise.report.plots.drawing import style
 from headwise.report.plots.study import draw
 from headwise.report.prose.study import answers_in_words, opening, study_words
@@ -28,6 +28,10 @@ def write_study_report(folder: str | Path) -> Path:
         "sentences": opening(findings),
         "claims": [(claim, tested_table(claim.tested)) for claim in findings.claims],
         "drawings": drawings,
+        "pictures": [
+            (picture, data_address(folder / "figures" / f"{picture.name}.png"))
+            for picture in findings.pictures
+        ],
         "arms": arms_tables(findings),
         "run": _run(findings),
         "runs": [(arm.name, arm.runs) for arm in findings.arms if arm.runs],

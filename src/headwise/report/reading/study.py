@@ -6,7 +6,7 @@ from typing import Literal
 
 from headwise.config import check_fields, from_dict
 from headwise.errors import UserError
-from headwise.files import read_object
+from headwise.files import read_object, safe_name
 
 FINDINGS_FILE = "findings.json"
 Levels = dict[str, str]
@@ -41,6 +41,22 @@ class Figure:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure that the study drew itself: `figures/NAME.png` in its directory."""
+
+    name: str
+    """Stem of its files."""
+    title: str
+    description: str
+    """What is to be seen."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if safe_name(self.name) != self.name or self.name.startswith("."):
+            raise UserError(f"the name of a picture must be the stem of a file; got {self.name!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +136,7 @@ class StudyFindings:
     arms: tuple[ArmFound, ...]
     claims: tuple[ClaimFound, ...]
     figures: tuple[Figure, ...]
+    pictures: tuple[Picture, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
     """What the cells that failed said, by cell."""
     missing: int = 0
