@@ -101,8 +101,8 @@ def _stacked(found: Shown, fill: Callable[[Axes, Shown, list[Series]], None]) ->
         fill(axes, found, panel)
     if handles:
         title = found.figure.by or None
-        where = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 8.5}
-        figure.legend(handles=handles, title=title, **where)
+        where: dict[str, Any] = {"ncols": columns, "title_fontsize": 8.5}
+        figure.legend(handles=handles, title=title, loc="outside lower center", **where)
     return figure
 
 
