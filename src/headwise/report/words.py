@@ -33,6 +33,11 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return f" {last} ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def sentence_case(words: str) -> str:
+    """With a capital at the beginning, apart from words such as kNN."""
+    return words if words[1:2].isupper() else words[:1].upper() + words[1:]
+
+
 def percent(value: float, *, signed: bool = False) -> str:
     """0.6215 as "62.2"; the caller writes the sign of per cent or the word. What rounds to zero
     has no sign."""

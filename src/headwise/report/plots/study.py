@@ -28,7 +28,7 @@ from headwise.report.reading.study import StudyFindings
 from headwise.report.reading.study_points import Point, Series, Shown, number_of, shown
 from headwise.report.tables.measures import axis_words, measure_words, stem_words
 from headwise.report.tables.numbers import number_text
-from headwise.report.words import counted, listed
+from headwise.report.words import counted, listed, sentence_case
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _PANEL_INCHES = 2.6
@@ -61,7 +61,7 @@ def caption(found: Shown) -> str:
     measures = ", ".join(map(measure_words, figure.measures))
     axes = " and ".join(filter(None, (figure.along, figure.by)))
     at = ", ".join(f"{axis} {level}" for axis, level in figure.levels.items())
-    said.append(f"{measures[0].upper()}{measures[1:]}, by {axes}{f', at {at}' if at else ''}")
+    said.append(f"{sentence_case(measures)}, by {axes}{f', at {at}' if at else ''}")
     if found.averaged > 1:
         said.append(f"each value is the mean of up to {found.averaged} arms")
     if figure.kind == "heatmap":

@@ -38,7 +38,7 @@ def _answer(claim: ClaimFound) -> str:
 
 
 def _runs(findings: StudyFindings) -> str:
-    done = sum(len(arm.seeds) for arm in findings.arms)
+    done = len({run for arm in findings.arms for run in arm.runs})  # two arms may share one
     failed, missing = len(findings.failed), findings.missing
     total = done + failed + missing
     if done == total:

@@ -8,7 +8,7 @@ from headwise.report.tables.forms import Form, written
 from headwise.report.tables.measures import measure_words, protocol_of, stem_words
 from headwise.report.tables.numbers import number_text, p_text
 from headwise.report.tables.table import Cell, Column, Table, TableRow
-from headwise.report.words import interval_text, percent
+from headwise.report.words import interval_text, percent, sentence_case
 
 _CLAIMED = {"above": " above 0", "below": " below 0", "alike": ": no difference"}
 
@@ -156,7 +156,7 @@ def _measure_column(measure: str) -> Column:
     anchor = found[0].replace("_", "-") if found else ""
     tap = tap if tap in ("h", "z") else ""
     title = stem if tap else measure_words(measure)
-    return Column(title=title[:1].upper() + title[1:], tap=tap, short=measure, anchor=anchor)
+    return Column(title=sentence_case(title), tap=tap, short=measure, anchor=anchor)
 
 
 def _titled(title: str) -> Column:
