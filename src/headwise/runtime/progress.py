@@ -49,8 +49,9 @@ def _lines(name: str, total: int, done: int) -> Update:
         if now - last_line < PLAIN_EVERY_SECONDS and step < total:
             return
         last_line = now
-        left = (now - start) / max(step - done, 1) * (total - step)
-        line = f"{name} {step}/{total} {words} {left:.0f} s left"
+        line = f"{name} {step}/{total} {words}".rstrip()
+        if step > done:
+            line += f" {(now - start) / (step - done) * (total - step):.0f} s left"
         with contextlib.suppress(OSError, ValueError):  # its reader may have gone
             print(line, file=sys.stderr, flush=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,15 +32,28 @@ _TRAINING: dict[str, Unit] = {
 """Of the last record of metrics.jsonl: what is measured by `training/loss` and so on."""
 
 
+@runtime_checkable
+class Answers(Protocol):
+    """What claims are judged by."""
+
+    arms: dict[str, Levels]
+    """The levels of every arm, by its name."""
+    units: dict[str, str]
+    """Of every measure that was read."""
+
+    def of(self, arm: str, measure: str) -> BySeed:
+        """What the arm's finished runs have of a measure; those that do not have it are missing."""
+        ...
+
+
 class Numbers:
-    """Reads every run once."""
+    """The answers of a study's runs, each read once."""
 
     def __init__(self, folder: Path, begun: Begun, plan: list[Placed]) -> None:
         done = state(folder).done
         self._study: Study = begun.study
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
         self.units: dict[str, str] = {}
-        """Of every measure that was read."""
         self.arms: dict[str, Levels] = {arm_name(one.levels): one.levels for one in plan}
         self.placed: dict[str, list[Placed]] = {arm: [] for arm in self.arms}
         """The finished cells of every arm, by seed."""
@@ -52,7 +66,7 @@ class Numbers:
         return Run(self._paths[one.name])
 
     def of(self, arm: str, measure: str) -> BySeed:
-        """What the arm's finished runs have of a measure; those that do not have it are missing."""
+        """As in `Answers`."""
         found = {}
         for one in self.placed[arm]:
             known = self._known(one)

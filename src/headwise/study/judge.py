@@ -23,7 +23,7 @@ from headwise.evaluation.statistics.crossed import (
 )
 from headwise.report.reading.study import Answer, ClaimFound, Expected, Tested
 from headwise.report.words import interval_text, points
-from headwise.study.answers import Numbers, stacked
+from headwise.study.answers import Answers, stacked
 from headwise.study.design import Claim, Contrast, Group
 
 
@@ -36,7 +36,7 @@ class _Rows:
     unit: str = "share"
 
 
-def judge(claim: Claim, numbers: Numbers) -> ClaimFound:
+def judge(claim: Claim, numbers: Answers) -> ClaimFound:
     """What the finished runs say of a claim."""
     rows = [_rows(contrast, numbers) for contrast in claim.contrasts]
     tests = [crossed_test(r.d) if r.d is not None and len(r.d) > 1 else None for r in rows]
@@ -59,7 +59,7 @@ def judge(claim: Claim, numbers: Numbers) -> ClaimFound:
     )
 
 
-def _rows(contrast: Contrast, numbers: Numbers) -> _Rows:
+def _rows(contrast: Contrast, numbers: Answers) -> _Rows:
     """A slope alone is tested against 0, and so is a mean alone."""
     groups = [group for group in (contrast.plus, contrast.minus) if group is not None]
     weights = [_weights(group, numbers) for group in groups]
@@ -84,7 +84,7 @@ def _rows(contrast: Contrast, numbers: Numbers) -> _Rows:
     return _Rows(d=torch.as_tensor(d), unit=numbers.units[contrast.plus.measure])
 
 
-def _weights(group: Group, numbers: Numbers) -> dict[str, float]:
+def _weights(group: Group, numbers: Answers) -> dict[str, float]:
     """How much each arm counts: alike for a mean; for a slope by its distance from the middle, in
     doublings, separately for every combination of the other levels."""
     inside = {

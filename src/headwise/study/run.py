@@ -141,13 +141,16 @@ def _share(out: Path, plan: Sequence[Placed], workers: int, quiet: bool) -> None
         show = stack.enter_context(progress(out.name, len({p.name for p in plan}), quiet=quiet))
         files = [stack.enter_context((logs / f"{i}.log").open("ab")) for i in range(workers)]
         helpers = [subprocess.Popen(words, env=env, stdout=f, stderr=f) for f in files]
-        asked_to_stop = False
+        asked_to_stop, ended = False, 0
         while any(helper.poll() is None for helper in helpers):
             if stop.exit_code is not None and not asked_to_stop:
                 asked_to_stop = True
                 for helper in helpers:
                     helper.terminate()
-            show(len({p.name for p in plan}) - len(state(out).left(plan)), "")
+            now = len({p.name for p in plan}) - len(state(out).left(plan))
+            if now > ended:
+                show(now, "")
+            ended = now
             time.sleep(_POLL_SECONDS)
     if stop.exit_code is not None:
         raise Interrupted(f"{out}: stopped; {kept}", stop.exit_code)
