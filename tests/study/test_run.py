@@ -30,7 +30,7 @@ BASE = PretrainConfig(
     augment=AugmentConfig(size=16, blur=0.0),
     encoder=EncoderConfig(name=SMALL_RESNET, stem="small-strided", widths=(4, 4, 8, 8)),
     head=HeadConfig(name="linear", output_size=8),
-    epochs=3,
+    epochs=2,
     batch_size=10,
     knn_every=0,
     device="cpu",
@@ -40,7 +40,7 @@ STUDY = Study(
     asks="Does a head help?",
     base=BASE,
     grids=((axis("head", "head.name", "identity", "linear"),),),
-    evaluate=EvaluateConfig(protocols=("knn", "linear"), baselines=False),
+    evaluate=EvaluateConfig(protocols=("knn",), baselines=False),
     seeds=2,
     claims=(
         Claim(
@@ -50,8 +50,8 @@ STUDY = Study(
             contrasts=(
                 Contrast(
                     name="linear − identity",
-                    plus=Group(levels={"head": "linear"}),
-                    minus=Group(levels={"head": "identity"}),
+                    plus=Group(levels={"head": "linear"}, measure="knn/h"),
+                    minus=Group(levels={"head": "identity"}, measure="knn/h"),
                 ),
             ),
         ),
@@ -90,7 +90,7 @@ def test_a_study_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> N
 
     # Another study of which half is known trains only the other half.
     stamps = {name: os.stat(killed.parent / "cells" / name / "DONE").st_mtime for name in names}
-    length = axis("epochs", "epochs", 3, 1)
+    length = axis("epochs", "epochs", 2, 1)
     wider = replace(STUDY, name="wider", grids=((length,),), seeds=1, claims=())
     run_study(wider, killed.parent / "wider", quiet=True)
     after = {path.name for path in (killed.parent / "cells").iterdir()}
@@ -131,7 +131,9 @@ def test_wrong_studies(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="must have levels; got none"):
         axis("head", "head.name")
     wrong = replace(STUDY, grids=((axis("head", "temperatur", 0.1),),), claims=())
-    with pytest.raises(UserError, match="'head 0.1' of 'tiny': no setting 'temperatur'; did"):
+    with pytest.raises(
+        UserError, match="of 'tiny': no setting 'temperatur'; did you mean 'temperature'"
+    ):
         cells(wrong)
     with pytest.raises(UserError, match="names no axis of its study: 'head'"):
         replace(STUDY, grids=((axis("hed", "head.name", "mlp"),),))
@@ -154,9 +156,9 @@ def test_a_study_is_told_apart_by_what_changes_results(tmp_path: Path) -> None:
         assert not {one.name for one in make_plan(other, opener())} & names
 
 
-def test_a_thousand_cells(tmp_path: Path) -> None:
+def test_many_cells(tmp_path: Path) -> None:
     """All of them are named, and none twice."""
-    temperatures = [0.05 + i / 1000 for i in range(200)]
+    temperatures = [0.05 + i / 1000 for i in range(40)]
     study = replace(STUDY, grids=((axis("t", "temperature", *temperatures),),), seeds=5, claims=())
     plan = make_plan(study, opener())
-    assert len({one.name for one in plan}) == 1000
+    assert len({one.name for one in plan}) == 200
