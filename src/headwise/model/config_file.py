@@ -71,9 +71,9 @@ def lifted(values: Any, path: Path) -> Any:
     trees = [values, values.get("pretrain")]  # a comparison's runs are under `pretrain`
     if "heads" in values and "pretrain" in values:  # the arms of a comparison once were heads
         values["arms"] = values.pop("heads")
-    for tree in trees if version < _HEADS_VERSION else []:
+    for tree in trees:
         if isinstance(tree, dict) and isinstance(tree.get("head"), dict):
-            tree["head"] = _lifted_head(tree["head"])
+            tree["head"] = _lifted_head(tree["head"], version)
     if version < _TOKENS_VERSION and isinstance(values.get("optim"), dict):
         values["optim"] = {**values["optim"], "tokens_decayed": True}
     if version == 1:
@@ -89,9 +89,13 @@ def lifted(values: Any, path: Path) -> Any:
     return values
 
 
-def _lifted_head(head: Json) -> Json:
-    """A head of layout 1 or 2 with the settings that it had."""
+def _lifted_head(head: Json, version: int) -> Json:
+    """A head with the settings that it had."""
     if "place" not in head:  # not a file of ours, which names every setting
+        return head
+    if head.get("name") == "mlp" and head.get("activation") is None:  # once it had no choice
+        head = {**head, "activation": "relu"}
+    if version >= _HEADS_VERSION:
         return head
     match head.get("name"):
         case "identity" | "linear":
