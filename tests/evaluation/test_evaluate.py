@@ -21,6 +21,7 @@ from headwise.evaluation import config as protocols
 from headwise.evaluation.config import PROTOCOLS, describe
 from headwise.evaluation.extracted import ExtractedRun
 from headwise.evaluation.protocols.finetune import FinetuneConfig
+from headwise.evaluation.protocols.forgetting import ForgettingConfig
 from headwise.evaluation.protocols.linear_sgd import LinearSgdConfig
 from headwise.evaluation.protocols.semi import SemiConfig
 from headwise.evaluation.protocols.targets import open_target
@@ -72,6 +73,7 @@ def test_all_protocols_from_one_call(
         linear_sgd=LinearSgdConfig(epochs=1),
         semi=SemiConfig(epochs=(1, 1), min_steps=1),
         finetune=FinetuneConfig(epochs=1, scratch_epochs=1, lrs=(0.05,)),
+        forgetting=ForgettingConfig(limit=40),
         transfer=TransferConfig(targets=("digits=builtin:digits",), limit=40, steps=1, lrs=(0.05,)),
         transformations=TransformationsConfig(train=100, test=60),
     )

@@ -138,7 +138,7 @@ z-loses-factors discard-for-fine-tuning fine-tune-from-first-layer no-head-conta
 composition-over-single crop-and-colour-best crops-share-a-histogram stronger-colour-not-supervised
 larger-batches-help larger-batches-less-with-more-epochs larger-batches-not-supervised
 best-temperature-normalised best-temperature-as-it-is nt-xent-over-other-losses
-few-labels-over-scratch fine-tuning-over-scratch transfer-linear
+few-labels-over-scratch fine-tuning-over-scratch fine-tuning-forgets-nothing transfer-linear
 transfer-fine-tuned transformer-over-ffn-supervised transformer-over-ffn-unsupervised
 fusion-grows-with-depth fusion-grows-with-training transformer-best-batch-size
 transformer-best-temperature transformer-best-weight-decay

@@ -1,7 +1,7 @@
 """The protocols by name, and the settings of `headwise evaluate`."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +12,11 @@ from headwise.evaluation.protocols.cluster import CLUSTER, cluster
 from headwise.evaluation.protocols.description import Description, Protocol
 from headwise.evaluation.protocols.factors import FACTORS, factors
 from headwise.evaluation.protocols.finetune import FINETUNE, FinetuneConfig, finetune
+from headwise.evaluation.protocols.forgetting import (
+    FORGETTING,
+    ForgettingConfig,
+    forgetting,
+)
 from headwise.evaluation.protocols.geometry import (
     GEOMETRY,
     between_taps,
@@ -50,6 +55,7 @@ ProtocolName = Literal[
     "cluster",
     "semi",
     "finetune",
+    "forgetting",
     "transfer",
     "transformations",
     "factors",
@@ -85,6 +91,7 @@ class EvaluateConfig:
     linear_sgd: LinearSgdConfig = field(default_factory=LinearSgdConfig)
     semi: SemiConfig = field(default_factory=SemiConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    forgetting: ForgettingConfig = field(default_factory=ForgettingConfig)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     transformations: TransformationsConfig = field(default_factory=TransformationsConfig)
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)
@@ -120,6 +127,10 @@ def protocol(name: str, config: EvaluateConfig) -> Protocol:
             return _on_model(SEMI, semi, config.semi, "fractions", "epochs")
         case "finetune":
             return _on_model(FINETUNE, finetune, config.finetune, "taps")
+        case "forgetting":
+            measure = partial(forgetting, training=config.finetune)
+            known = _on_model(FORGETTING, measure, config.forgetting, "targets")
+            return replace(known, asked={**known.asked, "finetune": to_dict(config.finetune)})
         case "transfer":
             return _on_model(TRANSFER, transfer, config.transfer, "targets", "finetune")
         case "transformations":

@@ -91,6 +91,13 @@ def finetune(trained: ExtractedRun, config: FinetuneConfig, *, seed: int) -> Ite
     yield from from_scratch(trained.config, trained.images, trained.extraction, config, seed=seed)
 
 
+def fine_tuned(trained: ExtractedRun, config: FinetuneConfig, tap: str, *, seed: int) -> TapModel:
+    """The network of `finetune/TAP`."""
+    training = _Training(config, trained.model, tap, config.epochs, trained.extraction, seed)
+    train = trained.images.train
+    return training.trained(train, _choose(training, train)[0])
+
+
 def from_scratch(
     config: ResolvedConfig,
     images: Splits,

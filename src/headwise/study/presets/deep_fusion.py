@@ -161,15 +161,12 @@ def _figures(budget: Budget, sets: Sequence[str]) -> tuple[Figure, ...]:
         for kind, measures in kinds.items()
     )
     blocks = range(2, int(last_block(budget)[1:]) + 1)
-    gains = (
-        Figure(
-            name=f"fusion-{data}",
-            title=f"Fusion gain of each block on {data}",
-            kind="bars",
-            measures=tuple(f"fusion_gain/g{block}" for block in blocks),
-            along="head",
-            levels={"data": data},
-        )
-        for data in sets
+    gains = Figure(
+        name="fusion",
+        title="Fusion gain of each block of the Transformer head (joint)",
+        kind="bars",
+        measures=tuple(f"fusion_gain/g{block}" for block in blocks),
+        along="data",
+        levels={"head": "joint"},
     )
-    return (*bars, *gains)
+    return (*bars, gains)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from headwise.evaluation.config import EvaluateConfig
 from headwise.evaluation.protocols.finetune import FinetuneConfig
+from headwise.evaluation.protocols.forgetting import ForgettingConfig
 from headwise.evaluation.protocols.semi import SemiConfig
 from headwise.heads import HeadConfig
 from headwise.report.reading.study import Figure
@@ -68,6 +69,33 @@ def _over_scratch(levels: dict[str, str]) -> Claim:
     )
 
 
+BEFORE_AFTER = ("before", "after")
+
+
+def _forgets(levels: dict[str, str], what: Sequence[str]) -> Claim:
+    return Claim(
+        name="fine-tuning-forgets-nothing",
+        says="Fine-tuning on all labels forgets nothing: other properties of the images, other "
+        "images and twins are recognised as before.",
+        source="the representation is said to be kept; no paper has a number for it here",
+        contrasts=tuple(
+            Contrast(
+                name=f"{one.replace('_', ' of ')}, after − before",
+                plus=Group(levels=levels, measure=f"forgetting_{one}/after"),
+                minus=Group(levels=levels, measure=f"forgetting_{one}/before"),
+                expects="alike",
+            )
+            for one in what
+        ),
+    )
+
+
+def _forgetting(budget: Budget, config: EvaluateConfig) -> EvaluateConfig:
+    limit = of_budget(budget, trial=100, small=2000, full=None)
+    protocols = (*config.protocols, "forgetting")
+    return replace(config, protocols=protocols, forgetting=ForgettingConfig(limit=limit))
+
+
 _H, _G1, _Z = (Group(levels={"depth": "3"}, measure=f"finetune/{tap}") for tap in ("h", "g1", "z"))
 DISCARD = Claim(
     name="discard-for-fine-tuning",
@@ -118,23 +146,32 @@ def semi_supervised(budget: Budget, data: Sequence[str]) -> Study:
 
 
 def fine_tune(budget: Budget, data: Sequence[str]) -> Study:
-    """All labels, pretrained and from scratch."""
+    """All labels, pretrained and from scratch; and what was there before and is not any more."""
     spec = only("fine-tune", data)
+    shapes = of_shapes(spec) and budget != "full"
+    forgotten = (*(("factors",) if shapes else ()), "knn_digits", "contrastive")
     epochs = _epochs(budget, spec)
     return Study(
         name="fine-tune",
-        asks="Is a pretrained network a better start than new weights when all labels are known?",
+        asks="With all labels, is a pretrained network a better start, and what does it forget?",
         base=base(budget, spec),
         grids=((epochs,),),
-        evaluate=_finetuning(budget, spec, ("h",)),
+        evaluate=_forgetting(budget, _finetuning(budget, spec, ("h",))),
         seeds=seeds(budget),
-        claims=(_over_scratch(_longest(epochs)),),
+        claims=(_over_scratch(_longest(epochs)), _forgets(_longest(epochs), forgotten)),
         figures=(
             Figure(
                 name="fine-tuned",
                 title="Accuracy with all labels, by epochs of pretraining",
                 kind="lines",
                 measures=("finetune/h", "finetune/scratch", "linear/h"),
+                along="epochs",
+            ),
+            Figure(
+                name="forgotten",
+                title="What h and z could tell before and after fine-tuning",
+                kind="bars",
+                measures=tuple(f"forgetting_{w}/{t}" for w in forgotten for t in BEFORE_AFTER),
                 along="epochs",
             ),
         ),

@@ -80,7 +80,7 @@ def _varied(name: str, budget: Budget) -> tuple[Axis, tuple[Claim, ...]]:
             return axis("output size", "head.output_size", *values), ()
         case "transformer-depth":
             values = of_budget(budget, trial=(1, 2), small=(1, 2, 4, 8), full=(1, 2, 4, 6, 10))
-            return axis("depth", "head.depth", *values), (GROWS_WITH_DEPTH,)
+            return axis("depth", "head.depth", *values), (_grows_with_depth(f"{values[-1]}"),)
         case "transformer-heads":
             values = of_budget(budget, trial=(1, 4), small=(1, 4, 16), full=(1, 2, 4, 8, 16))
             return axis("attention heads", "head.num_heads", *values), ()
@@ -99,14 +99,6 @@ def _varied(name: str, budget: Budget) -> tuple[Axis, tuple[Claim, ...]]:
 DECAYS = (0.0, 1e-6, 1e-4, 5e-4)
 TEMPERATURES = (0.02, 0.1, 0.2, 0.5)
 
-GROWS_WITH_DEPTH = Claim(
-    name="fusion-grows-with-depth",
-    says="Images of a class attend to each other more in deeper blocks of the head.",
-    source=DEEP_FUSION,
-    paper="shown by pictures of attention; no number",
-    contrasts=(Contrast(name="fusion gain, for each block", plus=Group(measure="fusion_slope")),),
-    margin=0.005,
-)
 LARGEST_BATCH = Claim(
     name="transformer-best-batch-size",
     says="Larger batches, up to the 1,024 images of the code, are better for the Transformer head.",
@@ -115,6 +107,18 @@ LARGEST_BATCH = Claim(
     contrasts=(Contrast(name="for each doubling", plus=Group(along="batch size")),),
     margin=0.01,
 )
+
+
+def _grows_with_depth(deepest: str) -> Claim:
+    slope = Group(levels={"depth": deepest}, measure="fusion_slope")
+    return Claim(
+        name="fusion-grows-with-depth",
+        says="Images of a class attend to each other more in deeper blocks of the head.",
+        source=DEEP_FUSION,
+        paper="shown by pictures of attention; no number",
+        contrasts=(Contrast(name=f"{deepest} blocks, fusion gain for each block", plus=slope),),
+        margin=0.005,
+    )
 
 
 def _best(what: str, varied: Axis, best: str, words: str) -> Claim:
