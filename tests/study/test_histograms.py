@@ -1,12 +1,15 @@
 """Crops of one image are matched by their histograms, until colours are distorted."""
 
 import json
+from pathlib import Path
 
+import pytest
 import torch
 
+from headwise.cli.main import main
 from headwise.config import from_dict, to_dict
 from headwise.data.images import resident_images
-from headwise.report.reading.study import StudyFindings
+from headwise.report.reading.study import StudyFindings, read_findings
 from headwise.study.presets import preset
 from headwise.study.presets.histograms import BINS, Histograms, measured_histograms, nearer, shares
 
@@ -45,3 +48,19 @@ def test_colours_of_their_own_are_matched_until_they_are_distorted() -> None:
     assert lost > 0.1
     assert "50 %" in claim.words
     assert drawing.table.count("\n") == 2 * 2 * 4 * BINS + 1
+
+
+def test_the_command_writes_findings_and_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    words = ["study", "run", "pixel-histograms", "--data", "builtin:digits", "--out", str(out)]
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 0
+    assert read_findings(out).claims[0].name == "crops-share-a-histogram"
+    assert "nearer histogram" in (out / "report.html").read_text()
+    assert (out / "figures" / "pixel-histograms.csv").is_file()
+    with pytest.raises(SystemExit):
+        main([*words, "--workers", "2"])
+    assert "trains nothing, so --workers has no effect" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -151,3 +152,19 @@ def test_every_claim_is_asked_by_one_preset(budget: Budget) -> None:
     names = [claim.name for name in PRESETS for claim in preset(name, budget).claims]
     assert len(set(names)) == len(names)
     assert set(ASKED.split()) <= set(names)
+
+
+def test_the_table_of_docs_is_that_of_the_presets() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    rows = text.partition("<!-- presets -->\n")[2].partition("<!-- end -->")[0].splitlines()[2:]
+    assert rows == [
+        " | ".join(
+            [
+                f"| `{name}`",
+                preset(name, "small").asks,
+                *(preset(name, budget).takes for budget in BUDGETS),
+            ]
+        )
+        + " |"
+        for name in PRESETS
+    ]

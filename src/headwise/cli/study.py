@@ -151,16 +151,22 @@ def _list() -> None:
 
 def _show(given: Given[Study], command: Study) -> None:
     from headwise.study.estimate import shown
+    from headwise.study.presets import UNTRAINED
 
-    say(shown(_design(given, command)))
+    design = _design(given, command)
+    say(design.asks, design.takes) if command.names[0] == UNTRAINED else say(shown(design))
 
 
 def _run(given: Given[Study], command: Study) -> None:
+    from headwise.study.presets import UNTRAINED
     from headwise.study.run import run_study
 
-    out = given.need("out")
+    out, design = given.need("out"), _design(given, command)
+    if command.names[0] == UNTRAINED:
+        _run_histograms(given, design, out)
+        return
     run_study(
-        _design(given, command),
+        design,
         out,
         budget=command.budget,
         workers=command.workers,
@@ -172,11 +178,27 @@ def _run(given: Given[Study], command: Study) -> None:
     _say_failed(out)
 
 
+def _run_histograms(given: Given[Study], design: "Design", out: Path) -> None:
+    from headwise.study.presets.histograms import run_histograms
+
+    for idle in ("seeds", "workers", "storage", "cells_in"):
+        if idle in given.values:
+            flag = "--" + idle.replace("_", "-")
+            raise UserError(f"{design.name} trains nothing, so {flag} has no effect; leave it out")
+    run_histograms(design, out)
+    _say_page(out)
+
+
 def _report(folder: Path) -> None:
-    from headwise.report import study_text, write_study_report
     from headwise.study.collect import collect
 
     collect(folder)
+    _say_page(folder)
+
+
+def _say_page(folder: Path) -> None:
+    from headwise.report import study_text, write_study_report
+
     page = write_study_report(folder)
     say(study_text(folder), f"Report: {page}")
 

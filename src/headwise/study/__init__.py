@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from headwise.report.reading.study import Figure
     from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
     from headwise.study.presets import PRESETS, preset
+    from headwise.study.run import run_study
 
 _HOMES = {
     "PRESETS": "study.presets",
@@ -21,11 +22,13 @@ _HOMES = {
     "Study": "study.design",
     "axis": "study.design",
     "preset": "study.presets",
+    "run_study": "study.run",
 }
 
 __all__ = [  # noqa: RUF022, the order of use
     "preset",
     "PRESETS",
+    "run_study",
     "Study",
     "Axis",
     "axis",

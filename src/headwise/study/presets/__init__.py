@@ -30,6 +30,8 @@ PRESETS = (
     "collapse",
 )
 """By name, in the order of the pages."""
+UNTRAINED = "pixel-histograms"
+"""It trains nothing: `histograms.run_histograms` answers it."""
 
 
 def preset(name: str, budget: "Budget", data: Sequence[str] = ()) -> "Study":

@@ -3,6 +3,7 @@ distorted. Nothing is trained."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,12 +13,22 @@ from torch import Tensor
 
 from headwise.augment import AugmentConfig, Operator, resolve, unnormalised, view_batches
 from headwise.augment.batches import batch_index
-from headwise.data import Images
+from headwise.config import to_dict
+from headwise.data import Images, open_images
 from headwise.errors import UserError
 from headwise.evaluation.statistics.tests import bootstrap
-from headwise.files import Json
+from headwise.files import Json, write_json
+from headwise.report.pages.rendering import write_drawings
 from headwise.report.plots.drawing import COLOURS, WIDTH_INCHES, Drawing, csv_text, finish, style
-from headwise.report.reading.study import Answer, ClaimFound, StudyFindings, Tested
+from headwise.report.reading.study import (
+    FINDINGS_FILE,
+    Answer,
+    ClaimFound,
+    Picture,
+    StudyFindings,
+    Tested,
+)
+from headwise.runs.directory import refuse_existing
 from headwise.study.design import Axis, Claim, Study
 from headwise.study.presets.budgets import SIMCLR, Budget, base, only
 
@@ -64,6 +75,14 @@ def pixel_histograms(budget: Budget, data: Sequence[str]) -> Study:
     )
 
 
+def run_histograms(study: Study, out: Path) -> None:
+    """Write findings.json and the picture into `out`. Raises `UserError` where `out` exists."""
+    refuse_existing(out, resumable=False)
+    findings, drawing = measured_histograms(study, open_images(study.base.data).train)
+    write_drawings(out / "figures", [drawing])
+    write_json(out / FINDINGS_FILE, to_dict(findings))
+
+
 def measured_histograms(study: Study, images: Images) -> tuple[StudyFindings, Drawing]:
     """How often crops of one image have nearer histograms than crops of two, without and with
     colour distortion, and a picture of the histograms of two images. Raises `UserError` for fewer
@@ -74,6 +93,9 @@ def measured_histograms(study: Study, images: Images) -> tuple[StudyFindings, Dr
     n = min(MOST, len(images))
     chosen = images.select(torch.linspace(0, len(images) - 1, n).long())
     views = {name: histograms(chosen, ops, size, seed) for name, ops in KINDS.items()}
+    with style():
+        drawing = _drawing(views)
+    picture = Picture(name=drawing.name, title=drawing.title, description=drawing.description)
     findings = StudyFindings(
         name=study.name,
         asks=study.asks,
@@ -83,9 +105,9 @@ def measured_histograms(study: Study, images: Images) -> tuple[StudyFindings, Dr
         arms=(),
         claims=(_claim(*(nearer(steps[0]) for steps in views.values())),),
         figures=(),
+        pictures=(picture,),
     )
-    with style():
-        return findings, _drawing(views)
+    return findings, drawing
 
 
 def histograms(images: Images, ops: tuple[Operator, ...], size: int, seed: int) -> list[Histograms]:
