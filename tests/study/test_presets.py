@@ -53,7 +53,7 @@ def test_a_preset_is_a_study_of_settings_that_exist(
     study = preset(name, budget, data)
     assert study.name == name
     assert study.asks.endswith("?")
-    assert study.seeds == (2 if budget == "trial" else 5)
+    assert study.seeds <= 2 if budget == "trial" else study.seeds == 5
     if budget == "trial":
         assert runs(study) <= MOST_TRIALS
         assert all(c.data.limit == 240 and c.epochs <= 4 for c in configs(study))

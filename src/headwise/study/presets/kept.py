@@ -63,12 +63,12 @@ def transformations(budget: Budget, data: Sequence[str]) -> Study:
             (Axis(name="head", levels={"none": {"head.name": "identity"}}), usual),
         ),
         evaluate=replace(protocols, transformations=config),
-        seeds=seeds(budget),
+        seeds=1 if budget == "trial" else seeds(budget),
         claims=(LOST, *((FACTORS_LOST,) if shapes else ()), CONTAMINATED),
         figures=(*(_bars(head) for head in (*mlp, *(others if every else ()))), LOW_LEVEL),
         takes=of_budget(
             budget,
-            trial="about a minute on two cores (10 runs)",
+            trial="about a minute on two cores (5 runs)",
             small="about 45 minutes on two cores: 65 runs of the shapes, of 80 s each; "
             "of other images 25 runs of 3 to 4 minutes each",
             full=NOT_RUN.format("3 days") + " (65 runs)",
