@@ -128,9 +128,7 @@ def protocol(name: str, config: EvaluateConfig) -> Protocol:
         case "finetune":
             return _on_model(FINETUNE, finetune, config.finetune, "taps")
         case "forgetting":
-            measure = partial(forgetting, training=config.finetune)
-            known = _on_model(FORGETTING, measure, config.forgetting, "targets")
-            return replace(known, asked={**known.asked, "finetune": to_dict(config.finetune)})
+            return _forgetting(config)
         case "transfer":
             return _on_model(TRANSFER, transfer, config.transfer, "targets", "finetune")
         case "transformations":
@@ -156,6 +154,12 @@ def _on_model(
     """A protocol with a config, in which the fields `which` only say what is measured."""
     asked = {name: value for name, value in to_dict(config).items() if name not in which}
     return Protocol(description, on_model=partial(measure, config=config), asked=asked)
+
+
+def _forgetting(config: EvaluateConfig) -> Protocol:
+    measure = partial(forgetting, training=config.finetune)
+    known = _on_model(FORGETTING, measure, config.forgetting, "targets")
+    return replace(known, asked={**known.asked, "finetune": to_dict(config.finetune)})
 
 
 def describe(name: str) -> Description:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from headwise.evaluation.protocols.targets import PRESETS as SETS
 from headwise.evaluation.protocols.transfer import TransferConfig
-from headwise.evaluation.protocols.transformations import PAPER, TransformationsConfig
+from headwise.evaluation.protocols.transformations import PAPER, Task, TransformationsConfig
 from headwise.files import Json
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
@@ -36,7 +36,7 @@ ADDED = Axis(
         },
     },
 )
-TASKS = {USUAL: "grey", "rotation": "rotation", "noise": "noise", "sobel": "sobel"}
+TASKS: dict[str, Task] = {USUAL: "grey", "rotation": "rotation", "noise": "noise", "sobel": "sobel"}
 """The task that asks about each level."""
 
 
