@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -70,7 +70,7 @@ def count_cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
-def start(folder: Path, count: int) -> list[multiprocessing.process.BaseProcess]:
+def start(folder: Path, count: int) -> Sequence[multiprocessing.process.BaseProcess]:
     context = multiprocessing.get_context("fork")
     workers = [
         context.Process(target=work.work, args=(folder,), kwargs={"quiet": True})
@@ -162,7 +162,7 @@ def test_the_queue_follows_the_directories(tmp_path: Path) -> None:
     taken = queue.take()
     assert taken is not None
     mark_failed(folder, taken.name, "it failed")
-    queue.ended(taken, None)
+    queue.ended(taken, done=False)
     queue.fill(["cell1", "cell2", taken.name])
     again = [name for name, _ in iter(queue.take, None)]
     assert sorted(again) == ["cell0", "cell1", "cell2", "cell3"]

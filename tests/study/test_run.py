@@ -148,11 +148,16 @@ def test_wrong_studies(tmp_path: Path) -> None:
 def test_a_study_is_told_apart_by_what_changes_results(tmp_path: Path) -> None:
     """The same cells on another device; other cells with another seed or other images."""
     names = {one.name for one in make_plan(STUDY, opener())}
-    for same in ({"log_every": 3}, {"workers": 0}, {"precision": "float32"}):
-        other = replace(STUDY, base=replace(BASE, **same))
+    for same in (replace(BASE, log_every=3), replace(BASE, precision="float32")):
+        other = replace(STUDY, base=same)
         assert {one.name for one in make_plan(other, opener())} == names
-    for unlike in ({"seed": 7}, {"temperature": 0.2}, {"data": DataConfig(limit=50)}):
-        other = replace(STUDY, base=replace(BASE, **unlike))
+    data = DataConfig(spec="builtin:shapes", limit=50)
+    for unlike in (
+        replace(BASE, seed=7),
+        replace(BASE, temperature=0.2),
+        replace(BASE, data=data),
+    ):
+        other = replace(STUDY, base=unlike)
         assert not {one.name for one in make_plan(other, opener())} & names
 
 

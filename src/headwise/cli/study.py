@@ -1,5 +1,6 @@
 """`headwise study`: a grid of settings and seeds, run cell by cell, and what it says of claims."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,6 +10,7 @@ from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.errors import UserError
 from headwise.own_code import names_code, own
+from headwise.report.reading.study import FINDINGS_FILE
 
 if TYPE_CHECKING:
     from headwise.study.design import Study as Design
@@ -172,9 +174,10 @@ def _run(given: Given[Study], command: Study) -> None:
         workers=command.workers,
         storage=command.storage,
         cells=command.cells_in,
+        command=shlex.join(["headwise", "study", *given.words]),
         quiet=command.quiet,
     )
-    _report(out)
+    _say_page(out)
     _say_failed(out)
 
 
@@ -191,8 +194,10 @@ def _run_histograms(given: Given[Study], design: "Design", out: Path) -> None:
 
 def _report(folder: Path) -> None:
     from headwise.study.collect import collect
+    from headwise.study.place import STUDY_FILE
 
-    collect(folder)
+    if (folder / STUDY_FILE).exists() or not (folder / FINDINGS_FILE).exists():
+        collect(folder)
     _say_page(folder)
 
 

@@ -52,6 +52,8 @@ class Given(Generic[Command]):
     values: Mapping[str, Any]
     """The value of every flag that was given, by its setting (`data.limit`)."""
     help: Literal["no", "usual", "all"] = "no"
+    words: tuple[str, ...] = ()
+    """As they were typed."""
 
     def under(self, *groups: str) -> list[str]:
         """The names of the given flags that belong to these configs."""
@@ -152,7 +154,7 @@ def read_words(line: CommandLine[Command], words: Sequence[str]) -> Given[Comman
         values[flag.path] = _value(flag, before, texts)
         for other in instead_of(flag.path):
             values.pop(other, None)
-    return Given(line=line, values=values)
+    return Given(line=line, values=values, words=tuple(words))
 
 
 def _is_flag(word: str) -> bool:

@@ -35,6 +35,7 @@ def collect(folder: Path) -> StudyFindings:
         missing=len(reached.left(plan)),
         commit=_few(str(e.get("commit") or "unknown")[:7] for e in environments),
         machine=_few(str(e.get("device_name") or "unknown") for e in environments),
+        command=begun.command,
         hours=sum(run.metrics()[-1]["seconds"] for run in runs.values()) / 3600,
     )
     write_json(folder / FINDINGS_FILE, to_dict(found))

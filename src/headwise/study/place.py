@@ -38,6 +38,8 @@ class Begun:
     """Its name in the queue's storage, which may hold many studies."""
     storage: str = ""
     """The address of the queue's storage; empty: SQLite in the study's directory."""
+    command: str = ""
+    """What began it, and goes on with it."""
     cells: str
     """The directory of runs, as seen from the study's."""
 

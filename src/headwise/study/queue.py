@@ -57,10 +57,14 @@ class Queue:
             return None
         return Taken(name, trial.number)
 
-    def ended(self, taken: Taken, value: float | None) -> None:
-        """Say what became of a cell: its value, or None where it has none."""
-        found = {"state": self._states.FAIL} if value is None else {"values": value}
-        self._study.tell(taken.number, **found, skip_if_finished=True)
+    def ended(self, taken: Taken, *, done: bool) -> None:
+        """Say what became of a cell."""
+        self._study.tell(
+            taken.number,
+            1.0 if done else None,
+            state=self._states.COMPLETE if done else self._states.FAIL,
+            skip_if_finished=True,
+        )
 
 
 def _storage(folder: Path, url: str) -> Any:

@@ -48,17 +48,30 @@ def run_study(
     workers: int = 1,
     storage: str = "",
     cells: Path | None = None,
+    command: str = "",
     quiet: bool = False,
 ) -> None:
     """Begin the study in `out`, or go on with it, run what is missing, and write findings.json.
 
     `workers`: processes that share the usable cores. `cells`: the directory of runs, shared with
-    other studies; None: `cells` beside `out`. Raises `UserError` for settings that cannot work and
-    for another study in `out`, `Interrupted` after SIGTERM or Ctrl-C.
+    other studies; None: `cells` beside `out`. `command`: what is typed to begin it, for the page.
+    Raises `UserError` for settings that cannot work and for another study in `out`, `Interrupted`
+    after SIGTERM or Ctrl-C.
     """
     if workers < 1:
         raise UserError(f"--workers must be at least 1; got {workers}")
-    begun = begin(study, out, budget=budget, storage=storage, cells=cells)
+    begun = _begun(
+        study,
+        out,
+        Begun(
+            study=study,
+            budget=budget,
+            identity=f"{study.name}-{uuid.uuid4().hex[:8]}",
+            storage=storage,
+            command=command,
+            cells=os.path.relpath(cells or out.parent / "cells", out),
+        ),
+    )
     plan = read_plan(out)
     reached = state(out)
     for one in plan:
@@ -75,23 +88,14 @@ def run_study(
         collect(out)
 
 
-def begin(
-    study: Study, out: Path, *, budget: str, storage: str = "", cells: Path | None = None
-) -> Begun:
+def _begun(study: Study, out: Path, begun: Begun) -> Begun:
     """Write study.json and the plan, or check that the study in `out` is this one. More seeds than
     it began with are taken on."""
     if (out / STUDY_FILE).is_file():
         return _go_on(study, out)
     refuse_existing(out)
-    begun = Begun(
-        study=study,
-        budget=budget,
-        identity=f"{study.name}-{uuid.uuid4().hex[:8]}",
-        storage=storage,
-        cells=os.path.relpath(cells or out.parent / "cells", out),
-    )
     plan = make_plan(study, opener())
-    if storage:
+    if begun.storage:
         Queue(out, begun)  # it answers
     write_json(out / STUDY_FILE, to_dict(begun))
     write_plan(out, plan)

@@ -65,7 +65,7 @@ def work(folder: Path, *, only: Sequence[str] = (), quiet: bool = False) -> None
             chosen = [one for one in left if not taken or one.name == taken.name]
             ended = any(_end(folder, begun, one, configs[one.name], opened) for one in chosen)
             if queue and taken:
-                queue.ended(taken, 1.0 if taken.name in state(folder).done else None)
+                queue.ended(taken, done=taken.name in state(folder).done)
             if not ended and not taken:
                 time.sleep(_POLL_SECONDS)  # others are at them
         show(len(by_name), "")

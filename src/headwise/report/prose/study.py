@@ -8,6 +8,8 @@ from headwise.report.words import counted, listed
 
 def opening(findings: StudyFindings) -> list[str]:
     """The question, the scale, how many runs are done, and what has no verdict yet."""
+    if not findings.arms:
+        return [findings.asks, f"Scale: {findings.scale}."]
     return [
         findings.asks,
         f"Scale of the runs: {findings.scale}.",
