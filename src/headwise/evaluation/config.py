@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from headwise.config import check_fields, to_dict
 from headwise.errors import UserError, nearest
 from headwise.evaluation.protocols.cluster import CLUSTER, cluster
-from headwise.evaluation.protocols.description import Description, Protocol, TapFeatures
+from headwise.evaluation.protocols.description import Description, Protocol
 from headwise.evaluation.protocols.factors import FACTORS, factors
 from headwise.evaluation.protocols.finetune import FINETUNE, FinetuneConfig, finetune
 from headwise.evaluation.protocols.forgetting import (
@@ -108,9 +108,10 @@ def protocol(name: str, config: EvaluateConfig) -> Protocol:
     """A protocol with its settings. Raises `UserError` for a name that is not known."""
     match name:
         case "knn":
-            return Protocol(KNN, _of_classes(knn))
+            return Protocol(KNN, lambda t: knn(*t.features, num_classes=t.num_classes))
         case "knn_weighted":
-            return Protocol(KNN_WEIGHTED, _of_classes(knn_weighted))
+            probe = knn_weighted
+            return Protocol(KNN_WEIGHTED, lambda t: probe(*t.features, num_classes=t.num_classes))
         case "knn_self":
             return Protocol(KNN_SELF, lambda t: knn_self(*t.features))
         case "linear":
@@ -152,10 +153,6 @@ def _on_model(
     """A protocol with a config, in which the fields `which` only say what is measured."""
     asked = {name: value for name, value in to_dict(config).items() if name not in which}
     return Protocol(description, on_model=partial(measure, config=config), asked=asked)
-
-
-def _of_classes(probe: Callable[..., Iterator[Value]]) -> Callable[[TapFeatures], Iterator[Value]]:
-    return lambda t: probe(*t.features, num_classes=t.num_classes)
 
 
 def _forgetting(config: EvaluateConfig) -> Protocol:
