@@ -76,15 +76,16 @@ def _axes(study: Study) -> dict[str, list[str]]:
 
 
 def _scale(study: Study) -> str:
-    """`5,000 images of ./cifar10, resnet-small, 13 epochs`; what an axis varies is left out."""
-    varied = {path for grid in study.grids for a in grid for s in a.levels.values() for path in s}
+    """`images of ./cifar10, resnet-small, 13 epochs`; of what an axis varies, all of it."""
+    levels = [one for grid in study.grids for a in grid for one in a.levels.values()]
+    specs = dict.fromkeys(one["data.spec"] for one in levels if "data.spec" in one)
     base = study.base
     parts = {
-        "data.spec": f"images of {base.data.spec}",
         "encoder.name": base.encoder.name,
         "epochs": counted(base.epochs, "epoch"),
     }
-    return ", ".join(words for path, words in parts.items() if path not in varied)
+    alike = [words for path, words in parts.items() if not any(path in one for one in levels)]
+    return ", ".join([f"images of {listed(list(specs) or [base.data.spec])}", *alike])
 
 
 def _few(words: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from headwise.evaluation.statistics.crossed import (
     verdict_words,
 )
 from headwise.report.reading.study import Answer, ClaimFound, Expected, Tested
-from headwise.report.words import interval_text, points
+from headwise.report.tables.study import ends_text, found_text
 from headwise.study.answers import Answers, stacked
 from headwise.study.design import Claim, Contrast, Group
 
@@ -136,9 +136,7 @@ def _tested(
         interval=interval,
         p_value=p_value if judged else None,
         answer=_answer(contrast.expects, value, shown=shown, alike=alike, margin=margin),
-        verdict=verdict_words(
-            seeds, shown=shown, alike=alike, within=_amount(margin, unit, signed=False)
-        ),
+        verdict=verdict_words(seeds, shown=shown, alike=alike, within=_margin(margin, unit)),
         seeds=seeds,
         seeds_needed=seeds_needed(test, margin) if interval is not None and test else None,
     )
@@ -167,26 +165,20 @@ def _unit(contrast: Contrast, unit: str) -> str:
     return f"{unit} per doubling" if contrast.plus.along else unit
 
 
-def _amount(value: float, unit: str, *, signed: bool = True) -> str:
-    """`+1.2 points`, or a number in another unit."""
+def _margin(margin: float, unit: str) -> str:
+    """`3 points`, or a number in another unit."""
     if unit.startswith("points"):
-        return points(value, signed=signed) + unit.removeprefix("points")
-    return f"{value:{'+' if signed else ''}.3g} ({unit})"
+        return f"{100 * margin:g} {unit}"
+    return f"{margin:g}{' per doubling' if unit.endswith(' per doubling') else ''}"
 
 
 def _words(tested: Sequence[Tested], rows: Sequence[_Rows]) -> str:
     """`mlp − linear +2.1 points, +0.5 to +3.7: shown over 5 seeds.`"""
     said = []
     for one, row in zip(tested, rows, strict=True):
-        if row.d is None:
-            said.append(f"{one.name}: {row.why}")
-            continue
-        between = ""
-        if one.interval is not None and one.unit.startswith("points"):
-            between = f", {interval_text(*one.interval)}"
-        elif one.interval is not None:
-            between = f", {one.interval[0]:+.3g} to {one.interval[1]:+.3g}"
-        said.append(f"{one.name} {_amount(one.value, one.unit)}{between}: {_decides(one)}")
+        numbers = ", ".join(filter(None, (found_text(one), ends_text(one))))
+        known = row.d is not None
+        said.append(f"{one.name} {numbers}: {_decides(one)}" if known else f"{one.name}: {row.why}")
     return f"{'; '.join(said)}."
 
 

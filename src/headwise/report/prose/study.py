@@ -5,6 +5,9 @@ from headwise.report.reading.study import ClaimFound, StudyFindings
 from headwise.report.tables.study import arms_tables
 from headwise.report.words import counted, listed
 
+_AT_ONCE = 3
+"""Measures that stand beside each other in a terminal."""
+
 
 def opening(findings: StudyFindings) -> list[str]:
     """The question, the scale, how many runs are done, and what has no verdict yet."""
@@ -26,7 +29,10 @@ def answers_in_words(findings: StudyFindings) -> str:
 
 def study_words(findings: StudyFindings) -> str:
     """A study for the terminal: its arms, what is open or failed, and its answers."""
-    blocks = [" ".join(opening(findings)), *(table.text() for table in arms_tables(findings))]
+    blocks = [
+        " ".join(opening(findings)),
+        *(table.text() for table in arms_tables(findings, _AT_ONCE)),
+    ]
     if any(arm.plus_minus for arm in findings.arms):
         blocks.append("± is half of the 95 % interval")
     failed = [f"  {cell}: {said}" for cell, said in findings.failed.items()]

@@ -21,20 +21,29 @@ def asked_measures(findings: StudyFindings) -> list[str]:
     return [measure for measure in dict.fromkeys(asked) if measure in known] or list(known)
 
 
-def arms_tables(findings: StudyFindings) -> list[Table]:
+def arms_tables(findings: StudyFindings, at_once: int = 100) -> list[Table]:
     """A row for each arm: its levels, the means of what was asked, and its seeds. Arms that vary
-    other axes have a table of their own."""
+    other axes have a table of their own, and so have more measures than `at_once`."""
     kinds = list(dict.fromkeys(tuple(arm.levels) for arm in findings.arms))
     wide = [kind for kind in kinds if not any({*kind} < {*other} for other in kinds)]
     groups: dict[tuple[str, ...], list[ArmFound]] = {kind: [] for kind in wide}
     for arm in findings.arms:
         groups[next(kind for kind in wide if {*arm.levels} <= {*kind})].append(arm)
-    return [_arms(axes, arms, findings) for axes, arms in groups.items()]
+    tables = []
+    for axes, arms in groups.items():
+        asked = asked_measures(findings)
+        known = [measure for measure in asked if any(measure in arm.values for arm in arms)]
+        for i in range(0, max(len(known), 1), at_once):
+            tables.append(_arms(axes, arms, findings, known[i : i + at_once]))
+    return tables
 
 
-def _arms(axes: Sequence[str], arms: Sequence[ArmFound], findings: StudyFindings) -> Table:
-    asked = asked_measures(findings)
-    measures = [measure for measure in asked if any(measure in arm.values for arm in arms)]
+def _arms(
+    axes: Sequence[str],
+    arms: Sequence[ArmFound],
+    findings: StudyFindings,
+    measures: Sequence[str],
+) -> Table:
     rows = []
     for arm in arms:
         first, *levels = [arm.levels.get(axis, "–") for axis in axes]
