@@ -174,11 +174,15 @@ def _run(given: Given[Study], command: Study) -> None:
         workers=command.workers,
         storage=command.storage,
         cells=command.cells_in,
-        command=shlex.join(["headwise", "study", *given.words]),
+        command=_typed(given),
         quiet=command.quiet,
     )
     _say_page(out)
     _say_failed(out)
+
+
+def _typed(given: Given[Study]) -> str:
+    return shlex.join(["headwise", "study", *given.words])
 
 
 def _run_histograms(given: Given[Study], design: "Design", out: Path) -> None:
@@ -188,7 +192,7 @@ def _run_histograms(given: Given[Study], design: "Design", out: Path) -> None:
         if idle in given.values:
             flag = "--" + idle.replace("_", "-")
             raise UserError(f"{design.name} trains nothing, so {flag} has no effect; leave it out")
-    run_histograms(design, out)
+    run_histograms(design, out, _typed(given))
     _say_page(out)
 
 

@@ -29,6 +29,7 @@ from headwise.report.reading.study import (
     Tested,
 )
 from headwise.runs.directory import refuse_existing
+from headwise.runs.environment import environment
 from headwise.study.design import Axis, Claim, Study
 from headwise.study.presets.budgets import SIMCLR, Budget, base, only
 
@@ -75,10 +76,15 @@ def pixel_histograms(budget: Budget, data: Sequence[str]) -> Study:
     )
 
 
-def run_histograms(study: Study, out: Path) -> None:
-    """Write findings.json and the picture into `out`. Raises `UserError` where `out` exists."""
+def run_histograms(study: Study, out: Path, command: str = "") -> None:
+    """Write findings.json and the picture into `out`. `command`: what is typed to do so, for the
+    page. Raises `UserError` where `out` exists."""
     refuse_existing(out, resumable=False)
     findings, drawing = measured_histograms(study, open_images(study.base.data).train)
+    made = environment("cpu")
+    commit = str(made["commit"] or "unknown")[:7]
+    machine = str(made["device_name"])
+    findings = replace(findings, command=command, commit=commit, machine=machine)
     write_drawings(out / "figures", [drawing])
     write_json(out / FINDINGS_FILE, to_dict(findings))
 
