@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from headwise.augment import AugmentConfig
 from headwise.data import DataConfig
@@ -19,6 +20,7 @@ from headwise.errors import UserError
 from headwise.evaluation.config import EvaluateConfig
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
+from headwise.own_code import own
 from headwise.study.collect import collect
 from headwise.study.design import Claim, Contrast, Group, Study, axis, cells
 from headwise.study.place import make_plan, read_plan, state
@@ -57,6 +59,9 @@ STUDY = Study(
         ),
     ),
 )
+
+
+GRID = ((axis("epochs", "epochs", 1),),)
 
 
 def found(folder: Path) -> dict[str, Any]:
@@ -139,6 +144,10 @@ def test_wrong_studies(tmp_path: Path) -> None:
         replace(STUDY, grids=((axis("hed", "head.name", "mlp"),),))
     with pytest.raises(UserError, match="names no level of 'head': 'linear'"):
         replace(STUDY, grids=((axis("head", "head.name", "identity", "mlp"),),))
+    head = HeadConfig(own=own(torch.nn.Identity))
+    with_own = replace(STUDY, base=replace(BASE, head=head), claims=(), grids=GRID)
+    with pytest.raises(UserError, match="a study must not have own code; 'tiny' has"):
+        run_study(with_own, tmp_path / "study")
     with pytest.raises(UserError, match="--workers must be at least 1; got 0"):
         run_study(STUDY, tmp_path / "study", workers=0)
     with pytest.raises(UserError, match=r"must have study.json; .* begin one with"):

@@ -21,7 +21,7 @@ from headwise.files import read_object, write_json, write_text
 from headwise.model.config import PretrainConfig, resolve
 from headwise.model.trained import identify
 from headwise.report.reading.study import Levels
-from headwise.study.design import Study, arm_name, cells
+from headwise.study.design import Cell, Study, arm_name, cells
 
 STUDY_FILE, PLAN_FILE = "study.json", "plan.json"
 Opener = Callable[[DataConfig], Splits]
@@ -75,11 +75,24 @@ def make_plan(study: Study, opened: Opener) -> list[Placed]:
     """Name the run of every cell. Raises `UserError` for cells and images that cannot be."""
     plan = []
     for cell in cells(study):
+        refuse_own_code(study, cell)
         images = opened(cell.config.data)
         section = identify(labelled_splits(images), cell.config.data).key
         name = run_name(cell.config, images)
         plan.append(Placed(name=name, levels=cell.levels, seed=cell.config.seed, section=section))
     return plan
+
+
+def refuse_own_code(study: Study, cell: Cell) -> None:
+    """Raise `UserError` for code of the user's, which study.json cannot hand to other workers."""
+    config = cell.config
+    own = (config.head.own, config.encoder.own, config.augment.own, config.own_objective)
+    named = next((code.words for code in own if code is not None), None)
+    if named:
+        raise UserError(
+            f"the settings of a study must not have own code; {study.name!r} has {named} in "
+            f"{cell.arm!r}; compare it with: headwise compare --arms"
+        )
 
 
 def write_plan(folder: Path, plan: Sequence[Placed]) -> None:
