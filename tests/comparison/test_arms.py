@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from headwise.comparison import baselines, elsewhere, findings, measuring, summary
-from headwise.comparison import compare as comparison
 from headwise.comparison.arms import check_arms, config_of
 from headwise.comparison.compare import CompareConfig, compare, resume_comparison
 from headwise.comparison.elsewhere import compare_runs, grouped
@@ -18,6 +17,7 @@ from headwise.errors import UserError
 from headwise.files import read_json, safe_name, write_json
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig
+from headwise.pretraining import finished as pretraining
 from headwise.pretraining.loop import pretrain
 from headwise.report import comparison_text
 from headwise.report.reading.comparison import read_comparison
@@ -124,7 +124,7 @@ def test_a_comparison_grows_to_what_it_would_have_been(
             raise KeyboardInterrupt
         return pretrain(config, path, images, quiet=quiet)
 
-    monkeypatch.setattr(comparison, "pretrain", stopped)
+    monkeypatch.setattr(pretraining, "pretrain", stopped)
     with pytest.raises(KeyboardInterrupt):
         resume_comparison(out, images, arms=("mlp", last), seeds=2, quiet=True)
     grown = resume_comparison(out, images, quiet=True)

@@ -32,6 +32,8 @@ def read_config(kind: type[Config], path: Path) -> Config:
     values = lifted(read_json(path), path)
     if get_type_hints(kind).get("encoder") is EncoderConfig:
         values = _left_open(values)
+    elif isinstance(values, dict) and isinstance(values.get("head"), dict):
+        values = {**values, "head": _with_activation(values["head"])}
     return from_dict(kind, values, str(path))
 
 
@@ -71,9 +73,9 @@ def lifted(values: Any, path: Path) -> Any:
     trees = [values, values.get("pretrain")]  # a comparison's runs are under `pretrain`
     if "heads" in values and "pretrain" in values:  # the arms of a comparison once were heads
         values["arms"] = values.pop("heads")
-    for tree in trees:
+    for tree in trees if version < _HEADS_VERSION else []:
         if isinstance(tree, dict) and isinstance(tree.get("head"), dict):
-            tree["head"] = _lifted_head(tree["head"], version)
+            tree["head"] = _lifted_head(tree["head"])
     if version < _TOKENS_VERSION and isinstance(values.get("optim"), dict):
         values["optim"] = {**values["optim"], "tokens_decayed": True}
     if version == 1:
@@ -89,13 +91,9 @@ def lifted(values: Any, path: Path) -> Any:
     return values
 
 
-def _lifted_head(head: Json, version: int) -> Json:
-    """A head with the settings that it had."""
+def _lifted_head(head: Json) -> Json:
+    """A head of layout 1 or 2 with the settings that it had."""
     if "place" not in head:  # not a file of ours, which names every setting
-        return head
-    if head.get("name") == "mlp" and head.get("activation") is None:  # once it had no choice
-        head = {**head, "activation": "relu"}
-    if version >= _HEADS_VERSION:
         return head
     match head.get("name"):
         case "identity" | "linear":
@@ -103,3 +101,9 @@ def _lifted_head(head: Json, version: int) -> Json:
         case "mlp":
             return {**head, "shift": head.get("batch_norm") is not False}
     return head
+
+
+def _with_activation(head: Json) -> Json:
+    """A resolved head; that of `mlp` once had no choice of an activation."""
+    old = head.get("name") == "mlp" and head.get("activation") is None
+    return {**head, "activation": "relu"} if old else head
