@@ -5,8 +5,9 @@ comparison (docs/statistics.md)."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add, sub
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -76,12 +77,10 @@ def _rows(contrast: Contrast, numbers: Answers) -> _Rows:
     if len({len(by_seed[seed]) for by_seed in every for seed in seeds}) > 1:
         return _Rows(why="its arms were not measured on the same test images")
     sides = [
-        sum(weight * stacked(some[arm], seeds) for arm, weight in weighted.items())
+        reduce(add, (weight * stacked(some[arm], seeds) for arm, weight in weighted.items()))
         for some, weighted in zip(values, weights, strict=True)
     ]
-    assert all(isinstance(side, Tensor) for side in sides), "every group has arms"
-    d = sides[0] - sides[1] if len(sides) > 1 else sides[0]
-    return _Rows(d=torch.as_tensor(d), unit=numbers.units[contrast.plus.measure])
+    return _Rows(d=reduce(sub, sides), unit=numbers.units[contrast.plus.measure])
 
 
 def _weights(group: Group, numbers: Answers) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """What is measured of a finished run of a study, where it is not yet."""
 
-import hashlib
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from headwise.runs.directory import Run
 from headwise.runs.lock import Busy, writing
 from headwise.runs.sections import Section
 from headwise.study.design import Study
+from headwise.study.place import digest
 
 _POLL_SECONDS = 2.0
 _ATTENDS = ("transformer", "transfusion")
@@ -66,9 +65,8 @@ def baselines_path(cells: Path, study: Study, config: ResolvedConfig, data: str)
     """Where the baselines of this seed, encoder and augmentation are kept, for all studies. `data`:
     the key of the images."""
     settings = {p: v for p, v in own_settings(config).items() if p.split(".")[0] in _OF_BASELINES}
-    known = json.dumps([settings, study.base.seed, data], sort_keys=True)
-    digest = hashlib.sha256(known.encode()).hexdigest()[:12]
-    return cells / f"baselines-{digest}" / f"seed{config.seed}.npz"
+    name = f"baselines-{digest(settings, study.base.seed, data)}"
+    return cells / name / f"seed{config.seed}.npz"
 
 
 def measure_baselines(cells: Path, study: Study, run: Run, images: Splits) -> None:

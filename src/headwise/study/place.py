@@ -119,9 +119,12 @@ def run_name(config: PretrainConfig, images: Splits) -> str:
     """Equal for equal results: for equal settings, seed and images, on whatever machine."""
     resolved = resolve(config, images.train)
     prints = [images.train.fingerprint, "" if images.test is None else images.test.fingerprint]
-    known = json.dumps([own_settings(resolved), prints], sort_keys=True)
-    digest = hashlib.sha256(known.encode()).hexdigest()[:12]
-    return f"{config.head.name}-{digest}-seed{config.seed}"
+    return f"{config.head.name}-{digest(own_settings(resolved), prints)}-seed{config.seed}"
+
+
+def digest(*known: object) -> str:
+    """Twelve letters that are equal for equal JSON values."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run_path(folder: Path, begun: Begun, placed: Placed) -> Path:
@@ -137,10 +140,14 @@ class State:
     failed: dict[str, str]
     """What those that failed said."""
 
+    @property
+    def ended(self) -> set[str]:
+        """Names of cells that have ended, good or bad."""
+        return {*self.done, *self.failed}
+
     def left(self, plan: Sequence[Placed]) -> list[Placed]:
-        """Cells that have neither ended nor failed; a run that two arms share stands once."""
-        ended = {*self.done, *self.failed}
-        by_name = {one.name: one for one in plan if one.name not in ended}
+        """Cells that have not ended; a run that two arms share stands once."""
+        by_name = {one.name: one for one in plan if one.name not in self.ended}
         return list(by_name.values())
 
 

@@ -72,10 +72,9 @@ def run_study(
             cells=os.path.relpath(cells or out.parent / "cells", out),
         ),
     )
-    plan = read_plan(out)
-    reached = state(out)
+    plan, done = read_plan(out), state(out).done
     for one in plan:
-        if one.name in reached.done and not (run_path(out, begun, one) / "DONE").exists():
+        if one.name in done and not (run_path(out, begun, one) / "DONE").exists():
             unmark(out, one.name)  # its run was removed
     left = [one.name for one in state(out).left(plan)]
     Queue(out, begun).fill(left)
@@ -139,10 +138,11 @@ def _share(out: Path, plan: Sequence[Placed], workers: int, quiet: bool) -> None
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     logs = out / "workers"
     logs.mkdir(exist_ok=True)
+    total = len({one.name for one in plan})
     kept = f"the runs so far are kept in {out}; go on with the words that began it"
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests(kept))
-        show = stack.enter_context(progress(out.name, len({p.name for p in plan}), quiet=quiet))
+        show = stack.enter_context(progress(out.name, total, quiet=quiet))
         files = [stack.enter_context((logs / f"{i}.log").open("ab")) for i in range(workers)]
         helpers = [subprocess.Popen(words, env=env, stdout=f, stderr=f) for f in files]
         asked_to_stop, ended = False, 0
@@ -151,7 +151,7 @@ def _share(out: Path, plan: Sequence[Placed], workers: int, quiet: bool) -> None
                 asked_to_stop = True
                 for helper in helpers:
                     helper.terminate()
-            now = len({p.name for p in plan}) - len(state(out).left(plan))
+            now = total - len(state(out).left(plan))
             if now > ended:
                 show(now, "")
             ended = now

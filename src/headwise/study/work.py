@@ -86,7 +86,7 @@ def _end(folder: Path, begun: Begun, one: Placed, config: PretrainConfig, opened
     path = run_path(folder, begun, one)
     try:
         with writing(path):
-            if one.name in {*state(folder).done, *state(folder).failed}:
+            if one.name in state(folder).ended:
                 return False  # while the lock was waited for
             run_cell(begun.study, config, path, opened(config.data))
             mark_done(folder, one.name)

@@ -12,6 +12,7 @@ from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
     Budget,
+    at_levels,
     base,
     measured,
     of_budget,
@@ -171,10 +172,7 @@ def _strength_figures(tried: Collection[str]) -> tuple[Figure, ...]:
             along="strength",
             by="objective",
             levels={"blur": "without"},
-            paper={
-                objective: {level: v for level, v in values.items() if level in tried}
-                for objective, values in TABLE_1.items()
-            },
+            paper=at_levels(TABLE_1, tried),
             paper_source="SimCLR, Table 1, ImageNet",
         ),
         Figure(

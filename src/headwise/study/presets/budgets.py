@@ -1,6 +1,6 @@
 """What the presets begin with: the settings, the images and the seeds of each budget."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -89,6 +89,16 @@ def seeds(budget: Budget) -> int:
 def measured(*protocols: ProtocolName, taps: tuple[str, ...] = ("h", "z")) -> EvaluateConfig:
     """These protocols, without baselines."""
     return EvaluateConfig(protocols=protocols, taps=taps, baselines=False)
+
+
+def at_levels(
+    table: Mapping[str, Mapping[str, float]], tried: Collection[str]
+) -> dict[str, dict[str, float]]:
+    """A paper's values at the levels that a budget tries."""
+    return {
+        line: {level: value for level, value in values.items() if level in tried}
+        for line, values in table.items()
+    }
 
 
 def short_name(spec: str) -> str:

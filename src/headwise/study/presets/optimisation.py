@@ -9,6 +9,7 @@ from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
     Budget,
+    at_levels,
     base,
     measured,
     of_budget,
@@ -205,10 +206,7 @@ def _temperature_figures(tried: Collection[str]) -> tuple[Figure, ...]:
             measures=("linear/h", "training/contrastive_accuracy"),
             along="temperature",
             levels={"z": "L2"},
-            paper={
-                measure: {t: v for t, v in values.items() if t in tried}
-                for measure, values in TABLE_5.items()
-            },
+            paper=at_levels(TABLE_5, tried),
             paper_source="SimCLR, Table 5, ImageNet",
         ),
         Figure(
