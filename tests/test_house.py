@@ -35,6 +35,7 @@ ROOMS = (
     "theory",
     "comparison",
     "study",
+    "explore",
     "cli",
 )
 
