@@ -18,7 +18,7 @@ from headwise.config import to_dict
 from headwise.errors import UserError
 from headwise.files import write_json
 from headwise.pretraining.recipes import demo
-from headwise.study import work
+from headwise.study import place, work
 from headwise.study.design import Study, axis, cells
 from headwise.study.place import (
     STUDY_FILE,
@@ -66,7 +66,7 @@ def count_cells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(work, "run_cell", ran)
     monkeypatch.setattr(work, "opener", lambda: lambda data: None)
-    monkeypatch.setattr(work, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(place, "_POLL_SECONDS", 0.05)
     return log
 
 

@@ -220,7 +220,8 @@ def in_flags(message: str, flags: Iterable[Flag], words: Iterable[str]) -> str:
     typed = {word.partition("=")[0] for word in words}
 
     def renamed(found: re.Match[str]) -> str:
-        flag = by_path.get(found[0].removeprefix("--").replace("-", "_"))
+        path = found[0].removeprefix("--").replace("-", "_")
+        flag = by_path.get(path) or by_path.get(path.removesuffix(".spec"))
         if flag is None:
             return found[0]
         return flag.long_name if flag.long_name in typed else flag.name

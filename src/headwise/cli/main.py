@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
             line = command_line(words[0])
             given = read_words(line, words[1:])
             if given.help == "no":
-                if any(flag.path == "threads" for flag in line.flags):
+                if words[1:2] != [line.light] and any(f.path == "threads" for f in line.flags):
                     from headwise.runtime.hardware import use_threads
 
                     use_threads(given.values.get("threads"))

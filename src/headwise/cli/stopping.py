@@ -27,7 +27,7 @@ def what_is_kept(command: str, values: Mapping[str, Any]) -> str:
             return f"the results that {run} had are kept; {again}"
         case "embed":
             return f"the finished parts are kept beside {out}; the same command goes on from them"
-        case "study" if values.get("do") in ("run", "work"):
+        case "study" if values.get("do") in ("run", "tune", "work"):
             return "the runs that were finished are kept; the same command goes on with the others"
         case "report":
             return f"every file is the old one or the new one; {again}"

@@ -1,4 +1,5 @@
-"""`headwise study`: a grid of settings and seeds, run cell by cell, and what it says of claims."""
+"""`headwise study`: a grid of settings and seeds, run cell by cell, and what it says of claims; and
+a search for good settings."""
 
 import shlex
 from dataclasses import dataclass, replace
@@ -10,7 +11,6 @@ from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
 from headwise.errors import UserError
 from headwise.own_code import names_code, own
-from headwise.report.reading.study import FINDINGS_FILE
 
 if TYPE_CHECKING:
     from headwise.study.design import Study as Design
@@ -20,6 +20,8 @@ _FOR = {
     "list": "",
     "show": "budget data seeds seed threads",
     "run": "out budget data seeds seed workers storage cells_in threads quiet",
+    "tune": "out data recipe config settings search trials criterion seed workers cells_in "
+    "threads quiet",
     "work": "cells threads quiet",
     "report": "",
     "claims": "out",
@@ -32,18 +34,21 @@ class Study:
     """Run a grid of settings and seeds, and say what it shows of the claims that it asks about.
 
     list: the studies that there are. show NAME: its arms, its claims, and how long it takes. run
-    NAME: run what is missing of it, and write its page. work DIR: help to run a study that another
-    process began. report DIR: write its page from what has run so far. claims DIR DIR …: write one
+    NAME: run what is missing of it, and write its page. tune: search good settings for a run, also
+    without labels. work DIR: help to run a study or a search that another process began. report
+    DIR: write its page from what has run so far. claims DIR DIR …: write one
     page of all claims with the answers of these studies."""
 
-    do: Annotated[Literal["list", "show", "run", "work", "report", "claims"], Role.POSITIONAL]
+    do: Annotated[
+        Literal["list", "show", "run", "tune", "work", "report", "claims"], Role.POSITIONAL
+    ]
     """What to do."""
     names: Annotated[tuple[str, ...], Role.POSITIONAL] = ()
     """For show and run: a study, by its name or as FILE.py:function, a function of yours that
     returns one. For work, report and claims: directories of studies."""
     out: Path | None = None
-    """run: the study's directory, which is created or gone on with. claims: the directory for
-    claims.html and claims.md."""
+    """run, tune: the directory of the study or the search, which is created or gone on with.
+    claims: the directory for claims.html and claims.md."""
     budget: Budget = "small"
     """trial: a few small runs, to see that it works; small: for a laptop; full: the paper's
     setting for small images, on a GPU."""
@@ -60,6 +65,24 @@ class Study:
     storage: str = ""
     """The address of a database for the queue (postgresql+psycopg://USER@HOST/NAME), where several
     machines work on one study whose directory they share. Empty: SQLite in the directory."""
+    recipe: str = "small"
+    """tune: the named settings to start from (docs/commands.md)."""
+    config: Path | None = None
+    """tune: a run's config.json to start from, in place of a recipe."""
+    settings: tuple[str, ...] = ()
+    """tune: settings that all trials have, in place of those to start from, such as epochs=20
+    data.limit=5000. Their names are those of config.json."""
+    search: tuple[str, ...] = ()
+    """tune: the settings that are searched, such as temperature=0.05..1:log head.output_size=64,128
+    (SETTING=LOW..HIGH, on a logarithmic scale with :log, or SETTING=VALUE,VALUE). None:
+    temperature, learning rate, weight decay, the size of z and the strength of colour distortion.
+    """
+    trials: int = 20
+    """tune: how many settings are tried. A search can be given more later."""
+    criterion: Literal["rank", "twins", "knn"] = "rank"
+    """tune: what is to be large. rank: the effective rank of h (RankMe), without labels; twins: how
+    often two views of an image find each other by h, without labels; knn: k-NN accuracy of h on
+    validation images, with labels."""
     cells_in: Path | None = None
     """The directory of the runs, which all studies that name it share. None: `cells` beside
     --out."""
@@ -83,11 +106,12 @@ def run(given: Given[Study]) -> None:
             _show(given, command)
         case "run":
             _run(given, command)
-        case "work":
-            from headwise.study.work import work
+        case "tune":
+            from headwise.cli.tuning import run_tune
 
-            work(_one(command), only=command.cells, quiet=command.quiet)
-            _say_failed(_one(command))
+            run_tune(given)
+        case "work":
+            _work(_one(command), command)
         case "report":
             _report(_one(command))
         case "claims":
@@ -145,10 +169,10 @@ def _own_study(words: str) -> "Design":
 
 
 def _list() -> None:
-    from headwise.study.presets import PRESETS, preset
+    from headwise.study.presets import PRESETS
 
-    for name in PRESETS:
-        say(f"{name:<24} {preset(name, 'small').asks}")
+    for name, asks in PRESETS.items():
+        say(f"{name:<24} {asks}")
 
 
 def _show(given: Given[Study], command: Study) -> None:
@@ -172,6 +196,7 @@ def _run(given: Given[Study], command: Study) -> None:
         out,
         budget=command.budget,
         workers=command.workers,
+        threads=command.threads,
         storage=command.storage,
         cells=command.cells_in,
         command=_typed(given),
@@ -196,10 +221,31 @@ def _run_histograms(given: Given[Study], design: "Design", out: Path) -> None:
     _say_page(out)
 
 
+def _work(folder: Path, command: Study) -> None:
+    from headwise.study.search import SEARCH_FILE
+    from headwise.study.tune import work_trials
+    from headwise.study.work import work
+
+    if not (folder / SEARCH_FILE).is_file():
+        work(folder, only=command.cells, quiet=command.quiet)
+        _say_failed(folder)
+        return
+    if command.cells:
+        raise UserError("--cells names runs of a study; a search has trials; leave it out")
+    work_trials(folder, quiet=command.quiet)
+
+
 def _report(folder: Path) -> None:
+    from headwise.report.reading.study import FINDINGS_FILE
     from headwise.study.collect import collect
     from headwise.study.place import STUDY_FILE
+    from headwise.study.search import SEARCH_FILE
 
+    if (folder / SEARCH_FILE).is_file():
+        from headwise.cli.tuning import say_tuned
+
+        say_tuned(folder)
+        return
     if (folder / STUDY_FILE).exists() or not (folder / FINDINGS_FILE).exists():
         collect(folder)
     _say_page(folder)
@@ -230,4 +276,5 @@ LINE = CommandLine(
     example="headwise study run heads --budget small --out runs/heads-study",
     usual="out budget data seeds workers storage cells quiet",
     run=run,
+    light="list",
 )

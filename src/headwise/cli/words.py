@@ -35,6 +35,9 @@ class CommandLine(Generic[Command]):
     bases: Callable[["Given[Command]"], Mapping[str, object]] = lambda given: {}
     """Fields of the command whose values, which the flags then change, are not the defaults."""
 
+    light: str = ""
+    """A first word with which it computes nothing, so that torch is not imported."""
+
     @property
     def name(self) -> str:
         return self.kind.__name__.lower()

@@ -144,13 +144,13 @@ def names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     for own in settings:
         same_head = [one for one in settings if one["head.name"] == own["head.name"]]
         paths = dict.fromkeys([*differing(same_head), *apart])
-        told = ",".join(f"{path}={_text(own[path])}" for path in paths if path in own)
+        told = ",".join(f"{path}={text_of(own[path])}" for path in paths if path in own)
         found.append(f"{own['head.name']}:{told}" if told else own["head.name"])
     return found
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A value as `config_of` reads it."""
     if isinstance(value, list):
-        return " ".join(map(_text, value))
+        return " ".join(map(text_of, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

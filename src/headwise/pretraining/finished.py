@@ -11,10 +11,13 @@ from headwise.pretraining.loop import pretrain, resume
 from headwise.runs.directory import Run
 
 
-def finished(config: PretrainConfig, path: Path, images: Splits, quiet: bool) -> Run:
-    """The run at `path`, begun or resumed where it is not finished. Errors as in `pretrain`."""
+def finished(
+    config: PretrainConfig, path: Path, images: Splits, quiet: bool, until: int | None = None
+) -> Run:
+    """The run at `path`, begun or resumed where it is not finished, or where it has not come to the
+    end of epoch `until`. Errors as in `pretrain`."""
     if path.exists() and any(path.glob("[!.]*")):
         if not (path / "config.json").exists():  # killed before it had one
             write_json(path / "config.json", config_json(resolve(config, images.train)))
-        return resume(Run(path, handed_of(config)), images, quiet=quiet)
-    return pretrain(config, path, images, quiet=quiet)
+        return resume(Run(path, handed_of(config)), images, until=until, quiet=quiet)
+    return pretrain(config, path, images, until=until, quiet=quiet)

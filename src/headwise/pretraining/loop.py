@@ -48,6 +48,7 @@ def pretrain(
     loss: Own | None = None,
     augment: Own | None = None,
     extends: str | Path | Run | None = None,
+    until: int | None = None,
     quiet: bool = False,
 ) -> Run:
     """Pretrain an encoder under a projection head; `out` becomes the run directory.
@@ -56,7 +57,8 @@ def pretrain(
     that `config` names (docs/own.md).
     `images` saves opening `config.data` again; where they are others, the run says so in its
     config.json and images.json. `extends`: a finished run, whose weights, optimizer and epochs this
-    one begins with (`extension`). Nothing is written before everything is checked.
+    one begins with (`extension`). `until`: return after this epoch, to `resume` later to the end
+    that an undisturbed run has. Nothing is written before everything is checked.
     Raises `UserError` for settings that cannot work and for a loss that is not finite,
     `Interrupted` after SIGTERM or Ctrl-C, when the state is saved.
     """
@@ -85,8 +87,8 @@ def pretrain(
             if distributed.rank() == 0 and not quiet:
                 log.info("%s", monitoring.describe(resolved, state, train))
             with kept.saved_if_a_worker_dies(resolved, run, state):
-                _loop(resolved, run, train, state, target, quiet=quiet)
-            return kept.finish(resolved, state.model, run)
+                ended = _loop(resolved, run, train, state, target, until=until, quiet=quiet)
+            return kept.finish(resolved, state.model, run) if ended else run
 
 
 def resume(
@@ -94,9 +96,11 @@ def resume(
     images: Given | None = None,
     *,
     data: str | Path | None = None,
+    until: int | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Go on with a run that stopped, from its last checkpoint, to the same end as if it had not.
+    """Go on with a run that stopped, from its last checkpoint, to the same end as if it had not, or
+    to the end of epoch `until`.
 
     The images must be those that it began with: `images`, those at `data`, or those where they
     were. Raises `UserError` if they have changed.
@@ -107,10 +111,12 @@ def resume(
     with writing(run.path):
         if run.done and kept.is_sound(run):
             return kept.finish(*read_model(run), run)
-        return _continue(run, images, None if data is None else str(data), quiet=quiet)
+        return _continue(run, images, data and str(data), until=until, quiet=quiet)
 
 
-def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) -> Run:
+def _continue(
+    run: Run, images: Given | None, data: str | None, *, until: int | None, quiet: bool
+) -> Run:
     config = complete(load_config(run))
     with distributed.process_group(config.device):
         if images is None:
@@ -126,8 +132,8 @@ def _continue(run: Run, images: Given | None, data: str | None, *, quiet: bool) 
             run.rewind(state.step)
         distributed.barrier()
         with kept.saved_if_a_worker_dies(config, run, state):
-            _loop(config, run, train, state, target, quiet=quiet)
-        return kept.finish(config, state.model, run)
+            ended = _loop(config, run, train, state, target, until=until, quiet=quiet)
+        return kept.finish(config, state.model, run) if ended else run
 
 
 def prepare(
@@ -207,15 +213,16 @@ def _loop(
     state: TrainState,
     target: ClassTargets | None,
     *,
+    until: int | None,
     quiet: bool,
-) -> None:
-    """Train from the state's step to the last. Everything periodic is in view."""
+) -> bool:
+    """Train from the state's step to the last, or to the end of epoch `until`; whether the run has
+    ended. Everything periodic is in view."""
     main = distributed.rank() == 0
-    batch, epoch_steps = config.batch_size, len(images) // config.batch_size
-    total = config.epochs * epoch_steps
-    rate_at = schedule(
-        config.optim, epochs=config.epochs, epoch_steps=epoch_steps, batch_size=batch
-    )
+    epochs, batch, epoch_steps = config.epochs, config.batch_size, len(images) // config.batch_size
+    total = epochs * epoch_steps
+    last = total if until is None else min(until * epoch_steps, total)
+    rate_at = schedule(config.optim, epochs=epochs, epoch_steps=epoch_steps, batch_size=batch)
     knn_every = config.knn_every if main and monitoring.has_knn(images) else 0
     stop_every = 1 if distributed.world_size() == 1 else config.log_every
     losses: list[Tensor] = []  # since the last record
@@ -224,12 +231,12 @@ def _loop(
     skipped = dict(images.skipped)
     monitoring.reset_peak_memory(config.device)
     started = time.monotonic() - state.seconds
-    recorded, recorded_step = time.monotonic(), state.step
+    recorded, logged = time.monotonic(), state.step
     batches = view_batches(
         images,
         config.augment,
         batch_size=batch,
-        steps=range(state.step, total),
+        steps=range(state.step, last),
         seed=config.seed,
         device=config.device,
         workers=config.workers,
@@ -263,10 +270,7 @@ def _loop(
                     **monitoring.batch_metrics(outputs),
                     **monitoring.softmax_entropy(outputs, config),
                     "learning_rate": rate,
-                    "views_per_second": 2
-                    * batch
-                    * (step - recorded_step)
-                    / (time.monotonic() - recorded),
+                    "views_per_second": 2 * batch * (step - logged) / (time.monotonic() - recorded),
                     "memory_mib": monitoring.memory_mib(config.device),
                 }
                 if due(step, knn_every * epoch_steps):
@@ -275,21 +279,20 @@ def _loop(
                     run.log(record)
                 show(step, monitoring.summary(record))
                 losses.clear()
-                recorded, recorded_step = time.monotonic(), step
+                recorded, logged = time.monotonic(), step
                 if due(step, epoch_steps) and len(accuracies) >= _COLLAPSE_STEPS:
                     mean_accuracy = torch.stack(accuracies).mean().item()
                     warned = warned or monitoring.warn_of_collapse(record, mean_accuracy, 2 * batch)
                     accuracies.clear()
-            if due(step, config.checkpoint_every * epoch_steps) or step == total or stopping:
+            if due(step, config.checkpoint_every * epoch_steps) or step == last or stopping:
                 if main:
                     kept.save(config, run, state)
                     monitoring.record_skipped(skipped, images, run)
                 if stopping and step < total:
-                    raise Interrupted(
-                        f"{run.path} is saved at step {step} of {total}; "
-                        f"go on with: {run.continued_with}",
-                        stop.exit_code or 75,
-                    )
+                    saved = f"{run.path} is saved at step {step} of {total}"
+                    again = f"go on with: {run.continued_with}"
+                    raise Interrupted(f"{saved}; {again}", stop.exit_code or 75)
+    return state.step == total
 
 
 def due(step: int, every: int) -> bool:

@@ -200,11 +200,18 @@ def config_of(study: Study, levels: Levels) -> PretrainConfig:
     settings: dict[str, Any] = {}
     for one in _grid_of(study, levels):
         settings |= one.levels[levels[one.name]]
-    config = study.base
-    name = settings.pop("head.name", None)
     try:
-        if name is not None:
-            config = replace(config, head=heads.for_head(config.head, cast(heads.HeadName, name)))
-        return with_values(config, settings)
+        return with_values(*headed(study.base, settings))
     except UserError as error:
         raise UserError(f"the arm {arm_name(levels)!r} of {study.name!r}: {error}") from None
+
+
+def headed(
+    base: PretrainConfig, settings: Mapping[str, Any]
+) -> tuple[PretrainConfig, dict[str, Any]]:
+    """The settings to begin with, under the head that these name, and the others of these."""
+    rest = {path: value for path, value in settings.items() if path != "head.name"}
+    if len(rest) == len(settings):
+        return base, rest
+    name = cast(heads.HeadName, settings["head.name"])
+    return replace(base, head=heads.for_head(base.head, name)), rest

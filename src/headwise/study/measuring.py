@@ -1,6 +1,5 @@
 """What is measured of a finished run of a study, where it is not yet."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +19,8 @@ from headwise.runs.directory import Run
 from headwise.runs.lock import Busy, writing
 from headwise.runs.sections import Section
 from headwise.study.design import Study
-from headwise.study.place import digest
+from headwise.study.place import digest, pause
 
-_POLL_SECONDS = 2.0
 _ATTENDS = ("transformer", "transfusion")
 _OF_BASELINES = ("augment", "encoder", "epochs", "batch_size", "optim")
 """Settings that a baseline may depend on; a head and its loss are none."""
@@ -84,4 +82,4 @@ def measure_baselines(cells: Path, study: Study, run: Run, images: Splits) -> No
                     baselines(of_seed, images, place, scratch=True, first=first)
                 return
         except Busy:
-            time.sleep(_POLL_SECONDS)
+            pause()

@@ -8,6 +8,7 @@ own directory says which runs are its, and which of them it has measured.
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from headwise.report.reading.study import Levels
 from headwise.study.design import Cell, Study, arm_name, cells
 
 STUDY_FILE, PLAN_FILE = "study.json", "plan.json"
+_POLL_SECONDS = 2.0
 Opener = Callable[[DataConfig], Splits]
 
 
@@ -171,6 +173,11 @@ def unmark(folder: Path, name: str) -> None:
     """It is to be run again."""
     for kind in ("done", "failed"):
         (folder / kind / name).unlink(missing_ok=True)
+
+
+def pause() -> None:
+    """Wait before looking again at what other processes have done."""
+    time.sleep(_POLL_SECONDS)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -4,9 +4,8 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from headwise.study.design import Study
 from headwise.study.place import (
     STUDY_FILE,
     Begun,
-    Placed,
     has_plan,
     make_plan,
+    pause,
     read_begun,
     read_plan,
     run_path,
@@ -37,8 +36,6 @@ from headwise.study.place import (
 from headwise.study.queue import Queue
 from headwise.study.work import opener, work
 
-_POLL_SECONDS = 2.0
-
 
 def run_study(
     study: Study,
@@ -46,6 +43,7 @@ def run_study(
     *,
     budget: str = "",
     workers: int = 1,
+    threads: int | None = None,
     storage: str = "",
     cells: Path | None = None,
     command: str = "",
@@ -53,8 +51,9 @@ def run_study(
 ) -> None:
     """Begin the study in `out`, or go on with it, run what is missing, and write findings.json.
 
-    `workers`: processes that share the usable cores. `cells`: the directory of runs, shared with
-    other studies; None: `cells` beside `out`. `command`: what is typed to begin it, for the page.
+    `workers`: processes that share the usable cores, or have so many `threads` each. `cells`: the
+    directory of runs, shared with other studies; None: `cells` beside `out`. `command`: what is
+    typed to begin it, for the page.
     Raises `UserError` for settings that cannot work and for another study in `out`, `Interrupted`
     after SIGTERM or Ctrl-C.
     """
@@ -82,7 +81,8 @@ def run_study(
         if workers == 1:
             work(out, quiet=quiet)
         elif left:
-            _share(out, plan, workers, quiet)
+            total = len({one.name for one in plan})
+            share(out, total, lambda: len(state(out).left(plan)), workers, threads, quiet=quiet)
     finally:
         collect(out)
 
@@ -105,7 +105,7 @@ def _go_on(study: Study, out: Path) -> Begun:
     begun = read_begun(out)
     grown = replace(begun.study, seeds=max(study.seeds, begun.study.seeds))
     asked = to_dict(replace(study, seeds=grown.seeds))
-    for path, before, now in _changes(to_dict(grown), asked):
+    for path, before, now in differences(to_dict(grown), asked):
         raise UserError(
             f"{out} must be gone on with as it began; {path} was {before!r} and is {now!r}; give "
             "the words that began it, or begin another study in another --out: runs that are the "
@@ -119,26 +119,34 @@ def _go_on(study: Study, out: Path) -> Begun:
     return begun
 
 
-def _changes(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Where two JSON values differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**before, **now}:
-            yield from _changes(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for i, (one, other) in enumerate(zip(before, now, strict=True)):
-            yield from _changes(one, other, f"{path}[{i}]")
+            yield from differences(one, other, f"{path}[{i}]")
     elif before != now:
         yield path, before, now
 
 
-def _share(out: Path, plan: Sequence[Placed], workers: int, quiet: bool) -> None:
-    """Have other processes work, and show how far all of them are."""
-    threads = max(1, hardware.usable_cores() // workers)
+def share(
+    out: Path,
+    total: int,
+    left: Callable[[], int],
+    workers: int,
+    threads: int | None,
+    *,
+    quiet: bool,
+) -> None:
+    """Have other processes work, and show how many runs of all are not `left`. Raises `UserError`
+    where some are when the workers have ended."""
+    each = threads or max(1, hardware.usable_cores() // workers)
     words = [sys.executable, "-m", "headwise", "study", "work", str(out), "--quiet"]
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    env = {**os.environ, "OMP_NUM_THREADS": str(each)}
     logs = out / "workers"
     logs.mkdir(exist_ok=True)
-    total = len({one.name for one in plan})
     kept = f"the runs so far are kept in {out}; go on with the words that began it"
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(stop_requests(kept))
@@ -151,15 +159,15 @@ def _share(out: Path, plan: Sequence[Placed], workers: int, quiet: bool) -> None
                 asked_to_stop = True
                 for helper in helpers:
                     helper.terminate()
-            now = total - len(state(out).left(plan))
+            now = total - left()
             if now > ended:
                 show(now, "")
             ended = now
-            time.sleep(_POLL_SECONDS)
+            pause()
     if stop.exit_code is not None:
         raise Interrupted(f"{out}: stopped; {kept}", stop.exit_code)
-    if left := state(out).left(plan):
+    if missing := left():
         raise UserError(
-            f"{out} has {counted(len(left), 'run')} left, because its workers ended; what they "
+            f"{out} has {counted(missing, 'run')} left, because its workers ended; what they "
             f"said is in {logs}; go on with the words that began it"
         )

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from headwise.study.place import (
     Placed,
     mark_done,
     mark_failed,
+    pause,
     read_begun,
     read_plan,
     run_path,
@@ -30,8 +30,6 @@ from headwise.study.place import (
 from headwise.study.queue import Queue
 
 log = logging.getLogger("headwise")
-
-_POLL_SECONDS = 2.0
 
 
 def opener() -> Opener:
@@ -67,7 +65,7 @@ def work(folder: Path, *, only: Sequence[str] = (), quiet: bool = False) -> None
             if queue and taken:
                 queue.ended(taken, done=taken.name in state(folder).done)
             if not ended and not taken:
-                time.sleep(_POLL_SECONDS)  # others are at them
+                pause()  # others are at them
         show(len(by_name), "")
 
 

@@ -8,6 +8,7 @@ from headwise.augment import Operator
 from headwise.files import Json
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
@@ -61,7 +62,7 @@ def augmentations(budget: Budget, data: Sequence[str]) -> Study:
     pairs = itertools.product(names, names)
     return Study(
         name="augmentations",
-        asks="Which augmentations, alone and in pairs, make the best representation?",
+        asks=PRESETS["augmentations"],
         base=replace(start, augment=replace(start.augment, ops=())),
         grids=tuple(_arm(first, second, in_order=budget == "full") for first, second in pairs),
         evaluate=measured("knn", "linear", taps=("h",)),
@@ -143,7 +144,7 @@ def strength(budget: Budget, data: Sequence[str]) -> Study:
     objectives = (CONTRASTIVE, SUPERVISED)
     return Study(
         name="strength",
-        asks="Does stronger colour distortion help contrastive learning, and supervised learning?",
+        asks=PRESETS["strength"],
         base=base(budget, spec),
         grids=(
             *((one, plain, strengths) for one in objectives),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from headwise.files import Json
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     Budget,
@@ -46,7 +47,7 @@ def collapse(budget: Budget, data: Sequence[str]) -> Study:
     longest = f"{epochs[-1]}"
     return Study(
         name="collapse",
-        asks="How many dimensions do h and z use, and what in a head keeps those of h?",
+        asks=PRESETS["collapse"],
         base=base(budget, spec),
         grids=((Axis(name="head", levels=heads), axis("epochs", "epochs", *epochs)),),
         evaluate=measured("linear", "geometry"),

@@ -7,6 +7,7 @@ from headwise.files import Json
 from headwise.fusion.config import FusionConfig
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     SHAPES,
@@ -78,7 +79,7 @@ def deep_fusion(budget: Budget, data: Sequence[str]) -> Study:
         arms = {name: arms[name] for name in ("mlp", "ffn", "ffn-matched", "joint", "self")}
     return Study(
         name="deep-fusion",
-        asks="Is the Transformer head better than FFN heads, and do its blocks fuse classes?",
+        asks=PRESETS["deep-fusion"],
         base=base(budget, (*photos, *specs)[0]),
         grids=((Axis(name="data", levels=sets), Axis(name="head", levels=arms)),),
         evaluate=measured("knn", "knn_self", "linear", "linear_10", "cluster"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
@@ -83,7 +84,7 @@ def heads(budget: Budget, data: Sequence[str]) -> Study:
         grids += [(axis("depth", "head.depth", 2), BATCH_NORM)]
     return Study(
         name="heads",
-        asks="Which projection head makes the best representation, and is h better than z?",
+        asks=PRESETS["heads"],
         base=base(budget, spec),
         grids=tuple(grids),
         evaluate=measured("knn", "linear"),

@@ -31,6 +31,7 @@ from headwise.report.reading.study import (
 from headwise.runs.directory import refuse_existing
 from headwise.runs.environment import environment
 from headwise.study.design import Axis, Claim, Study
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import SIMCLR, Budget, base, only
 
 BINS = 32
@@ -67,7 +68,7 @@ def pixel_histograms(budget: Budget, data: Sequence[str]) -> Study:
     levels: dict[str, Json] = {name: {"augment.ops": list(ops)} for name, ops in KINDS.items()}
     return Study(
         name="pixel-histograms",
-        asks="Can crops of one image be matched by their histograms of pixel values?",
+        asks=PRESETS["pixel-histograms"],
         base=replace(start, data=replace(start.data, limit=MOST)),
         grids=((Axis(name="views", levels=levels),),),
         seeds=1,

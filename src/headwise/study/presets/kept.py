@@ -9,6 +9,7 @@ from headwise.evaluation.protocols.transformations import PAPER, Task, Transform
 from headwise.files import Json
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
@@ -56,7 +57,7 @@ def transformations(budget: Budget, data: Sequence[str]) -> Study:
     protocols = measured("linear", "transformations", *(("factors",) if shapes else ()))
     return Study(
         name="transformations",
-        asks="What does h keep that z loses, and what does h keep without a head?",
+        asks=PRESETS["transformations"],
         base=base(budget, spec),
         grids=(
             (Axis(name="head", levels={**mlp, **(others if every else {})}), ADDED),
@@ -165,7 +166,7 @@ def transfer(budget: Budget, data: Sequence[str]) -> Study:
     )
     return Study(
         name="transfer",
-        asks="Does the representation serve other images than those of pretraining?",
+        asks=PRESETS["transfer"],
         base=base(budget, spec),
         grids=((CONTRASTIVE, epochs), (SUPERVISED, epochs)),
         evaluate=replace(measured("transfer", "linear", taps=("h",)), transfer=config),

@@ -10,6 +10,7 @@ from headwise.evaluation.protocols.semi import SemiConfig
 from headwise.heads import HeadConfig
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
@@ -120,7 +121,7 @@ def semi_supervised(budget: Budget, data: Sequence[str]) -> Study:
     measures = ("semi_1/finetuned", "semi_1/scratch", "semi_10/finetuned", "semi_10/scratch")
     return Study(
         name="semi-supervised",
-        asks="Does pretraining help when few labels are known?",
+        asks=PRESETS["semi-supervised"],
         base=base(budget, spec),
         grids=((epochs,),),
         evaluate=replace(measured("semi", "linear", taps=("h",)), semi=config),
@@ -153,7 +154,7 @@ def fine_tune(budget: Budget, data: Sequence[str]) -> Study:
     epochs = _epochs(budget, spec)
     return Study(
         name="fine-tune",
-        asks="With all labels, is a pretrained network a better start, and what does it forget?",
+        asks=PRESETS["fine-tune"],
         base=base(budget, spec),
         grids=((epochs,),),
         evaluate=_forgetting(budget, _finetuning(budget, spec, ("h",))),
@@ -192,7 +193,7 @@ def fine_tune_from_tap(budget: Budget, data: Sequence[str]) -> Study:
     depths = axis("depth", "head.depth", *((3,) if photos else (2, 3)))
     return Study(
         name="fine-tune-from-tap",
-        asks="Is it better to discard the head before fine-tuning, or to keep a part of it?",
+        asks=PRESETS["fine-tune-from-tap"],
         base=base(budget, spec, HeadConfig(name="mlp")),
         grids=((depths,),),
         evaluate=_finetuning(budget, spec, ("h", "g1", "z")),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from headwise.files import Json
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
@@ -56,7 +57,7 @@ def losses(budget: Budget, data: Sequence[str]) -> Study:
         names.remove("SupCon")
     return Study(
         name="losses",
-        asks="Is NT-Xent the best of the contrastive losses?",
+        asks=PRESETS["losses"],
         base=base(budget, spec),
         grids=((Axis(name="loss", levels={name: LOSSES[name] for name in names}),),),
         evaluate=measured("knn", "linear"),

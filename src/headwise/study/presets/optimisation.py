@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     SIMCLR,
@@ -71,7 +72,7 @@ def batch_size(budget: Budget, data: Sequence[str]) -> Study:
     )
     return Study(
         name="batch-size",
-        asks="Do larger batches help, for how long, and contrastive learning alone?",
+        asks=PRESETS["batch-size"],
         base=base(budget, spec),
         grids=grids,
         evaluate=measured("knn", "linear", taps=("h",)),
@@ -180,7 +181,7 @@ def temperature(budget: Budget, data: Sequence[str]) -> Study:
     plain = axis("temperature", "temperature", 10.0, 100.0)
     return Study(
         name="temperature",
-        asks="Which temperature is best, and does it help to normalise z?",
+        asks=PRESETS["temperature"],
         base=base(budget, spec),
         grids=((L2, normalised), (NOT_NORMALISED, plain)),
         evaluate=measured("knn", "linear"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from headwise.report.reading.study import Figure
 from headwise.study.design import Axis, Claim, Contrast, Group, Study, axis
+from headwise.study.presets import PRESETS
 from headwise.study.presets.budgets import (
     NOT_RUN,
     Budget,
@@ -41,7 +42,7 @@ def ablation(name: str, budget: Budget, data: Sequence[str]) -> Study:
     minutes = 2 if of_shapes(spec) else 4
     return Study(
         name=name,
-        asks=f"Which {varied.name} is best for the Transformer head?",
+        asks=PRESETS[name],
         base=base(budget, spec),
         grids=((fixed, varied),),
         evaluate=measured("knn", "knn_self", "linear", "linear_10"),
