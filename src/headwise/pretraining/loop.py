@@ -68,10 +68,8 @@ def pretrain(
     config = config if origin is None else extension.extended(config, origin)
     with distributed.process_group(hardware.resolve_device(config.device)):
         if images is None:
-            images = open_images(
-                extension.located_data(config, origin),
-                check=lambda listed: check_count(config, listed.train),
-            )
+            place = extension.located_data(config, origin)
+            images = open_images(place, check=lambda listed: check_count(config, listed.train))
         images = given_splits(images)
         config = dataclasses.replace(config, data=described(images, config.data))
         resolved, state, train, target = prepare(config, images.train)

@@ -213,5 +213,6 @@ def headed(
     rest = {path: value for path, value in settings.items() if path != "head.name"}
     if len(rest) == len(settings):
         return base, rest
-    name = cast(heads.HeadName, settings["head.name"])
-    return replace(base, head=heads.for_head(base.head, name)), rest
+    if (name := settings["head.name"]) not in heads.HEADS:
+        raise UserError(f"head.name must be known; got {name!r}; {nearest(str(name), heads.HEADS)}")
+    return replace(base, head=heads.for_head(base.head, cast(heads.HeadName, name))), rest

@@ -81,8 +81,7 @@ def run_study(
         if workers == 1:
             work(out, quiet=quiet)
         elif left:
-            total = len({one.name for one in plan})
-            share(out, total, lambda: len(state(out).left(plan)), workers, threads, quiet=quiet)
+            share(out, len(plan), lambda: len(state(out).left(plan)), workers, threads, quiet=quiet)
     finally:
         collect(out)
 
