@@ -75,13 +75,13 @@ def run_study(
     for one in plan:
         if one.name in done and not (run_path(out, begun, one) / "DONE").exists():
             unmark(out, one.name)  # its run was removed
-    left = [one.name for one in state(out).left(plan)]
+    total, left = len({one.name for one in plan}), [one.name for one in state(out).left(plan)]
     Queue(out, begun).fill(left)
     try:
         if workers == 1:
             work(out, quiet=quiet)
         elif left:
-            share(out, len(plan), lambda: len(state(out).left(plan)), workers, threads, quiet=quiet)
+            share(out, total, lambda: len(state(out).left(plan)), workers, threads, quiet=quiet)
     finally:
         collect(out)
 
