@@ -8,6 +8,7 @@ import random
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_a_run_trained_from_rung_to_rung_is_the_undisturbed_one(
     assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def found(folder: Path) -> object:
+def found(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "tuning.json").read_text())
 
 

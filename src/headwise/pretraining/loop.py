@@ -109,7 +109,7 @@ def resume(
     with writing(run.path):
         if run.done and kept.is_sound(run):
             return kept.finish(*read_model(run), run)
-        return _continue(run, images, data and str(data), until=until, quiet=quiet)
+        return _continue(run, images, None if data is None else str(data), until=until, quiet=quiet)
 
 
 def _continue(

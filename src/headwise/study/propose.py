@@ -6,15 +6,18 @@ as files in the search's directory: a study of Optuna is made from them for each
 memory, so that nothing is lost with a process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from headwise import rng
 from headwise.config import check_fields, from_dict, to_dict
 from headwise.files import read_object, write_json
 from headwise.study.search import Search, Searched
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 _RANDOM_TRIALS = 5
 """Before TPE has enough to learn from, and before any trial is stopped."""
@@ -123,11 +126,11 @@ def _as_optunas(search: Search, trial: Trial) -> Any:
     )
 
 
-def _distributions(search: Search) -> Mapping[str, Any]:
+def _distributions(search: Search) -> "dict[str, BaseDistribution]":
     return {one.path: _distribution(one) for one in search.settings}
 
 
-def _distribution(one: Searched) -> Any:
+def _distribution(one: Searched) -> "BaseDistribution":
     import optuna
 
     if one.low is None or one.high is None:

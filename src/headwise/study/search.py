@@ -84,8 +84,6 @@ class Search:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.trials < 1:
-            raise UserError(f"--trials must be at least 1; got {self.trials}")
 
     @property
     def rungs(self) -> list[int]:

@@ -59,8 +59,9 @@ def tune(
     that give `base`, for the command that is printed. Raises `UserError` for settings that cannot
     be searched and for another search in `out`, `Interrupted` after SIGTERM or Ctrl-C.
     """
-    if workers < 1:
-        raise UserError(f"--workers must be at least 1; got {workers}")
+    for flag, count in {"--workers": workers, "--trials": trials}.items():
+        if count < 1:
+            raise UserError(f"{flag} must be at least 1; got {count}")
     asked, images = _planned(base, read_settings(search), trials, criterion)
     asked = replace(
         asked, words=tuple(words), cells=os.path.relpath(cells or out.parent / "cells", out)
