@@ -50,6 +50,9 @@ LEAST = {
     "fusion": ["RUN"],
     "theory": ["--out", "DIR"],
     "embed": ["RUN", "IMAGES", "--out", "FILE.parquet"],
+    "search": ["TABLE", "--query", "IMAGE"],
+    "duplicates": ["TABLE"],
+    "select": ["TABLE"],
     "report": ["RUN"],
     "results": ["RUN"],
 }

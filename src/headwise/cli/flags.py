@@ -25,6 +25,7 @@ SHORT_NAMES = {
     "encoder.name": "--encoder",
     "head.name": "--head",
     "optim.lr": "--lr",
+    "k": "-k",
 }
 
 

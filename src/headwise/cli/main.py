@@ -28,6 +28,9 @@ commands:
   compare    pretrain the same encoder under several heads; a table and a report
   study      run a grid of settings and seeds, and say what it shows of a paper's claims
   embed      write the representation h of every image to a parquet file
+  search     find the images of such a table that are most similar to one image
+  duplicates find copies and near copies, across training and test images first
+  select     choose the images to label next, with a reason for each
   results    print every number of runs and comparisons as one table: CSV, Markdown or LaTeX
   report     write the page of a run or a comparison again, without measuring
   doctor     check this installation, and say what to do about what is wrong
@@ -51,6 +54,9 @@ COMMANDS = (
     "compare",
     "study",
     "embed",
+    "search",
+    "duplicates",
+    "select",
     "results",
     "report",
     "doctor",
@@ -135,6 +141,12 @@ def command_line(name: str) -> "CommandLine[Any]":
             from headwise.cli.study import LINE
         case "embed":
             from headwise.cli.embed import LINE
+        case "search":
+            from headwise.cli.search import LINE
+        case "duplicates":
+            from headwise.cli.duplicates import LINE
+        case "select":
+            from headwise.cli.select import LINE
         case "results":
             from headwise.cli.results import LINE
         case "report":

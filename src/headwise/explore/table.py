@@ -48,10 +48,16 @@ class Table:
         rows = np.flatnonzero(self.names == name)
         if not len(rows):
             raise UserError(
-                f"{name!r} must be a path in {self.path} or, with --run, an image file; "
-                f"it is not among its {len(self):,} paths; {nearest(name, self.names[:100_000])}"
+                f"--query must be a path in {self.path} or, with --run, an image file; "
+                f"got {name!r}; {nearest(name, self._alike(name))}"
             )
         return int(rows[0])
+
+    def _alike(self, name: str) -> list[str]:
+        """Some paths that may be meant: those with the same end first, of a long table."""
+        end = name.rpartition("/")[2].rpartition(".")[0]
+        same = [other for other in self.names if end and end in other][:1000]
+        return [*same, *self.names[: 2000 - len(same)]]
 
 
 def read_table(path: Path) -> Table:
@@ -82,3 +88,13 @@ def read_table(path: Path) -> Table:
         columns=rest,
         about=about,
     )
+
+
+def candidates(table: Table) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m"]]:
+    """Return the rows among which images are chosen to be labelled, those of test and validation
+    images left out, and their labels. Where all of these have one, labels are ignored."""
+    rows = torch.from_numpy(np.flatnonzero(~np.isin(table.split, ("test", "validation"))))
+    labels = table.labels[rows]
+    if (labels >= 0).all():
+        labels = torch.full_like(labels, -1)
+    return rows, labels

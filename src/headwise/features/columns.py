@@ -1,5 +1,6 @@
 """The columns of a file of features: `.parquet` or `.npz`."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Columns = dict[str, np.ndarray]
 """By name; vectors are float32 of two dimensions, text is of the type object."""
 
-_BATCH_ROWS = 1 << 15
+_BATCH_ROWS, _BUFFER_BYTES = 1 << 15, 1 << 22
 
 
 def read_columns(path: Path, flag: str) -> tuple[Columns, Json]:
@@ -84,7 +85,7 @@ def _parquet(path: Path) -> tuple[Columns, Json]:
     import pyarrow.parquet as pq
 
     must = f"{path} must be a parquet file"
-    with one_line(must), pq.ParquetFile(path) as file:
+    with one_line(must), pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
         schema = file.schema_arrow
         about = json.loads((schema.metadata or {}).get(b"headwise", b"{}"))
         columns: Columns = {}
@@ -123,7 +124,12 @@ def _matrix(path: Path, file: "pq.ParquetFile", name: str) -> Float[np.ndarray, 
 
     found = np.empty((0, 0), np.float32)
     row = 0
-    for batch in file.iter_batches(_BATCH_ROWS, columns=[name]):
+    # One row group at a time: pyarrow holds the bytes of all groups that it was asked for.
+    groups = (
+        file.iter_batches(_BATCH_ROWS, columns=[name], row_groups=[i])
+        for i in range(file.num_row_groups)
+    )
+    for batch in itertools.chain.from_iterable(groups):
         lists = batch.column(0)
         sizes = pc.call_function("list_value_length", [lists]).unique().to_pylist()
         if row == 0 and sizes[0] is not None:
