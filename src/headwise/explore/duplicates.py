@@ -91,11 +91,7 @@ def groups(
     _, component = connected_components(
         coo_array((np.ones(len(values)), tuple(places)), (n, n)), directed=False
     )
-    best, like = np.full(n, -2.0), np.zeros(n, np.int64)
-    for own, other in (places, places[::-1]):
-        order = np.argsort(values, kind="stable")  # the highest is written last
-        higher = order[values[order] > best[own[order]]]
-        best[own[higher]], like[own[higher]] = values[higher], other[higher]
+    best, like = _most_similar(places, values, n)
     members = np.unique(places)
     members = members[np.argsort(component[members], kind="stable")]
     ends = np.flatnonzero(np.diff(component[members])) + 1
@@ -119,6 +115,18 @@ def groups(
         ]
         for number, part in enumerate(found, 1)
     ]
+
+
+def _most_similar(
+    places: Int64[np.ndarray, "2 k"], values: Float[np.ndarray, " k"], n: int
+) -> tuple[Float[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """For each image the highest similarity of its pairs, and with which image."""
+    best, like = np.full(n, -2.0), np.zeros(n, np.int64)
+    order = np.argsort(values, kind="stable")  # the highest is written last
+    for own, other in (places[:, order], places[::-1, order]):
+        higher = values[order] > best[own]
+        best[own[higher]], like[own[higher]] = values[order][higher], other[higher]
+    return best, like
 
 
 def summary(found: list[list[Row]]) -> Iterator[str]:

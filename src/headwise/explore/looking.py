@@ -1,13 +1,13 @@
 """What is compared when copies are looked for: the rows of a table, or images."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
+from PIL import Image
 from torch import Tensor
 
 from headwise.augment import ResolvedAugment, whole_images
@@ -16,12 +16,10 @@ from headwise.explore.duplicates import Pairs, exact_pairs, pixel_digests
 from headwise.explore.pictures import Pictures, every_image, open_pictures
 from headwise.explore.table import Table, read_table
 from headwise.features.extract import extract
-from headwise.features.near_copies import DEFAULT_THRESHOLD, calibrate, picture
+from headwise.features.near_copies import DEFAULT_THRESHOLD, calibrate, picture, thumbnail
 from headwise.features.similar import similar_pairs
 from headwise.model.export import describe_encoder, encoder_file, load_encoder
 from headwise.model.extraction import decide_extraction
-
-log = logging.getLogger("headwise")
 
 _NONE = Pairs(np.empty((2, 0), np.int64), np.empty(0))
 
@@ -63,12 +61,28 @@ def look(
     if h is None:
         found.said.append("near copies: not looked for; name a run, which has an encoder: --run")
         return found
-    value, words = _threshold(threshold, run, opened)
+    value, correlation, words = _threshold(threshold, run, opened)
     rows, vectors = h
-    places, values = similar_pairs(vectors, None, value)
-    found.near = Pairs(rows[places].numpy(), values.numpy().astype(np.float64))
-    found.said.append(f"near copies: cosine of h of at least {value:.4f}; {words}")
+    pairs, values = similar_pairs(vectors, None, value)
+    places = rows[pairs]
+    if correlation is not None and found.pictures is not None:
+        kept = _correlated(places, found.names, found.pictures) >= correlation
+        places, values = places[:, kept], values[kept]
+    found.near = Pairs(places.numpy(), values.numpy().astype(np.float64))
+    found.said.append(f"near copies: cosine of h of at least {value:.4f}{words}")
     return found
+
+
+def _correlated(
+    places: Int64[Tensor, "2 k"], names: Sequence[str], pictures: Pictures
+) -> Float[Tensor, " k"]:
+    """The correlation of the pixels of each pair, at 16 px; 0 where one cannot be read."""
+    found, back = places.unique(return_inverse=True)
+    empty = torch.zeros_like(thumbnail(Image.new("RGB", (1, 1))))
+    opened = (pictures(names[i]) for i in found.tolist())
+    small = torch.stack([empty, *(empty if one is None else thumbnail(one) for one in opened)])
+    parts = (back + 1).split(8192, 1)
+    return torch.cat([(small[one] * small[other]).sum(1) for one, other in parts])
 
 
 _Vectors = tuple[Tensor, Float[Tensor, "n p"]]
@@ -135,19 +149,15 @@ def _input(run: Path) -> ResolvedAugment:
     return whole_images(image["size_px"], tuple(image["mean"]), tuple(image["std"]))
 
 
-def _threshold(given: float | None, run: Path | None, opened: list[Images]) -> tuple[float, str]:
-    """The threshold, and where it comes from."""
+def _threshold(
+    given: float | None, run: Path | None, opened: list[Images]
+) -> tuple[float, float | None, str]:
+    """The thresholds of `h` and, if calibrated, of pixels, and where they come from."""
     if given is not None:
-        return given, "as given"
+        return given, None, ", as given"
     if run is None or not opened:
         needs = "--run" if run is None else "images"
-        return DEFAULT_THRESHOLD, f"the default, not calibrated, which needs {needs}"
+        return DEFAULT_THRESHOLD, None, f", the default, not calibrated, which needs {needs}"
     encoder = load_encoder(run).eval()
     found = calibrate(encoder, opened[0], _input(run))
-    if found.others > 0.5:
-        log.warning(
-            "this encoder finds other images as similar as near copies (%.0f %% of the sample); "
-            "look at the sheet, and take a higher --threshold",
-            100 * found.others,
-        )
-    return found.threshold, found.words()
+    return found.threshold, found.correlation, f" {found.words()}"

@@ -16,7 +16,7 @@ from headwise.augment.decoding import central_square
 from headwise.data import Images, ResidentImages
 
 DEFAULT_THRESHOLD = 0.95
-_IMAGES, _BATCH = 100, 32
+_IMAGES, _BATCH, _THUMBNAIL_PX = 100, 32, 16
 _QUANTILE = 0.05
 COPIES = "JPEG of quality 40, half the size, central 90 %, 20 % brighter"
 """The near copies that are made of an image."""
@@ -26,20 +26,24 @@ Encode = Callable[[Float[Tensor, "b 3 s s"]], Float[Tensor, "b p"]]
 
 
 class Calibration(NamedTuple):
-    """A threshold for near copies, and how well it tells them from other images."""
+    """What 95 % of the near copies of sampled images reach, and how well it tells them from other
+    images. `h` alone does not: similar images of one class are as close."""
 
     threshold: float
-    """The cosine that 95 % of the near copies of sampled images reach."""
+    """The cosine of `h`."""
+    correlation: float
+    """The correlation of the pixels at 16 px."""
     images: int
     """How many were sampled."""
     others: float
-    """The fraction of the sampled images that have another sampled image above the threshold."""
+    """The fraction of the sampled images that have another sampled image above both."""
 
     def words(self) -> str:
-        """Say where the threshold comes from."""
+        """Say where the thresholds come from."""
         return (
-            f"95 % of near copies of {self.images} images ({COPIES}) are above; "
-            f"{self.others:.0%} of these images have another of them above"
+            f"and correlation of the pixels at {_THUMBNAIL_PX} px of at least "
+            f"{self.correlation:.3f}; 95 % of near copies of {self.images} images ({COPIES}) reach "
+            f"each; {self.others:.0%} of these images have another of them above both"
         )
 
 
@@ -47,18 +51,28 @@ class Calibration(NamedTuple):
 def calibrate(
     encode: Encode, images: Images, config: ResolvedAugment, seed: int = 0
 ) -> Calibration:
-    """Return the threshold for an encoder, from near copies of some of the images."""
+    """Return the thresholds for an encoder, from near copies of some of the images."""
     order = torch.randperm(len(images), generator=rng.generator(seed, "near copies"))
     opened = [found for i in order[:_IMAGES].tolist() if (found := picture(images, i))]
-    originals = _encoded(encode, opened, config)
-    copies = [
-        _encoded(encode, [make(image) for image in opened], config)
-        for make in (_compressed, _smaller, _cut, _brighter)
-    ]
-    same = torch.stack([(originals * copy).sum(1) for copy in copies])
-    threshold = float(same.flatten().quantile(_QUANTILE))
-    others = (originals @ originals.T).fill_diagonal_(-1).amax(1) >= threshold
-    return Calibration(threshold, len(opened), float(others.float().mean()))
+    sets = [opened]
+    for make in (_compressed, _smaller, _cut, _brighter):
+        sets.append([make(image) for image in opened])
+    alike, level = [], []
+    for rows in (
+        [_encoded(encode, one, config) for one in sets],
+        [torch.stack([thumbnail(image) for image in one]) for one in sets],
+    ):
+        same = torch.stack([(rows[0] * copy).sum(1) for copy in rows[1:]])
+        level.append(float(same.flatten().quantile(_QUANTILE)))
+        alike.append((rows[0] @ rows[0].T).fill_diagonal_(-1) >= level[-1])
+    others = (alike[0] & alike[1]).any(1)
+    return Calibration(*level, len(opened), float(others.float().mean()))
+
+
+def thumbnail(image: Image.Image) -> Float[Tensor, " q"]:
+    """Return the pixels at 16 px, as a vector whose product with another is their correlation."""
+    small = central_square(image, _THUMBNAIL_PX).float().flatten()
+    return F.normalize(small - small.mean(), dim=0)
 
 
 def picture(images: Images, i: int) -> Image.Image | None:
