@@ -53,6 +53,7 @@ LEAST = {
     "search": ["TABLE", "--query", "IMAGE"],
     "duplicates": ["TABLE"],
     "select": ["TABLE"],
+    "explore": ["TABLE", "--out", "PAGE.html"],
     "report": ["RUN"],
     "results": ["RUN"],
 }

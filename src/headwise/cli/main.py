@@ -31,6 +31,7 @@ commands:
   search     find the images of such a table that are most similar to one image
   duplicates find copies and near copies, across training and test images first
   select     choose the images to label next, with a reason for each
+  explore    write a page to look at the images of a table on a map of h
   results    print every number of runs and comparisons as one table: CSV, Markdown or LaTeX
   report     write the page of a run or a comparison again, without measuring
   doctor     check this installation, and say what to do about what is wrong
@@ -57,6 +58,7 @@ COMMANDS = (
     "search",
     "duplicates",
     "select",
+    "explore",
     "results",
     "report",
     "doctor",
@@ -147,6 +149,8 @@ def command_line(name: str) -> "CommandLine[Any]":
             from headwise.cli.duplicates import LINE
         case "select":
             from headwise.cli.select import LINE
+        case "explore":
+            from headwise.cli.explore import LINE
         case "results":
             from headwise.cli.results import LINE
         case "report":

@@ -1,9 +1,9 @@
 """`headwise embed`: the representation `h` of every image, or any taps, as a parquet table.
 
 Columns: `path` (the image's id), `label` (its class's name; absent where nothing is labelled),
-`split` (train, validation or test, as `headwise evaluate` tells them apart), and for every tap, by
-its name, a fixed-size list of float32. Where the table comes from is in its schema's metadata, as
-JSON under `headwise`.
+`split` (train, validation or test, as `headwise evaluate` tells them apart), perhaps `image` (a
+thumbnail), and for every tap, by its name, a fixed-size list of float32. Where the table comes from
+is in its schema's metadata, as JSON under `headwise`.
 
 The table grows in parts beside it (`OUT.parts/`), each written atomically. A call that is killed
 loses the part it was at; the next one, for the same encoder, images and settings, goes on there.
@@ -15,7 +15,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ from headwise.data import DataConfig, ImageFiles, Images, Splits, write_skipped
 from headwise.errors import UserError
 from headwise.features.extract import at_taps, extract_order
 from headwise.features.origin import all_splits, opened_model, origin, read_as
+from headwise.features.thumbnails import as_jpegs, seen_pixels
 from headwise.files import Json, plain_text, read_object, write_atomically, write_json
 from headwise.heads import Head
 from headwise.model.export import describe_encoder, encoder_file
@@ -38,8 +39,12 @@ from headwise.runtime.progress import progress
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A part becomes a row group of the table: 32 MiB for p = 2048 and batches of 512.
+# A part: 32 MiB for p = 2048 and batches of 512.
 PART_BATCHES = 8
+ROW_GROUP = 1_000
+"""Rows of a row group: 12 MiB for p = 2048 and thumbnails. The hub's viewer reads whole ones."""
+_IMAGE_FEATURE = '{"info": {"features": {"image": {"_type": "Image"}}}}'
+"""Metadata by which Hugging Face's datasets and viewer show the column `image` as images."""
 _PLACE = "place"
 """The column of parts whose rows are shuffled."""
 
@@ -50,6 +55,7 @@ def embed(
     out: str | Path,
     *,
     taps: Sequence[str] = ("h",),
+    thumbnails: int | None = None,
     batch_size: int = 512,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -61,7 +67,8 @@ def embed(
     rows.
 
     Images are decoded as they are needed; those that cannot be are left out and named in
-    `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core. A head that sees the
+    `OUT-stem.skipped.csv`. `workers`: processes that decode; None: one a core. `thumbnails`: also
+    write every image as a JPEG of at most this many pixels. A head that sees the
     batch gets shuffled batches of `batch_size` images, one view of each, as in `evaluate`; the
     table's metadata say so.
 
@@ -70,7 +77,7 @@ def embed(
     pretraining and have changed since (unless `accept_changed_data`).
     """
     out = Path(out)
-    _check(out, batch_size, workers)
+    _check(out, batch_size, workers, thumbnails)
     file = encoder_file(run)
     image = describe_encoder(file)["image"]
     encoder, head = opened_model(run, taps, device)
@@ -85,8 +92,8 @@ def embed(
         batch_size=batch_size,
     )
     about = origin(file, config, splits, extraction, head=head, taps=taps)
-    folder = _parts_folder(out, {**about, "batch_size": batch_size})
-    model = _Model(encoder, head, tuple(dict.fromkeys(taps)))
+    folder = _parts_folder(out, {**about, "batch_size": batch_size, "thumbnails": thumbnails})
+    model = _Model(encoder, head, tuple(dict.fromkeys(taps)), thumbnails)
     works = [_work(name, splits, folder, extraction, shuffled="batch" in about) for name in splits]
     for work in works:
         _write_parts(model, work, extraction, quiet)
@@ -96,13 +103,15 @@ def embed(
     return rows
 
 
-def _check(out: Path, batch_size: int, workers: int | None) -> None:
+def _check(out: Path, batch_size: int, workers: int | None, thumbnails: int | None) -> None:
     """Raise `UserError` for settings that cannot work and for a file that is there already."""
     if batch_size < 1 or (workers is not None and workers < 0):
         raise UserError(
             "--batch-size must be at least 1 and --workers must not be negative; "
             f"got {batch_size} and {workers}"
         )
+    if thumbnails is not None and thumbnails < 8:
+        raise UserError(f"--thumbnails must be at least 8 pixels, or none; got {thumbnails}")
     if out.exists():
         raise UserError(f"--out must be a new file; {out} exists; remove it or choose another")
 
@@ -112,6 +121,8 @@ class _Model(NamedTuple):
     head: Head | None
     """None where no tap is of the head."""
     taps: tuple[str, ...]
+    thumbnails: int | None
+    """Largest side of a thumbnail; None: none are written."""
 
 
 class _Work(NamedTuple):
@@ -180,21 +191,27 @@ def _write_parts(model: _Model, work: _Work, extraction: ExtractConfig, quiet: b
         for part, group in itertools.groupby(batches, lambda b: done + int(b[0][0]) // size):
             index: list[Tensor] = []
             rows: dict[str, list[Tensor]] = {tap: [] for tap in model.taps}
+            pictures: list[bytes] = []
             for place, pixels in group:
                 values = at_taps(model.encoder, model.head, pixels, model.taps, extraction)
                 for tap, vectors in values.items():
                     rows[tap].append(vectors.cpu())
                 index.append(start + place)
+                if model.thumbnails:
+                    pictures += as_jpegs(seen_pixels(pixels, extraction.augment), model.thumbnails)
                 show(start + int(place[-1]) + 1, "images")
             vectors = {tap: torch.cat(parts) for tap, parts in rows.items()}
-            table = _table(work, torch.cat(index), vectors)
+            table = _table(work, torch.cat(index), vectors, pictures)
             write_atomically(paths[part], functools.partial(pq.write_table, table))
     if start and isinstance(images, ImageFiles):
         images.check(dict(_unreadable(work)))  # also those of the parts that were there
 
 
 def _table(
-    work: _Work, index: Int64[Tensor, " k"], vectors: dict[str, Float[Tensor, "k _"]]
+    work: _Work,
+    index: Int64[Tensor, " k"],
+    vectors: dict[str, Float[Tensor, "k _"]],
+    pictures: Sequence[bytes],
 ) -> "pa.Table":
     import pyarrow as pa
 
@@ -205,6 +222,11 @@ def _table(
         names = [None if i is None or i < 0 else images.classes[i] for i in labels]
         columns["label"] = pa.array(names, pa.string())
     columns["split"] = pa.array([work.split] * len(index), pa.string())
+    if pictures:
+        names = [PurePath(path).name for path in columns["path"].to_pylist()]
+        columns["image"] = pa.StructArray.from_arrays(
+            [pa.array(pictures, pa.binary()), pa.array(names, pa.string())], ["bytes", "path"]
+        )
     for tap, rows in vectors.items():
         values = pa.array(rows.flatten().numpy())
         columns[tap] = pa.FixedSizeListArray.from_arrays(values, rows.shape[1])
@@ -245,8 +267,8 @@ def _write_skipped(works: list[_Work], path: Path) -> None:
 
 
 def _join(works: list[_Work], out: Path, about: Json) -> int:
-    """The parts as one table, a row group each; a split that was shuffled is one, in its order
-    again. Its number of rows."""
+    """The parts as one table; a split that was shuffled is in its order again. Its number of
+    rows."""
     import pyarrow.parquet as pq
 
     parts = [[path for path in work.paths if path.exists()] for work in works]
@@ -255,16 +277,20 @@ def _join(works: list[_Work], out: Path, about: Json) -> int:
     about = {**about, "p": sizes.get("h"), "taps": sizes}
     if _PLACE in schema.names:
         schema = schema.remove(schema.get_field_index(_PLACE))
-    schema = schema.with_metadata({"headwise": json.dumps(about)})
+    metadata = {"headwise": json.dumps(about)}
+    if "image" in schema.names:
+        metadata["huggingface"] = _IMAGE_FEATURE
+    schema = schema.with_metadata(metadata)
 
     def write(temporary: Path) -> None:
-        with pq.ParquetWriter(temporary, schema) as writer:
+        with pq.ParquetWriter(temporary, schema, write_page_index=True) as writer:
             for work, paths in zip(works, parts, strict=True):
                 if work.order is None:
                     for path in paths:
-                        writer.write_table(pq.read_table(path))
+                        writer.write_table(pq.read_table(path), ROW_GROUP)
                 elif paths:
-                    writer.write_table(pq.read_table(paths).sort_by(_PLACE).drop_columns(_PLACE))
+                    table = pq.read_table(paths).sort_by(_PLACE).drop_columns(_PLACE)
+                    writer.write_table(table, ROW_GROUP)
 
     write_atomically(out, write)
     return pq.read_metadata(out).num_rows

@@ -15,10 +15,10 @@ from headwise.runs.lock import writing
 _NO_BREAK = "\u00a0"
 
 
-def render(template: str, values: Mapping[str, object]) -> str:
-    """A page from the template of this name."""
+def render(template: str, values: Mapping[str, object], *folders: Path) -> str:
+    """A page from the template of this name, here or in other folders."""
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([Path(__file__).parent, *folders]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
