@@ -29,6 +29,7 @@ ROOMS = (
     "features",
     "evaluation",
     "probes",
+    "sklearn",
     "pretraining",
     "fusion",
     "report",

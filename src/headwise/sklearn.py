@@ -67,7 +67,7 @@ class Encoder(TransformerMixin, BaseEstimator):
         return True
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags = BaseEstimator.__sklearn_tags__(self)
         tags.requires_fit = False
         tags.no_validation = True
         tags.input_tags.two_d_array = False
@@ -81,8 +81,8 @@ def _opened(run: str, alone: bool, device: str) -> tuple[nn.Module, Head | None]
     """The encoder, and its head if that is needed. Folds and clones open a run once."""
     if alone:
         return load_encoder(run).to(device), None
-    encoder, head = load_model(run)
-    return encoder.to(device).eval(), head.to(device).eval()
+    model = load_model(run).to(device)
+    return model.encoder, model.head
 
 
 def _at(tap: str, encoder: nn.Module, head: Head | None, pixels: torch.Tensor) -> torch.Tensor:

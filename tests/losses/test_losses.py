@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lightly.loss import NTXentLoss
 from pytorch_metric_learning.losses import NTXentLoss as PMLNTXent
 from pytorch_metric_learning.losses import SelfSupervisedLoss
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwise.errors import UserError
@@ -179,6 +179,28 @@ def test_tiles_of_any_height_are_the_whole_matrix(n, rows, temperature, seed):
     torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, exact_gradient, rtol=1e-9, atol=1e-12)
     assert accuracy == contrastive_accuracy(*contrastive_logits(z0, z1, temperature))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 7, 40])
+@pytest.mark.parametrize("method", ["dense", "tiled", "fused"])
+def test_mates_are_no_negatives(method, groups):
+    """Against the definition, anchor by anchor; also where an anchor has no negative left."""
+    z0, z1 = (z.double().requires_grad_() for z in views(20, 6))
+    mates = torch.arange(20) * 7919 % groups - 2
+    z = normalize(torch.cat([z0, z1]), dim=1)
+    terms, right = [], []
+    for i in range(40):
+        kept = [j for j in range(40) if j % 20 != i % 20 and mates[j % 20] != mates[i % 20]]
+        twin = (i + 20) % 40
+        logits = (z[[twin, *kept]] @ z[i]) / 0.1
+        terms.append(logits.logsumexp(0) - logits[0])
+        right.append(not kept or bool(logits[0] > logits[1:].max()))
+    exact = torch.stack(terms).mean()
+    loss, accuracy = nt_xent_and_accuracy(z0, z1, 0.1, method, mates=mates)
+    torch.testing.assert_close(loss, exact, rtol=1e-12, atol=1e-12)
+    assert accuracy.item() == pytest.approx(sum(right) / 40)
+    found, expected = (torch.autograd.grad(x, (z0, z1), retain_graph=True) for x in (loss, exact))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.1, 0.02])

@@ -12,7 +12,7 @@ from narrow import present
 from headwise.augment import batch_index
 from headwise.cli.main import command_line
 from headwise.cli.words import read_words
-from headwise.data import DataConfig, open_images
+from headwise.data import DataConfig, Splits, open_images
 from headwise.encoders.build import EncoderConfig
 from headwise.errors import UserError
 from headwise.files import write_json
@@ -31,6 +31,7 @@ from headwise.model.config_file import config_json, read_config
 from headwise.model.contrastive import Outputs
 from headwise.model.objective import (
     ClassDirectionsConfig,
+    ClassTargets,
     Objective,
     class_direction_loss,
     class_targets,
@@ -175,12 +176,12 @@ def test_transfusion_and_halves_learn(context, images, tmp_path):
 def test_parts_of_a_batch_have_their_own_loss_with_every_objective(objective: Objective) -> None:
     """Two forms side by side, and two groups of images, with the labels of each."""
     z0, z1, labels = normal(7, 10), normal(7, 10, seed=1), torch.tensor([0, 1, 0, -1, 2, 1, 3])
-    found = contrastive(objective, z0, z1, 0.3, labels=labels, groups=2, forms=2)
+    found = contrastive(objective, z0, z1, 0.3, target=ClassTargets(labels), groups=2, forms=2)
     expected = torch.zeros(2).double()
     for columns in (slice(5), slice(5, 10)):
         for rows, share in ((slice(4), 4 / 7), (slice(4, 7), 3 / 7)):
             a, b = z0[rows, columns], z1[rows, columns]
-            own = contrastive(objective, a, b, 0.3, labels=labels[rows])
+            own = contrastive(objective, a, b, 0.3, target=ClassTargets(labels[rows]))
             expected += share / 2 * torch.stack([own.loss, own.accuracy.double()])
     torch.testing.assert_close(torch.stack([*map(torch.Tensor.double, found)]), expected)
 
@@ -251,3 +252,24 @@ def test_another_objective_than_the_files_starts_from_its_own_settings(tmp_path)
     assert read("--objective", "margin") == config
     assert read("--objective", "nt-xent") == PretrainConfig()
     assert read("--objective", "nt-logistic").negatives == "all"
+
+
+def test_a_run_keeps_its_groups_apart(tiny, tmp_path):
+    """Images in groups of eight, the whole of a batch: there are no negatives, so the loss is 0."""
+    images = open_images(dataclasses.replace(tiny.data, limit=16)).train
+    config = dataclasses.replace(tiny, exclude_group=True, batch_size=8, epochs=1, knn_every=0)
+    alone = dataclasses.replace(images, groups=torch.zeros(len(images), dtype=torch.int64))
+    run = pretrain(config, tmp_path / "alone", Splits(alone, None), quiet=True)
+    assert [line["loss"] for line in run.metrics()] == [0.0]
+    apart = dataclasses.replace(images, groups=torch.arange(len(images)))
+    losses = [
+        pretrain(c, tmp_path / name, Splits(apart, None), quiet=True).metrics()[-1]["loss"]
+        for name, c in (
+            ("apart", config),
+            ("plain", dataclasses.replace(config, exclude_group=False)),
+        )
+    ]
+    assert losses[0] == losses[1] > 0
+    with pytest.raises(UserError, match="needs images in groups"):
+        pretrain(config, tmp_path / "none", Splits(images, None), quiet=True)
+    assert not (tmp_path / "none").exists()

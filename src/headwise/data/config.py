@@ -1,6 +1,8 @@
 """Which images are opened, how many, and how they are kept."""
 
 import dataclasses
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,6 +40,17 @@ class DataConfig:
     label_column: str | None = None
     """The parquet column with the labels. None: a column called label or similar, otherwise the
     only column of integers."""
+    labels: str | None = None
+    """A CSV file with the columns path and label, and maybe split and group, in place of what the
+    folders or the table say. An image that it does not name has no label; several labels of an
+    image are separated by ;."""
+    group_column: str | None = None
+    """The column of --data.labels, or of a parquet table, that says which images belong together,
+    such as frames of a video or images of a patient. A group stays in one split. None: the column
+    group of --data.labels, if it has one."""
+    group_pattern: str | None = None
+    """A regular expression. Images for which its first parentheses match the same part of the path
+    belong together: (patient\\d+)."""
     fit: Fit | None = None
     """How an image becomes a square. crop: its central square; views in pretraining are still cut
     from the whole image; pad: grey bars on its shorter sides; stretch: both sides at one length.
@@ -60,6 +73,10 @@ class DataConfig:
         fit, resize = self.fit or other.fit, self.resize or other.resize
         return dataclasses.replace(self, fit=fit, resize=resize)
 
+    def findable(self) -> "DataConfig":
+        """The same, with labels that are found from any working directory."""
+        return dataclasses.replace(self, labels=self.labels and os.path.abspath(self.labels))
+
     def __post_init__(self) -> None:
         check_fields(self)
         if self.limit is not None and self.limit < 1:
@@ -79,8 +96,23 @@ class DataConfig:
                 "data.test_on validation needs validation images; got data.validation_fraction 0; "
                 "try 0.2"
             )
+        if self.group_pattern is not None:
+            self._check_pattern(self.group_pattern)
         if not 0 <= self.max_bad_fraction <= 1:
             raise UserError(f"data.max_bad_fraction must be in [0, 1]; got {self.max_bad_fraction}")
+
+    def _check_pattern(self, pattern: str) -> None:
+        if self.group_column is not None:
+            raise UserError(
+                "data.group_column and data.group_pattern cannot both say what belongs together; "
+                "leave one out"
+            )
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(
+                f"data.group_pattern must be a regular expression; got {pattern!r}: {error}"
+            ) from None
 
 
 def as_config(given: DataConfig | str | Path) -> DataConfig:

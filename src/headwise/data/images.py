@@ -68,6 +68,8 @@ class ResidentImages:
     images only."""
     marks: UInt64[np.ndarray, " n"] | None = None
     """64 bits of each image's content (`marks_of`). None where they are not taken yet."""
+    groups: Int64[Tensor, " n"] | None = None
+    """Equal for images that belong together (`group_numbers`). None where nothing says so."""
     opened: DataConfig | None = None
     """How the images were opened. None if they were made or selected in Python."""
 
@@ -112,6 +114,7 @@ class ImageFiles:
     """This and the following fields are as in `ResidentImages`."""
     left_out: tuple[tuple[str, str], ...] = ()
     marks: UInt64[np.ndarray, " n"] | None = None
+    groups: Int64[Tensor, " n"] | None = None
     opened: DataConfig | None = None
 
     def __len__(self) -> int:
@@ -227,5 +230,6 @@ def _selected(images: Images, index: Int64[Tensor, " m"]) -> dict[str, object]:
         "factors": {name: v[index.to(v.device)] for name, v in images.factors.items()},
         "fingerprint": fingerprint(images.fingerprint.encode(), index.contiguous().numpy()),
         "marks": None if images.marks is None else images.marks[index.numpy()],
+        "groups": None if images.groups is None else images.groups[index],
         "opened": None,
     }

@@ -19,7 +19,9 @@ from headwise.data.arrays import open_npz
 from headwise.data.builtin import open_builtin
 from headwise.data.config import DataConfig, Fit, as_config
 from headwise.data.decode import fitted
+from headwise.data.groups import split_by_group, with_groups
 from headwise.data.images import ImageFiles, Images, ResidentImages, Splits, resident_images
+from headwise.data.labels_file import with_labels
 from headwise.data.layout import EXTENSIONS
 from headwise.data.listing import kept_listing, list_folder
 from headwise.data.marks import marks_of
@@ -71,7 +73,10 @@ def open_images(
 
 
 def _open(config: DataConfig, workers: int, check: Check | None) -> Splits:
-    train, test = _source(config)
+    splits = _source(config)
+    if config.labels is not None:
+        splits = with_labels(splits, config.spec, config.labels, config.group_column)
+    train, test = with_groups(splits, config)
     if test is None and len(train) and train.labels is not None and config.test_fraction > 0:
         train, test = _drawn(train, train.labels, config)
     elif config.test_fraction > 0:
@@ -104,8 +109,9 @@ def _open(config: DataConfig, workers: int, check: Check | None) -> Splits:
     splits = Splits(train, test)
     if line := unequal_shares(splits):
         logger.warning("%s: %s", config.spec, line)
-    train = dataclasses.replace(train, opened=config)
-    return Splits(train, None if test is None else dataclasses.replace(test, opened=config))
+    opened = config.findable()
+    train = dataclasses.replace(train, opened=opened)
+    return Splits(train, None if test is None else dataclasses.replace(test, opened=opened))
 
 
 def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> Splits:
@@ -114,12 +120,15 @@ def _drawn(images: Images, labels: Int64[Tensor, " n"], config: DataConfig) -> S
     if config.spec.startswith("builtin:"):
         # No image ever joins a built-in set, so its split has no need to follow names.
         index, test_index = stratified_split(labels, fraction, seed)
+    elif images.groups is not None:
+        index, test_index = split_by_group(labels, images.groups, fraction, seed)
     else:
         index, test_index = split_by_name(labels, images.ids, fraction, seed)
     if not len(test_index):
         return Splits(images, None)
+    of = "every class" if images.groups is None else "the groups"
     images = dataclasses.replace(
-        images, split_rule=f"drawn, about {fraction:g} of every class, seed {seed}"
+        images, split_rule=f"drawn, about {fraction:g} of {of}, seed {seed}"
     )
     test = dataclasses.replace(images.select(test_index), left_out=())
     return Splits(images.select(index), test)
@@ -136,7 +145,11 @@ def _held_out(images: Images, config: DataConfig) -> Splits:
     rule = f"validation: about {fraction:g} of the training images of every class, seed {seed}"
     rule = "; ".join(filter(None, (images.split_rule, rule)))
     images = dataclasses.replace(images, split_rule=rule)
-    index, held_out = split_by_name(labels, images.ids, fraction, seed, purpose="validation split")
+    purpose = "validation split"
+    if images.groups is None:
+        index, held_out = split_by_name(labels, images.ids, fraction, seed, purpose=purpose)
+    else:
+        index, held_out = split_by_group(labels, images.groups, fraction, seed, purpose=purpose)
     validation = dataclasses.replace(images.select(held_out), left_out=())
     return Splits(images.select(index), validation)
 
@@ -160,7 +173,7 @@ def _squares(images: ResidentImages, size: int | None, fit: Fit) -> ResidentImag
         images.ids,
         factors=images.factors,
     )
-    return dataclasses.replace(resized, marks=marks_of(images))
+    return dataclasses.replace(resized, marks=marks_of(images), groups=images.groups)
 
 
 def _source(config: DataConfig) -> Splits:

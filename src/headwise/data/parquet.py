@@ -26,7 +26,7 @@ from headwise.data.parquet_columns import (
 from headwise.data.reading import one_line, unreadable
 from headwise.data.split import own_split
 from headwise.data.split_names import file_splits
-from headwise.errors import UserError
+from headwise.errors import UserError, nearest
 
 logger = logging.getLogger("headwise")
 
@@ -105,6 +105,26 @@ def list_parquet(paths: Sequence[Path], root: Path, image: str | None, label: st
         split: _images(source, inside, labels, column, where) for split, inside in by_split.items()
     }
     return own_split(splits, where, rule)
+
+
+def column_texts(source: ParquetSource, ids: Sequence[str], column: str, where: str) -> list[str]:
+    """Return what a column says of each image, as text; "" where it says nothing, or where a file
+    lacks the column. Raises `UserError` if all do."""
+    import pyarrow.parquet as pq
+
+    texts: dict[str, list[str]] = {}
+    columns: dict[str, None] = {}
+    for name, shard in source.shards.items():
+        with one_line(f"{shard.path} must have a readable column {column!r}"):
+            names = pq.read_schema(shard.path).names
+            columns |= dict.fromkeys(names)
+            if column in names:
+                values = pq.read_table(shard.path, columns=[column]).column(0).to_pylist()
+                texts[name] = ["" if value is None else str(value) for value in values]
+    if not texts:
+        raise UserError(f"{where} has no column {column!r}: {nearest(column, columns)}")
+    places = (id.rpartition(":") for id in ids)
+    return [texts[name][int(row)] if name in texts else "" for name, _, row in places]
 
 
 def _shard(path: Path, file: "pq.ParquetFile") -> Shard:

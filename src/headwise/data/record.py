@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, UInt64
+from jaxtyping import Bool, Int64, UInt64
 
 from headwise.config import from_dict, to_dict
 from headwise.data.config import DataConfig
@@ -136,7 +136,7 @@ def same_reading(record: ImageRecord, data: DataConfig) -> bool:
         "cache": True,
     }
     alike = [
-        dataclasses.replace(one, max_bad_fraction=0.0, test_on="test", **other)
+        dataclasses.replace(one.findable(), max_bad_fraction=0.0, test_on="test", **other)
         for one in (record.data, data)
     ]
     narrower = record.data.limit is None or (data.limit or math.inf) <= record.data.limit
@@ -204,6 +204,8 @@ def _lists(images: Splits) -> Lists:
         lists[f"{split}.marks"] = marks_of(part)
         if part.labels is not None:
             lists[f"{split}.labels"] = part.labels.cpu().contiguous().numpy()
+        if part.groups is not None:
+            lists[f"{split}.groups"] = part.groups.contiguous().numpy()
     return lists
 
 
@@ -240,6 +242,8 @@ class _Table(NamedTuple):
     marks: UInt64[np.ndarray, " n"]
     classes: UInt64[np.ndarray, " n"]
     """Digests of the names of the classes; 0 without one."""
+    groups: Int64[np.ndarray, " n"]
+    """0 where nothing says which images belong together."""
     test: Bool[np.ndarray, " n"]
 
 
@@ -255,12 +259,17 @@ def _table(arrays: Lists, classes: tuple[str, ...]) -> _Table:
         arrays.get(f"{split}.labels", np.full(size, -1))
         for split, size in zip(splits, sizes, strict=True)
     ]
+    groups = [
+        arrays.get(f"{split}.groups", np.zeros(size, np.int64))
+        for split, size in zip(splits, sizes, strict=True)
+    ]
     names = contiguous_names(joined("names"), joined("lengths").cumsum(dtype=np.int64))
     return _Table(
         names=names,
         ids=names.digests(),
         marks=joined("marks"),
         classes=by_class[np.concatenate(labels)],
+        groups=np.concatenate(groups),
         test=np.repeat([split == "test" for split in splits], sizes),
     )
 
@@ -278,6 +287,7 @@ def _changes(old: _Table, new: _Table, some: bool) -> list[str]:
         ("renamed", new, renamed.nonzero()[0]),
         ("overwritten", new, after[old.marks[before] != new.marks[after]]),
         ("with another label", new, after[old.classes[before] != new.classes[after]]),
+        ("in another group", new, after[old.groups[before] != new.groups[after]]),
         ("moved between training and test", new, after[moved & (not some)]),
     ]
     words = []

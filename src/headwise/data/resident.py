@@ -66,8 +66,14 @@ def decode_into_memory(images: ImageFiles, settings: DecodeSettings, where: str)
     resident = resident_images(
         decoded.pixels, images.labels, images.classes, images.ids, digest=decoded.digest
     )
-    kept = {"split_rule": images.split_rule, "left_out": images.left_out, "marks": images.marks}
-    return dataclasses.replace(resident, skipped=skipped, **kept)
+    return dataclasses.replace(
+        resident,
+        skipped=skipped,
+        split_rule=images.split_rule,
+        left_out=images.left_out,
+        marks=images.marks,
+        groups=images.groups,
+    )
 
 
 def _key(images: ImageFiles, settings: DecodeSettings) -> str:

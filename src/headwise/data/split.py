@@ -27,7 +27,7 @@ def stratified_split(
     its label and its size.
     """
     tests = [torch.empty(0, dtype=torch.int64)]
-    for label, members in _by_class(labels):
+    for label, members in by_class(labels):
         n = len(members)
         count = min(max(round(n * test_fraction), 1), n - 1)
         order = torch.randperm(n, generator=rng.generator(seed, "data split", label))
@@ -57,7 +57,7 @@ def split_by_name(
     own = Names(names.text, names.starts + len(os.fsencode(names[0][:shared])), names.ends)
     drawn = torch.from_numpy(own.digests(f"{purpose} {seed}") / 2.0**64)
     test = (drawn < test_fraction) & (labels >= 0)
-    for _, members in _by_class(labels):
+    for _, members in by_class(labels):
         if len(members) == 1 or test[members].all():
             test[members[drawn[members].argmax()]] = False
         elif not test[members].any():
@@ -71,7 +71,7 @@ def balanced_fraction(
     """Return ascending indices of equally many images of every class that together are this
     fraction: `at_least` this many per class, and all of a smaller class. A smaller fraction is a
     subset of a larger one. Images without a label (−1) do not count."""
-    classes = _by_class(labels)
+    classes = by_class(labels)
     n = sum(len(members) for _, members in classes)
     per_class = max(at_least, round(fraction * n / len(classes)))
     drawn = []
@@ -81,7 +81,7 @@ def balanced_fraction(
     return torch.cat(drawn).sort().values
 
 
-def _by_class(labels: Int64[Tensor, " n"]) -> list[tuple[int, Tensor]]:
+def by_class(labels: Int64[Tensor, " n"]) -> list[tuple[int, Tensor]]:
     """Return each label and the ascending indices of its images, without those of no label."""
     classes, counts = labels.unique(return_counts=True)
     by_class = labels.argsort(stable=True).split(counts.tolist())

@@ -42,13 +42,15 @@ def contrastive_logits(
     temperature: float | Float[Tensor, ""],
     *,
     normalised: bool = True,
+    mates: Int64[Tensor, " n"] | None = None,
 ) -> tuple[Float[Tensor, "m m"], Int64[Tensor, " m"]]:
     """Return the logits of the contrastive task and, for each anchor, the column of its positive.
 
     Rows are anchors and columns are candidates. Both are the `m = 2n` projections of the two views.
     An entry is the cosine similarity over the temperature, or the dot product over the temperature
-    if not `normalised`. The diagonal is −∞, because a projection is never its own candidate. Raises
-    `UserError` for a temperature that is not positive.
+    if not `normalised`. The diagonal is −∞, because a projection is never its own candidate. Images
+    with equal numbers in `mates` are no candidates of each other: −∞ too. Raises `UserError` for a
+    temperature that is not positive.
     """
     check_temperature(temperature)
     n = len(z0)
@@ -56,7 +58,22 @@ def contrastive_logits(
         z = projections(z0, z1, normalised=normalised)
         logits = z @ z.T / temperature
         logits.fill_diagonal_(float("-inf"))
-    return logits, (torch.arange(2 * n, device=z.device) + n) % (2 * n)
+        positives = (torch.arange(2 * n, device=z.device) + n) % (2 * n)
+        if mates is not None:
+            excluded = both_views(mates, n)[:, None] == both_views(mates, n)
+            excluded.scatter_(1, positives[:, None], False)
+            logits.masked_fill_(excluded, float("-inf"))
+    return logits, positives
+
+
+def both_views(mates: Int64[Tensor, " n"], n: int) -> Int64[Tensor, " m"]:
+    """Return the numbers of the rows of both views. Raises `UserError` for another number of
+    images."""
+    if mates.shape != (n,):
+        raise UserError(
+            f"there must be a group for each of the {n} images; got {list(mates.shape)}"
+        )
+    return mates.repeat(2)
 
 
 def contrastive_accuracy(

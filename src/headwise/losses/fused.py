@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 # With more columns of z, blocks of rows do not fit on the chip.
@@ -24,7 +24,11 @@ def can_fuse(z: Float[Tensor, "m d"]) -> bool:
 
 
 def fused_nt_xent(
-    z: Float[Tensor, "m d"], temperature: float, gradient: bool, half: bool = False
+    z: Float[Tensor, "m d"],
+    temperature: float,
+    gradient: bool,
+    half: bool = False,
+    mates: Int64[Tensor, " m"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "m d"] | None]:
     """Return what `tiled_nt_xent` returns, by the same formula, in float32.
 
@@ -36,13 +40,15 @@ def fused_nt_xent(
     m, d = z.shape
     z = z.contiguous()
     precise = torch.get_float32_matmul_precision() == "highest" and not half
-    blocks = _blocks(z, precise)
+    blocks = _blocks(z, precise) | {"MATES": mates is not None}
+    groups = z if mates is None else mates.contiguous()  # not read without MATES
     grid = (triton.cdiv(m, blocks["BLOCK_M"]),)
     scale = math.log2(math.e) / temperature  # the kernels use exp2, which is faster than exp
     statistics = z.new_empty(3, m)
     with torch.cuda.device_of(z):  # Triton launches on the current device
-        _statistics[grid](z, statistics, m, d, scale=scale, **blocks)
+        _statistics[grid](z, groups, statistics, m=m, d=d, scale=scale, **blocks)
     positive, hardest, total = statistics
+    total.clamp_(min=1)  # it is 0 for an anchor without negatives
     margin = (positive - hardest) * math.log(2) - total.log()
     loss = -F.logsigmoid(margin).mean()
     accuracy = (positive > hardest).float().mean()
@@ -54,7 +60,7 @@ def fused_nt_xent(
     slope = torch.empty_like(z)
     with torch.cuda.device_of(z):
         softmax = torch.stack([denominator, missing])
-        _gradient[grid](z, softmax, slope, m, d, scale=scale, **blocks)
+        _gradient[grid](z, groups, softmax, slope, m=m, d=d, scale=scale, **blocks)
     return loss, accuracy, slope.div_(m * temperature)
 
 
@@ -86,17 +92,27 @@ def _rows(z, index, m, d, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
+def _mates(groups, row, column, m):
+    """Which rows and columns are of one group."""
+    own = tl.load(groups + row, mask=row < m, other=0)
+    other = tl.load(groups + column, mask=column < m, other=0)
+    return own[:, None] == other[None, :]
+
+
+@triton.jit
 def _statistics(
     z,
+    groups,
     out,
+    *,
     m,
     d,
-    *,
     scale,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
+    MATES: tl.constexpr,
 ):
     """For a block of anchors, loop over blocks of candidates and store the logit of the positive,
     the highest logit of a negative, and the sum over the negatives of 2^(logit − highest)."""
@@ -104,7 +120,8 @@ def _statistics(
     twin = tl.where(anchor < m // 2, anchor + m // 2, anchor - m // 2)
     own = _rows(z, anchor, m, d, BLOCK_D) * scale
     positive = tl.zeros([BLOCK_M], tl.float32)
-    highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    # Finite, because an anchor may have no negative.
+    highest = tl.full([BLOCK_M], -3.4028234663852886e38, tl.float32)
     summed = tl.zeros([BLOCK_M], tl.float32)
     for first in range(0, m, BLOCK_N):
         candidate = first + tl.arange(0, BLOCK_N)
@@ -113,8 +130,9 @@ def _statistics(
         is_twin = candidate[None, :] == twin[:, None]
         positive += tl.sum(tl.where(is_twin, logits, 0.0), 1)
         negative = (candidate[None, :] != anchor[:, None]) & (candidate < m)[None, :] & ~is_twin
+        if MATES:
+            negative &= ~_mates(groups, anchor, candidate, m)
         logits = tl.where(negative, logits, float("-inf"))
-        # `higher` is finite, because the first block holds a negative of every anchor.
         higher = tl.maximum(highest, tl.max(logits, 1))
         summed = summed * tl.exp2(highest - higher)
         summed += tl.sum(tl.exp2(logits - higher[:, None]), 1)
@@ -127,16 +145,18 @@ def _statistics(
 @triton.jit
 def _gradient(
     z,
+    groups,
     softmax,
     out,
+    *,
     m,
     d,
-    *,
     scale,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     PRECISION: tl.constexpr,
+    MATES: tl.constexpr,
 ):
     """For a block of rows, store the sum over all other rows of weight times row. The logits are
     symmetric, so one pass serves anchors and candidates: the weight is the sum of both softmax
@@ -156,6 +176,8 @@ def _gradient(
         weight = tl.exp2(logits - own_denominator[:, None])
         weight += tl.exp2(logits - their_denominator[None, :])
         absent = (column[None, :] == row[:, None]) | (column >= m)[None, :]
+        if MATES:
+            absent |= _mates(groups, row, column, m)
         weight = tl.where(absent, 0.0, weight)
         pair = own_missing[:, None] + their_missing[None, :]
         weight = tl.where(column[None, :] == twin[:, None], -pair, weight)

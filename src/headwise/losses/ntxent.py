@@ -6,11 +6,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headwise.errors import UserError, nearest
 from headwise.losses.dense import (
+    both_views,
     check_temperature,
     contrastive_accuracy,
     contrastive_logits,
@@ -38,6 +39,7 @@ def nt_xent(
     method: Method = "auto",
     *,
     normalised: bool = True,
+    mates: Int64[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return NT-Xent (SimCLR, arXiv 2002.05709, Algorithm 1): the cross-entropy of picking the twin
     of a projection among the other `2n − 1`, as the mean over all `2n` projections.
@@ -51,7 +53,9 @@ def nt_xent(
     once; `auto` takes the fastest. Raises `UserError` for another method, a temperature that
     is not one positive number, and views of different shapes.
     """
-    return nt_xent_and_accuracy(z0, z1, temperature, method, normalised=normalised).loss
+    return nt_xent_and_accuracy(
+        z0, z1, temperature, method, normalised=normalised, mates=mates
+    ).loss
 
 
 def nt_xent_and_accuracy(
@@ -61,21 +65,26 @@ def nt_xent_and_accuracy(
     method: Method = "auto",
     *,
     normalised: bool = True,
+    mates: Int64[Tensor, " n"] | None = None,
 ) -> NtXent:
     """Return `nt_xent` and `contrastive_accuracy` from one pass."""
     check_temperature(temperature)
     method = chosen_method(method, len(z0), z0.device.type)
     match method:
         case "dense":
-            logits, positives = contrastive_logits(z0, z1, temperature, normalised=normalised)
+            logits, positives = contrastive_logits(
+                z0, z1, temperature, normalised=normalised, mates=mates
+            )
             loss = F.cross_entropy(logits, positives)
             return NtXent(loss, contrastive_accuracy(logits.detach(), positives))
         case "tiled" | "fused":
             with torch.autocast(z0.device.type, enabled=False):
                 z = projections(z0, z1, normalised=normalised)
-                compute = tiled_nt_xent
+                compute: _Compute = tiled_nt_xent
                 if method == "fused":
                     compute = _fused(z, half=z0.dtype.itemsize == 2)
+                if mates is not None:
+                    compute = partial(compute, mates=both_views(mates, len(z0)))
                 return NtXent(*_WithGradient.apply(compute, z, temperature))
     choices = get_args(Method)
     raise UserError(f"nt_xent: method cannot be {method!r}: {nearest(method, choices)}")
@@ -91,7 +100,7 @@ def chosen_method(method: Method, n: int, device: str) -> Method:
     return method
 
 
-_Compute = Callable[[Tensor, float, bool], tuple[Tensor, Tensor, Tensor | None]]
+_Compute = Callable[..., tuple[Tensor, Tensor, Tensor | None]]
 
 
 def _fused(z: Float[Tensor, "m d"], half: bool) -> _Compute:

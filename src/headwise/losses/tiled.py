@@ -3,7 +3,7 @@ checkpointing would need as little memory, but compute every tile twice."""
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 # Anchors per tile. Fewer are slower, because the matrix products become thin. More are not faster.
@@ -11,10 +11,14 @@ _ROWS = 512
 
 
 def tiled_nt_xent(
-    z: Float[Tensor, "m d"], temperature: float, gradient: bool
+    z: Float[Tensor, "m d"],
+    temperature: float,
+    gradient: bool,
+    mates: Int64[Tensor, " m"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Float[Tensor, "m d"] | None]:
     """Return the loss, the contrastive accuracy and, with `gradient`, the gradient of the loss, for
-    projections of at least two images.
+    projections of at least two images. Rows with equal numbers in `mates` are no negatives of each
+    other.
 
     The loss of an anchor is −log σ(p − l), where p is the logit of its positive and l the
     log-sum-exp of its negatives. Its gradient is q = σ(l − p) times the softmax of the negatives,
@@ -33,8 +37,11 @@ def tiled_nt_xent(
         positive = tile[rows, twins]
         tile[rows, anchors] = -torch.inf
         tile[rows, twins] = -torch.inf
-        hardest = tile.amax(1)
-        total = tile.sub_(hardest[:, None]).exp_().sum(1)
+        if mates is not None:
+            tile.masked_fill_(mates[anchors, None] == mates, -torch.inf)
+        # An anchor without negatives has loss 0; of all others, `total` is at least 1.
+        hardest = tile.amax(1).clamp_(min=torch.finfo(z.dtype).min)
+        total = tile.sub_(hardest[:, None]).exp_().sum(1).clamp_(min=1)
         margin = positive - hardest - total.log()
         loss -= F.logsigmoid(margin).sum()
         hits += (positive > hardest).sum()

@@ -45,7 +45,7 @@ ONLY_ROUNDING = (
 )
 """Settings of pretraining that change no result, but for rounding."""
 
-OF_OBJECTIVES = ("normalised", "negatives", "margin")
+OF_OBJECTIVES = ("normalised", "negatives", "margin", "exclude_group")
 """Settings that only some objectives have, and that keep their defaults with the others."""
 
 
@@ -78,6 +78,9 @@ class PretrainConfig:
     the most similar one of those that are less similar than the twin."""
     margin: float = 0.5
     """margin: by how much an anchor's cosine to its twin should exceed that to a negative."""
+    exclude_group: bool = False
+    """nt-xent: images of one group (--data.group-pattern, --data.group-column) are no negatives of
+    each other."""
     own_objective: OwnCode | None = None
     """own: the function, FILE:FUNCTION, that takes the z of both views and its settings and returns
     the loss. --objective takes it too."""
@@ -150,8 +153,8 @@ class PretrainConfig:
             value, default = vars(self)[name], vars(PretrainConfig)[name]
             if value != default and name not in settings_of(self.objective):
                 raise UserError(
-                    f"--{name} has an effect only with {with_setting(name)}; got {value} instead "
-                    f"of {default}; leave it out"
+                    f"{_flag(name)} has an effect only with {with_setting(name)}; got {value} "
+                    f"instead of {default}; leave it out"
                 )
         if self.objective in LABELLED and self.class_directions.fraction:
             raise UserError(

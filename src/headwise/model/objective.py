@@ -3,7 +3,7 @@ whose labels are known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -44,7 +44,7 @@ def settings_of(objective: Objective | Literal["own"]) -> tuple[str, ...]:
     """The settings of a run that are this objective's: others have no effect with it."""
     match objective:
         case "nt-xent":
-            return ("temperature", "normalised", "loss")
+            return ("temperature", "normalised", "loss", "exclude_group")
         case "nt-logistic":
             return ("temperature", "normalised", "negatives")
         case "dcl" | "supcon":
@@ -86,10 +86,26 @@ class ClassTargets(NamedTuple):
     """Of all training images; -1 where unknown."""
     directions: Float[Tensor, "classes d"] | None = None
     weight: float = 1.0
+    mates: Int64[Tensor, " n"] | None = None
+    """Equal for images that are no negatives of each other. None: only views of one image."""
 
     def at(self, shown: Int64[Tensor, " k"]) -> "ClassTargets":
         """The targets of the images that the rows of a batch show."""
-        return self._replace(labels=self.labels[shown.cpu()])
+        rows = shown.cpu()
+        mates = None if self.mates is None else self.mates[rows]
+        return self._replace(labels=self.labels[rows], mates=mates)
+
+    @staticmethod
+    def with_mates(target: "ClassTargets | None", images: Images) -> "ClassTargets":
+        """The targets, with images of one group as no negatives of each other. Raises `UserError`
+        for images without groups."""
+        if images.groups is None:
+            raise UserError(
+                "--exclude-group needs images in groups; these have none; say which belong "
+                "together with --data.group-pattern or --data.group-column"
+            )
+        target = target or ClassTargets(torch.full((len(images),), -1))
+        return target._replace(mates=images.groups)
 
 
 def class_targets(
@@ -158,18 +174,21 @@ def contrastive(
     normalised: bool = True,
     negatives: Negatives = "all",
     margin: float = 0.5,
-    labels: Int64[Tensor, " n"] | None = None,
+    target: ClassTargets | None = None,
     groups: int = 1,
     forms: int = 1,
     own: OwnCode | None = None,
 ) -> NtXent:
-    """The loss and the contrastive accuracy of two views. `labels`: of the images, for an objective
-    that needs them. `groups` and `forms` as in `over_parts`: a row's candidates are those of its
-    own part. `own`: the function of the objective of that name."""
+    """The loss and the contrastive accuracy of two views. `target`: of the images, for an objective
+    that needs labels, and for nt-xent, whose negatives may leave out mates. `groups` and `forms` as
+    in `over_parts`: a row's candidates are those of its own part. `own`: the function of the
+    objective of that name."""
 
-    def of_part(z0: Tensor, z1: Tensor, labels: Tensor) -> NtXent:
+    def of_part(z0: Tensor, z1: Tensor, labels: Any = None, mates: Any = None) -> NtXent:
         if objective == "nt-xent":
-            return nt_xent_and_accuracy(z0, z1, temperature, method, normalised=normalised)
+            return nt_xent_and_accuracy(
+                z0, z1, temperature, method, normalised=normalised, mates=mates
+            )
         accuracy = _accuracy(z0, z1, normalised=normalised)  # its matrix goes before the loss's
         match objective:
             case "nt-logistic":
@@ -184,12 +203,11 @@ def contrastive(
                 loss = class_cross_entropy(z0, z1, labels)
             case "affinity":
                 loss = affinity_loss(z0, z1)
-            case "own":
-                assert own is not None, "an own objective has a function"
+            case "own" if own is not None:
                 loss = own.called("objective", z0, z1)
         return NtXent(loss, accuracy)
 
-    return NtXent(*over_parts(of_part, z0, z1, labels, groups=groups, forms=forms))
+    return NtXent(*over_parts(of_part, z0, z1, target, groups=groups, forms=forms))
 
 
 @torch.no_grad()
@@ -198,23 +216,25 @@ def _accuracy(z0: Tensor, z1: Tensor, *, normalised: bool) -> Tensor:
 
 
 def over_parts(
-    measured: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
+    measured: Callable[..., tuple[Tensor, ...]],
     z0: Float[Tensor, "n d"],
     z1: Float[Tensor, "n d"],
-    labels: Int64[Tensor, " n"] | None = None,
+    target: ClassTargets | None = None,
     *,
     groups: int = 1,
     forms: int = 1,
 ) -> list[Tensor]:
-    """The numbers that are measured on the two views and the labels (−1: unknown), as the mean over
-    the parts of a batch. With several `groups` the images fall into so many parts, one after the
-    other, and a part counts by its images. With several `forms` a row of `z` holds so many vectors
-    side by side."""
-    unknown = torch.full((len(z0),), -1, device=z0.device)
-    known = unknown if labels is None else labels.to(z0.device)
+    """The numbers that are measured on the two views, and on the labels and the mates of their
+    images where there is a target, as the mean over the parts of a batch. With several `groups` the images fall
+    into so many parts, one after the other, and a part counts by its images. With several `forms` a
+    row of `z` holds so many vectors side by side."""
+    known = [
+        [None] * groups if column is None else column.to(z0.device).chunk(groups)
+        for column in (() if target is None else (target.labels, target.mates))
+    ]
     found = []
     for a, b in zip(z0.chunk(forms, 1), z1.chunk(forms, 1), strict=True):
-        for part in zip(a.chunk(groups), b.chunk(groups), known.chunk(groups), strict=True):
+        for part in zip(a.chunk(groups), b.chunk(groups), *known, strict=True):
             share = len(part[0]) / (len(z0) * forms)
             found.append([share * number for number in measured(*part)])
     return [torch.stack(column).sum(0) for column in zip(*found, strict=True)]

@@ -148,6 +148,9 @@ def data_of(run: Run, given: DataConfig | str | Path | None = None) -> DataConfi
         test_on=own.test_on,
         image_column=own.image_column,
         label_column=own.label_column,
+        labels=own.labels,
+        group_column=own.group_column,
+        group_pattern=own.group_pattern,
     )
 
 

@@ -155,6 +155,7 @@ def prepare(
     p = encoders.representation_size(model.encoder, config.encoder, size)
     d = config.head.output_size or p
     target = class_targets(config.class_directions, train, d, config.seed, config.objective)
+    target = ClassTargets.with_mates(target, train) if config.exclude_group else target
     model.to(device=config.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compiled:
         model.compile_encoder()
@@ -187,7 +188,7 @@ def train_step(
             normalised=config.normalised,
             negatives=config.negatives,
             margin=config.margin,
-            labels=None if target is None else target.labels,
+            target=target,
             groups=heads.loss_groups(config.head),
             forms=forms,
             own=config.own_objective,

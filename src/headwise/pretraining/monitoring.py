@@ -103,7 +103,7 @@ def softmax_entropy(outputs: Outputs, config: ResolvedConfig) -> dict[str, float
     if "temperature" not in settings_of(config.objective):
         return {}
 
-    def measured(z0: Tensor, z1: Tensor, _: Tensor) -> tuple[Tensor]:
+    def measured(z0: Tensor, z1: Tensor) -> tuple[Tensor]:
         return (contrastive_entropy(z0, z1, config.temperature, normalised=config.normalised),)
 
     groups, forms = heads.loss_groups(config.head), heads.loss_forms(config.head)
