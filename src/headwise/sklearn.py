@@ -67,7 +67,7 @@ class Encoder(TransformerMixin, BaseEstimator):
         return True
 
     def __sklearn_tags__(self) -> Any:
-        tags = BaseEstimator.__sklearn_tags__(self)
+        tags = super().__sklearn_tags__()  # type: ignore[missing-attribute]
         tags.requires_fit = False
         tags.no_validation = True
         tags.input_tags.two_d_array = False

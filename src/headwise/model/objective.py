@@ -3,7 +3,7 @@ whose labels are known."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -203,8 +203,8 @@ def contrastive(
                 loss = class_cross_entropy(z0, z1, labels)
             case "affinity":
                 loss = affinity_loss(z0, z1)
-            case "own" if own is not None:
-                loss = own.called("objective", z0, z1)
+            case "own":
+                loss = cast(OwnCode, own).called("objective", z0, z1)
         return NtXent(loss, accuracy)
 
     return NtXent(*over_parts(of_part, z0, z1, target, groups=groups, forms=forms))
@@ -225,9 +225,9 @@ def over_parts(
     forms: int = 1,
 ) -> list[Tensor]:
     """The numbers that are measured on the two views, and on the labels and the mates of their
-    images where there is a target, as the mean over the parts of a batch. With several `groups` the images fall
-    into so many parts, one after the other, and a part counts by its images. With several `forms` a
-    row of `z` holds so many vectors side by side."""
+    images where there is a target, as the mean over the parts of a batch. With several `groups` the
+    images fall into so many parts, one after the other, and a part counts by its images. With
+    several `forms` a row of `z` holds so many vectors side by side."""
     known = [
         [None] * groups if column is None else column.to(z0.device).chunk(groups)
         for column in (() if target is None else (target.labels, target.mates))

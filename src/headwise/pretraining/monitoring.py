@@ -107,7 +107,8 @@ def softmax_entropy(outputs: Outputs, config: ResolvedConfig) -> dict[str, float
         return (contrastive_entropy(z0, z1, config.temperature, normalised=config.normalised),)
 
     groups, forms = heads.loss_groups(config.head), heads.loss_forms(config.head)
-    (mean,) = over_parts(measured, *outputs.z.chunk(2), groups=groups, forms=forms)
+    z0, z1 = outputs.z.chunk(2)
+    (mean,) = over_parts(measured, z0, z1, groups=groups, forms=forms)
     return {"contrastive_entropy": mean.item()}
 
 
