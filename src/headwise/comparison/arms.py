@@ -12,7 +12,7 @@ from headwise.data import Images
 from headwise.errors import UserError, nearest
 from headwise.files import safe_name
 from headwise.heads import HEADS, HeadName
-from headwise.model import optim
+from headwise.model import optim, start
 from headwise.model.config import ONLY_ROUNDING, PretrainConfig, ResolvedConfig, resolve
 from headwise.model.config_file import CONFIG_VERSION
 from headwise.model.optim import OptimConfig
@@ -96,7 +96,9 @@ def refuse_changed_run(out: Path, name: str, asked: PretrainConfig, train: Image
         should = {**own_settings(expected), "seed": seed}
         config = load_config(run)
         of_today = run.config.get("version") == CONFIG_VERSION
-        for setting, value in {**own_settings(config), "seed": config.seed}.items():
+        own = {**own_settings(config), "seed": config.seed}
+        for setting in {**own, **should}:
+            value = own.get(setting)
             left_open = said.get(setting) in (None, "auto")
             if left_open and not of_today:
                 continue
@@ -118,7 +120,9 @@ def own_settings(config: ResolvedConfig) -> dict[str, Any]:
     warmup = optim.resolve(usual, config.epochs - config.optim.begin_epoch).warmup_epochs
     if settings["optim.warmup_epochs"] == warmup:
         settings["optim.warmup_epochs"] = None
-    # Own code is known by its source, wherever it lies.
+    # Start weights are known by their SHA-256, and own code by its source, wherever they lie.
+    weights = start.identity(settings.pop("encoder.weights"))
+    settings |= {"encoder.weights": weights} if weights else {}
     away = (".own.file", "own_objective.file")
     return {p: v for p, v in settings.items() if not _shared(p) and not p.endswith(away)}
 

@@ -40,6 +40,10 @@ class EncoderConfig:
     widths: tuple[int, ...] | None = None
     """Number of channels in each of the four stages of a ResNet; with bottlenecks, those of their
     inner layers. None: the model's own."""
+    weights: str = "none"
+    """The weights to start from (docs/start-weights.md). none: new ones, drawn from the seed; a
+    .safetensors or .pth file; run:RUN: the encoder of another run; local-dir:FOLDER: a folder that
+    timm saved; hf-hub:NAME: one on the Hugging Face hub; timm: timm's own for this encoder."""
     own: OwnCode | None = None
     """A function of yours, FILE:FUNCTION, that takes its settings and returns the encoder, from
     images to h (docs/own.md). --encoder takes it too."""
@@ -52,6 +56,11 @@ class EncoderConfig:
                 raise UserError(
                     "encoder.stem, encoder.depths and encoder.widths are not for an own encoder; "
                     f"got {self.own.words}; leave them out"
+                )
+            if self.weights != "none":
+                raise UserError(
+                    "encoder.weights is not for an own encoder, whose function can load them; "
+                    f"got {self.weights}; leave it out"
                 )
         _check_stages(self, left_open=None)
 
@@ -86,6 +95,7 @@ def resolve(config: EncoderConfig, size: int) -> ResolvedEncoder:
     return ResolvedEncoder(
         name=config.name,
         stem=stem,
+        weights=config.weights,
         depths=config.depths or (_SMALL_DEPTHS if tiny else ()),
         widths=config.widths or (_SMALL_WIDTHS if tiny else ()),
     )

@@ -13,7 +13,7 @@ from headwise.encoders.build import EncoderConfig, ResolvedEncoder
 from headwise.errors import UserError
 from headwise.heads import HeadConfig, ResolvedHead
 from headwise.losses import Method, Negatives
-from headwise.model import optim
+from headwise.model import optim, start
 from headwise.model.objective import (
     LABELLED,
     ClassDirectionsConfig,
@@ -188,8 +188,7 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
     Raises `UserError` if these images cannot be trained on in this way.
     """
     check_count(config, images)
-    views = augment.resolve(config.augment, images)
-    encoder = encoders.resolve(config.encoder, views.size)
+    views, encoder = _with_start(config, images)
     device = hardware.resolve_device(config.device)
     precision = hardware.resolve_precision(config.precision, device)
     unfolded = device == "cpu" and precision == "bfloat16" and config.unfolded_convolutions
@@ -223,6 +222,18 @@ def resolve(config: PretrainConfig, images: Images) -> ResolvedConfig:
         "compiled": device == "cuda" if config.compiled is None else config.compiled,
     }
     return resolved_as(ResolvedConfig, config, decided)
+
+
+def _with_start(config: PretrainConfig, images: Images) -> tuple[ResolvedAugment, ResolvedEncoder]:
+    """Views and encoder, where start weights decide what is open of both."""
+    if not start.is_open(config.encoder.weights):
+        views = augment.resolve(config.augment, images)
+        return views, encoders.resolve(config.encoder, views.size)
+    weights = start.open_weights(config.encoder)
+    encoder, views = weights.settings(config.encoder, config.augment)
+    decided = augment.resolve(views, images)
+    resolved = encoders.resolve(encoder, decided.size)
+    return decided, start.pinned(weights, resolved, decided.size)
 
 
 def check_count(config: PretrainConfig, images: Images) -> None:

@@ -13,21 +13,21 @@ from urllib.parse import urlsplit
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from headwise import rng
 from headwise.augment import ResolvedAugment, whole_images
 from headwise.data import DataConfig
-from headwise.data.reading import one_line
+from headwise.data.reading import line_of, one_line
+from headwise.encoders.weights import inner, read_tensors, shown
 from headwise.errors import UserError, nearest
 from headwise.files import Json, read_object
 from headwise.model.export import describe_encoder, encoder_file, load_encoder
 
 log = logging.getLogger("headwise")
 
-TIMM = "timm:"
-_HUB_FILE = "model.safetensors"
+TIMM, HUB, FOLDER = "timm:", "hf-hub:", "local-dir:"
+_HUB_FILES = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class EncoderChoice:
 
 def open_encoder(spec: str | Path, choice: EncoderChoice) -> GivenEncoder:
     """Open `timm:NAME`, a run or its encoder.safetensors, a file of weights (.safetensors, .pth),
-    or a folder of the hub (config.json and model.safetensors).
+    a folder of the hub (config.json and model.safetensors), or `hf-hub:NAME`, one on the hub.
 
     Nothing in a file is executed. Raises `UserError` for an unknown name, weights that cannot be
     had or do not fit, and a size that the encoder cannot take.
@@ -68,21 +68,22 @@ def open_encoder(spec: str | Path, choice: EncoderChoice) -> GivenEncoder:
     name, path = str(spec), Path(spec)
     if not name.startswith(TIMM) and not choice.pretrained:
         raise UserError(f"--no-pretrained has an effect only with --encoder {TIMM}NAME; got {name}")
-    if choice.architecture is not None and (name.startswith(TIMM) or path.is_dir()):
+    hub = name.startswith((HUB, FOLDER)) or all((path / file).is_file() for file in _HUB_FILES[1:])
+    if choice.architecture is not None and (name.startswith(TIMM) or hub or path.is_dir()):
         raise UserError(
             f"--architecture has an effect only with a file of weights; got --encoder {name}"
         )
     if name.startswith(TIMM):
         return _given(_from_timm(name.removeprefix(TIMM), choice), name, choice)
-    if (path / _HUB_FILE).is_file():
-        return _given(_from_hub_folder(path), name, choice)
+    if hub:
+        return _given(from_hub(name), name, choice)
     file = encoder_file(path)
     if not file.is_file():
         raise UserError(
             f"--encoder must be {TIMM}NAME, a file of weights, a finished run or a folder with "
-            f"config.json and {_HUB_FILE}; got {name}"
+            f"{' and '.join(_HUB_FILES)}; got {name}"
         )
-    if choice.architecture is None and _is_ours(file):
+    if choice.architecture is None and is_ours(file):
         image = describe_encoder(file)["image"]
         reading = DataConfig(fit=image.get("fit"), resize=image.get("resize_px"))
         return _given(load_encoder(file), name, choice, reading)
@@ -92,7 +93,7 @@ def open_encoder(spec: str | Path, choice: EncoderChoice) -> GivenEncoder:
             "name the timm model: --architecture resnet50"
         )
     model = _made(choice.architecture, "--architecture")
-    _load(model, _weights(file), file)
+    _load(model, read_tensors(file), file)
     return _given(model, name, choice)
 
 
@@ -111,7 +112,7 @@ def _given(
             h = model(torch.zeros(1, 3, size, size))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"encoder {spec} must take RGB images of {size} px; {_line(error)}; "
+            f"encoder {spec} must take RGB images of {size} px; {line_of(error)}; "
             f"its own size is {own} px: --size {own}"
         ) from None
     if h.dim() != 2:
@@ -148,17 +149,36 @@ def _from_timm(name: str, choice: EncoderChoice) -> nn.Module:
     if not choice.pretrained:
         with rng.seeded(choice.seed, "encoder"):
             return _made(name, f"--encoder {TIMM}")
+    return from_timm(name, f"--encoder {TIMM}", "--no-pretrained")
+
+
+def from_timm(name: str, flag: str, otherwise: str) -> nn.Module:
+    """The model with timm's own weights, from its cache or the network. `otherwise`: the flag for
+    new weights."""
     try:
         with _no_waiting():
-            return _made(name, f"--encoder {TIMM}", pretrained=True)
+            return _made(name, flag, pretrained=True)
     except UserError as error:
         if error.__cause__ is None:  # the name
             raise
         raise UserError(
             f"the weights of {TIMM}{name} are neither in timm's cache nor can they be loaded; "
-            f"{_line(error.__cause__)}; connect to the network, name a model that has weights, or "
-            "take new weights: --no-pretrained"
+            f"{line_of(error.__cause__)}; connect to the network, name a model that has weights, "
+            f"or take new weights: {otherwise}"
         ) from None
+
+
+def from_hub(spec: str) -> nn.Module:
+    """The model in a folder of the hub, `local-dir:FOLDER` or its path, or `hf-hub:NAME` (or
+    `NAME@REVISION`), which is fetched into the hub's cache. Nothing in it is executed."""
+    if not spec.startswith(HUB):
+        return _from_hub_folder(Path(spec.removeprefix(FOLDER)))
+    from huggingface_hub import hf_hub_download
+
+    name, _, revision = spec.removeprefix(HUB).partition("@")
+    with _no_waiting(), one_line(f"{spec} must have {' and '.join(_HUB_FILES)} on the hub"):
+        files = [hf_hub_download(name, file, revision=revision or None) for file in _HUB_FILES]
+    return _from_hub_folder(Path(files[0]).parent)
 
 
 @contextmanager
@@ -185,6 +205,11 @@ def _from_hub_folder(folder: Path) -> nn.Module:
     """The model that timm saved with `save_for_hf`."""
     import timm
 
+    if missing := [file for file in _HUB_FILES if not (folder / file).is_file()]:
+        raise UserError(
+            f"{folder} must be a folder of the hub, with {' and '.join(_HUB_FILES)}; "
+            f"it has no {missing[0]}"
+        )
     about = read_object(folder / "config.json")
     arguments, cfg = about.get("model_args") or {}, about.get("pretrained_cfg") or {}
     # timm's own arguments could name a pickle, or fetch something.
@@ -199,54 +224,35 @@ def _from_hub_folder(folder: Path) -> nn.Module:
     )
     known = ("input_size", "mean", "std")
     model.pretrained_cfg |= {name: tuple(cfg[name]) for name in known if name in cfg}
-    _load(model, _weights(folder / _HUB_FILE), folder / _HUB_FILE)
+    file = folder / _HUB_FILES[1]
+    _load(model, read_tensors(file), file)
     return model
 
 
-def _is_ours(file: Path) -> bool:
+def is_ours(file: Path) -> bool:
     if file.suffix != ".safetensors":
         return False
     with one_line(f"{file} must be a safetensors file"), safe_open(file, "pt") as opened:
         return "headwise" in (opened.metadata() or {})
 
 
-def _weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; of a .pth the first of the tables that training scripts nest
-    them in."""
-    with one_line(f"{file} must hold tensors by name, as .safetensors or as a .pth without code"):
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        found = torch.load(file, map_location="cpu", weights_only=True)
-        while not any(isinstance(value, Tensor) for value in found.values()):
-            found = next(value for value in found.values() if isinstance(value, Mapping))
-        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
-
-
 def _load(model: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     """Load those of `tensors` that the model has, under the prefix that all of them share. Raises
     `UserError` where one is missing or has another shape."""
     wanted = model.state_dict()
-    first = next(iter(wanted))
-    prefixes = [name.removesuffix(first) for name in tensors if name.endswith(first)] or [""]
-    missing = {p: [name for name in wanted if p + name not in tensors] for p in prefixes}
-    prefix = min(missing, key=lambda p: len(missing[p]))
-    if missing[prefix]:
+    found, beside = inner(tensors, wanted)
+    if missing := [name for name in wanted if name not in found]:
         raise UserError(
-            f"{file} must hold the weights of {_name_of(model)}; {len(missing[prefix]):,} of "
-            f"{len(wanted):,} are missing, first {missing[prefix][0]!r}; it has "
-            f"{nearest(missing[prefix][0], tensors)}"
+            f"{file} must hold the weights of {_name_of(model)}; {len(missing):,} of "
+            f"{len(wanted):,} are missing, first {missing[0]!r}; it has "
+            f"{nearest(missing[0], tensors)}"
         )
-    found = {name: tensors[prefix + name] for name in wanted}
     for name, value in wanted.items():
         if found[name].shape != value.shape:
             raise UserError(
                 f"{file} must hold the weights of {_name_of(model)}; {name} must have the shape "
                 f"{tuple(value.shape)}; it has {tuple(found[name].shape)}"
             )
-    model.load_state_dict(found)
-    if left := [name for name in tensors if name.removeprefix(prefix) not in wanted]:
-        log.info("%s: not of the encoder: %s", file, ", ".join(left[:5]) + ", …" * (len(left) > 5))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    model.load_state_dict({name: found[name] for name in wanted})
+    if left := [*(name for name in found if name not in wanted), *beside]:
+        log.info("%s: not of the encoder: %s", file, shown(left))

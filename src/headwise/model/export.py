@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,12 @@ from headwise.data.config import DataConfig, Fit
 from headwise.encoders.build import ResolvedEncoder, small_stem, timm_arguments
 from headwise.errors import UserError
 from headwise.files import Json, read_object, write_bytes
-from headwise.model.own_parts import trusted
+from headwise.model.own_files import trusted
 from headwise.own_code import Handed, OwnCode
 from headwise.runs.directory import Run, run_path
 
-ENCODER_FILE = "encoder.safetensors"
+ENCODER_FILE, START_FILE = "encoder.safetensors", "start.safetensors"
+"""In a run: the encoder that it made, and the one that it began with where it has start weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ def encoder_bytes(
         "image": to_dict(image),
     }
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-    about["sha256"] = _digest(about, tensors)
+    about["sha256"] = digest(about, tensors)
     metadata = {"headwise": json.dumps(about), "format": "pt"}
     return _sorted_metadata(to_bytes(tensors, metadata))
 
@@ -128,7 +130,7 @@ def load_encoder(run: str | Path | Run) -> nn.Module:
     path = encoder_file(run)
     about = describe_encoder(path)
     tensors = load_file(path)
-    if about.get("sha256", _digest(about, tensors)) != _digest(about, tensors):
+    if about.get("sha256", digest(about, tensors)) != digest(about, tensors):
         raise UserError(f"{path} is damaged: it is not what was saved{_make_again(path)}")
     own = None
     if "own" in about:
@@ -225,7 +227,8 @@ def made_by_another(path: Path) -> bool:
         expected = read_object(done).get("encoder_sha256") if done.is_file() else None
     except UserError:  # version 0.1 wrote an empty file
         return False
-    return expected is not None and expected != file_digest(path)
+    started = path.name == START_FILE
+    return not started and expected is not None and expected != file_digest(path)
 
 
 def file_digest(path: Path) -> str:
@@ -240,15 +243,15 @@ def _make_again(path: Path) -> str:
     return f"; make it with: headwise pretrain --resume {path.parent}"
 
 
-def _digest(about: Json, tensors: dict[str, Tensor]) -> str:
+def digest(about: Json, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the description, and of every tensor's name, type, shape and bytes."""
     described = {key: value for key, value in about.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _sorted_metadata(content: bytes) -> bytes:

@@ -11,11 +11,9 @@ from headwise.files import write_bytes
 from headwise.heads import HeadConfig
 from headwise.model.config import PretrainConfig, ResolvedConfig
 from headwise.model.config_file import read_config
+from headwise.model.own_files import copy_of, trusted
 from headwise.own_code import Handed, Own, OwnCode, Part, own
 from headwise.runs.directory import Run
-
-FOLDER = "code"
-"""The folder of a run with a copy of each part's file: code/head.py."""
 
 Config = TypeVar("Config", bound=PretrainConfig)
 
@@ -80,16 +78,6 @@ def entrusted(config: Config, handed: Handed, folder: Path) -> Config:
     return with_parts(config, {part: trusted(parts[part], part, handed, folder) for part in parts})
 
 
-def trusted(recorded: OwnCode, part: Part, handed: Handed, folder: Path) -> OwnCode:
-    """One part of the run in `folder` with its code, as in `entrusted`."""
-    given: OwnCode | None = vars(handed)[part]
-    if given is not None:
-        return recorded.handed_over(given, part)
-    if handed.allow_code and recorded.file is not None:
-        return recorded.from_copy(copy_of(folder, part), part)
-    return recorded
-
-
 def keep_code(config: PretrainConfig, folder: Path) -> None:
     """Write the copy of every file with own code."""
     for part, code in own_parts(config).items():
@@ -105,10 +93,6 @@ def handed_of(config: PretrainConfig) -> Handed:
         objective=config.own_objective,
         augment=config.augment.own,
     )
-
-
-def copy_of(folder: Path, part: Part) -> Path:
-    return folder / FOLDER / f"{part}.py"
 
 
 def open_run(

@@ -13,6 +13,7 @@ from headwise.data import Images, Splits
 from headwise.data.record import changes, drawn_otherwise, moved, read_record, write_record
 from headwise.errors import UserError
 from headwise.model import checkpoint, export
+from headwise.model.build import start_encoder
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import ResolvedConfig
 from headwise.model.config_file import config_json
@@ -25,12 +26,22 @@ from headwise.runtime.workers import WorkerDied
 log = logging.getLogger("headwise")
 
 
-def begin(config: ResolvedConfig, run: Run, images: Splits, train: Images) -> None:
-    """Write what a run knows before its first step."""
+def begin(
+    config: ResolvedConfig, run: Run, images: Splits, train: Images, origin: Run | None
+) -> None:
+    """Write what a run knows before its first step. `origin`: the run that it extends."""
     Run.create(run.path, config_json(config), config.device)
     write_record(run.path, images)
     keep_code(config, run.path)
+    keep_start(config, run, origin)
     write_sheet(config, run, train)
+
+
+def keep_start(config: ResolvedConfig, run: Run, origin: Run | None = None) -> None:
+    """Write start.safetensors, if the run starts from weights and does not have it."""
+    path = run.path / export.START_FILE
+    if not path.exists() and (first := start_encoder(config, origin)) is not None:
+        export.save_encoder(first, config.encoder, config.augment, path, config.data)
 
 
 def save(config: ResolvedConfig, run: Run, state: TrainState) -> None:
@@ -98,6 +109,7 @@ def mend(config: ResolvedConfig, run: Run, images: Images, damaged: list[Path]) 
     if not run.has_environment:
         owner = checkpoint.owner_of_newest(run.path / "checkpoints")
         run.write_environment(config.device, owner)
+    keep_start(config, run)
     if not (run.path / "views.png").exists():
         write_sheet(config, run, images)
 

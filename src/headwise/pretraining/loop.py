@@ -16,7 +16,7 @@ from headwise.data.record import described, located
 from headwise.encoders import build as encoders
 from headwise.errors import UserError
 from headwise.model import checkpoint
-from headwise.model.build import build_model
+from headwise.model.build import build_model, start_encoder
 from headwise.model.checkpoint import TrainState
 from headwise.model.config import PretrainConfig, ResolvedConfig, check_count, resolve
 from headwise.model.contrastive import Outputs
@@ -72,13 +72,13 @@ def pretrain(
             images = open_images(place, check=lambda listed: check_count(config, listed.train))
         images = given_splits(images)
         config = dataclasses.replace(config, data=described(images, config.data))
-        resolved, state, train, target = prepare(config, images.train)
+        resolved, state, train, target = prepare(config, images.train, origin)
         if origin is not None:
             extension.take_over(origin, resolved, state, images)
         run = Run(out, handed_of(resolved))
         with writing(out):
             if distributed.rank() == 0:
-                kept.begin(resolved, run, images, train)
+                kept.begin(resolved, run, images, train, origin)
                 if origin is not None:
                     extension.record(origin, run, resolved, state)
             distributed.barrier()
@@ -121,7 +121,7 @@ def _continue(
             images = open_images(located(run.path, config.data, data))
         images = given_splits(images)
         kept.refuse_other_images(run.path, images)
-        config, state, train, target = prepare(config, images.train)
+        config, state, train, target = prepare(config, images.train, run)
         damaged = checkpoint.load_newest(state, run)
         distributed.barrier()  # every rank has read
         if distributed.rank() == 0:
@@ -135,9 +135,10 @@ def _continue(
 
 
 def prepare(
-    given: PretrainConfig, train: Images
+    given: PretrainConfig, train: Images, begun: Run | None = None
 ) -> tuple[ResolvedConfig, TrainState, Images, ClassTargets | None]:
-    """The loop's config, model and optimizer, images on the device, and labels for the loss."""
+    """The loop's config, model and optimizer, images on the device, and labels for the loss. Start
+    weights are those of the run that has `begun`, if it has."""
     if given.keep_freed_memory:
         hardware.keep_freed_memory()
     config = resolve(given, train)
@@ -148,6 +149,8 @@ def prepare(
             f"got {config.batch_size} over {world}"
         )
     model = build_model(config)
+    if (first := start_encoder(config, begun)) is not None:
+        model.encoder.load_state_dict(first.state_dict())
     monitoring.check_ahead(config, model, train)
     if config.device == "cuda" and world > 1:
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
