@@ -34,7 +34,7 @@ Answers = dict[str, dict[str, Float[Tensor, "s n"]]]
 Under imbalance also by `linear_per_class/h`, where an image counts the more the rarer its class
 is, so that the mean is the mean over classes."""
 
-_BASELINES = ("constant", "pixels", "untrained", "scratch")
+_BASELINES = ("constant", "pixels", "untrained", "start", "scratch")
 
 
 @dataclass(frozen=True, kw_only=True)

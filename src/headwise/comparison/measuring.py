@@ -1,6 +1,6 @@
 """From the runs of every arm to summary.json and the page."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,6 +53,7 @@ def summarise(plan: Plan, out: Path, images: Splits, seed_is_done: Callable[[int
                 out / f"baselines-seed{seed}.npz",
                 scratch=plan.scratch,
                 first=out / f"baselines-seed{first}.npz",
+                started=started([some[-1] for some in runs.values()]),
             )
         )
         seed_is_done(seed)
@@ -62,6 +63,13 @@ def summarise(plan: Plan, out: Path, images: Splits, seed_is_done: Callable[[int
     write_json(out / "summary.json", summary)
     write_report(out)
     return summary
+
+
+def started(runs: Sequence[Run]) -> Run | None:
+    """The first of these runs that has start weights; None where they have different ones."""
+    weights = {run: own_settings(load_config(run)).get("encoder.weights") for run in runs}
+    known = {digest for digest in weights.values() if digest}
+    return next((run for run in runs if weights[run]), None) if len(known) == 1 else None
 
 
 def on_this_machine(config: ResolvedConfig) -> ResolvedConfig:

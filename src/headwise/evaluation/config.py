@@ -83,7 +83,7 @@ class EvaluateConfig:
     """Seed of validation splits, label subsets, transformations and the order of images in
     batches."""
     baselines: bool = True
-    """Also measure raw pixels and the untrained encoder, for comparison."""
+    """Also measure raw pixels, the untrained encoder and the start weights, for comparison."""
     against: Path | None = None
     """Another finished run, whose results on the same test images are compared image by image."""
     device: Device = "auto"

@@ -14,7 +14,13 @@ from headwise.data import DataConfig, Given
 from headwise.data.names import Names
 from headwise.evaluation.choice import check_protocols, chosen_protocols
 from headwise.evaluation.config import EvaluateConfig, ProtocolName, protocol
-from headwise.evaluation.extracted import Extracted, ExtractedRun, baseline_tables, tables
+from headwise.evaluation.extracted import (
+    Extracted,
+    ExtractedRun,
+    baseline_tables,
+    start_table,
+    tables,
+)
 from headwise.evaluation.paired_runs import check_other, differences, same_geometry
 from headwise.evaluation.probes.labels import constant_answer
 from headwise.evaluation.protocols.targets import Target, open_targets
@@ -138,6 +144,7 @@ def extract_run(
         features = tables(model, images, taps, extraction)
         if config.baselines:
             features |= baseline_tables(trained.config, images, extraction)
+            features |= start_table(trained.config, images, extraction, trained.run)
     extracted = ExtractedRun(
         config=trained.config,
         model=model,

@@ -14,15 +14,17 @@ from headwise.encoders.build import build_encoder
 from headwise.evaluation.protocols.targets import Target
 from headwise.features.extract import Features, collected, extract
 from headwise.heads import Head
+from headwise.model.build import start_encoder
 from headwise.model.config import ResolvedConfig
 from headwise.model.contrastive import ContrastiveModel
 from headwise.model.extraction import ExtractConfig
+from headwise.runs.directory import Run
 
 # Raw pixels are probed at this size at most: 3,072 numbers, as many as a CIFAR image has.
 _PIXELS_PX = 32
 
 
-BASELINES = ("pixels", "untrained")
+BASELINES = ("pixels", "untrained", "start")
 """The tables that are of no tap."""
 
 
@@ -45,7 +47,7 @@ class ExtractedRun:
     images: Splits
     extraction: ExtractConfig
     tables: dict[str, SplitFeatures]
-    """By tap; with baselines also `pixels` and `untrained`."""
+    """By tap; with baselines also `pixels` and `untrained`, and `start` for start weights."""
     folder: Path
     """The run directory. Protocols that draw subsets of labels keep them there."""
     targets: tuple[Target, ...] = ()
@@ -95,10 +97,22 @@ def baseline_tables(
     config: ResolvedConfig, images: Splits, extraction: ExtractConfig
 ) -> dict[str, SplitFeatures]:
     """The features without pretraining: raw `pixels`, and `untrained`, the `h` of the same
-    encoder with its initial weights."""
-    encoder = build_encoder(config.encoder, config.augment.size, config.seed).to(extraction.device)
-    untrained = encoder_tables(encoder, None, images, ["h"], extraction)["h"]
-    return {"pixels": pixels(images, extraction), "untrained": untrained}
+    encoder with new weights."""
+    encoder = build_encoder(config.encoder, config.augment.size, config.seed)
+    return {"pixels": pixels(images, extraction), "untrained": _h(encoder, images, extraction)}
+
+
+def start_table(
+    config: ResolvedConfig, images: Splits, extraction: ExtractConfig, kept: Run
+) -> dict[str, SplitFeatures]:
+    """`start`, the `h` of the encoder with the weights that the run began with; empty where they
+    were new."""
+    encoder = start_encoder(config, kept)
+    return {} if encoder is None else {"start": _h(encoder, images, extraction)}
+
+
+def _h(encoder: nn.Module, images: Splits, extraction: ExtractConfig) -> SplitFeatures:
+    return encoder_tables(encoder.to(extraction.device), None, images, ["h"], extraction)["h"]
 
 
 def pixels(images: Splits, extraction: ExtractConfig) -> SplitFeatures:

@@ -79,7 +79,7 @@ def measure_baselines(cells: Path, study: Study, run: Run, images: Splits) -> No
             with writing(path.parent):
                 for seed, place in ((study.base.seed, first), (config.seed, path)):
                     of_seed = replace(config, seed=seed)
-                    baselines(of_seed, images, place, scratch=True, first=first)
+                    baselines(of_seed, images, place, scratch=True, first=first, started=run)
                 return
         except Busy:
             pause()

@@ -67,7 +67,7 @@ class TapFeatures(NamedTuple):
     """What a protocol on features sees: one tap of the training and of the test images."""
 
     tap: str
-    """Or a baseline: `pixels`, `untrained`."""
+    """Or a baseline: `pixels`, `untrained`, `start`."""
     train: Features
     test: Features
     images: Splits | None

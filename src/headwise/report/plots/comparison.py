@@ -23,6 +23,7 @@ LineStyle = tuple[str, Any]
 _BASELINES = (
     ("pixels", "raw pixels", ":"),
     ("untrained", "untrained", "--"),
+    ("start", "start weights", (0, (5, 1, 1, 1, 1, 1))),
     ("scratch", "from scratch", "-."),
 )
 # Letters that fit below a heat map.

@@ -29,6 +29,7 @@ _PROBES = {"linear": ("linear probe", COLOURS[0], "o"), "knn": ("kNN", COLOURS[1
 _BASELINES: dict[str, tuple[str, Any]] = {
     "pixels": ("raw pixels", ":"),
     "untrained": ("untrained", "--"),
+    "start": ("start weights", "-."),
 }
 _TAP_COLOURS = {"h": COLOURS[0], "z": COLOURS[4], "untrained": COLOURS[6]}
 _DIAMOND: dict[str, Any] = {

@@ -5,6 +5,7 @@ from typing import Literal
 
 from headwise.evaluation.statistics.crossed import FEWEST_SEEDS
 from headwise.evaluation.statistics.over_seeds import Difference
+from headwise.report.prose.worth import worth
 from headwise.report.reading.summary import Summary
 from headwise.report.words import counted, interval_text, listed, percent, points
 
@@ -12,6 +13,7 @@ BASELINES = {
     "constant": "a constant answer",
     "pixels": "raw pixels",
     "untrained": "the untrained encoder",
+    "start": "the start weights",
     "scratch": "the encoder trained from scratch on the same labels",
 }
 PROBES = {
@@ -24,9 +26,9 @@ Side = Literal["above", "below", "alike", "open"]
 
 
 def plain_result(summary: Summary) -> list[str]:
-    """Sentences: how h stands to a constant answer, raw pixels, the untrained encoder and training
-    from scratch, the worst first; what heads differ by; h and z; and how sure that is. Plain text,
-    not escaped."""
+    """Sentences: how h stands to a constant answer, raw pixels, the untrained encoder, the start
+    weights and training from scratch, the worst first; whether pretraining was worth it; what heads
+    differ by; h and z; and how sure that is. Plain text, not escaped."""
     measure = summary.leading
     if not measure:
         return _geometry_only(summary)
@@ -81,7 +83,18 @@ def _against_baselines(summary: Summary, measure: str) -> list[str]:
                 groups.setdefault(tuple(one.a for one in there), []).append(there)
         for heads, bases in groups.items():
             sentences.append(_standing(summary, measure, where, heads, bases))
-    return sentences
+    return sentences + _worth(summary, [one for some in by_base.values() for one in some])
+
+
+def _worth(summary: Summary, found: Sequence[Difference]) -> list[str]:
+    """Whether pretraining was worth it: a sentence for heads to which the same answer belongs."""
+    answers: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for head in dict.fromkeys(one.a for one in found):
+        sides = {BASELINES[one.b]: side(one) for one in found if one.a == head}
+        above = tuple(base for base, where in sides.items() if where == "above")
+        others = tuple(base for base in sides if base not in above)
+        answers.setdefault((above, others), []).append(head)
+    return [worth(_under(summary, heads).lower(), *answer) for answer, heads in answers.items()]
 
 
 def _standing(

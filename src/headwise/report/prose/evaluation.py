@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headwise.model.trained import seen_words
+from headwise.report.prose.worth import worth
 from headwise.report.reading.evaluation import Evaluation, Gap
 from headwise.report.tables.numbers import interval_of, value_text
 from headwise.report.words import counted, interval_text, listed, percent, points
@@ -19,7 +20,11 @@ ONE_RUN_OF_EACH = (
 """What a difference between two trained networks is."""
 
 _PROBES = {"linear": "linear probe", "knn": "nearest-neighbour probe"}
-_BASELINES = {"pixels": "raw pixels", "untrained": "the same encoder untrained"}
+_BASELINES = {
+    "pixels": "raw pixels",
+    "untrained": "the same encoder untrained",
+    "start": "its start weights",
+}
 _CLASSES = 6
 """Classes whose recall a sentence has at most: those with the fewest test images."""
 
@@ -45,7 +50,12 @@ def plain_evaluation(evaluation: Evaluation) -> list[str]:
     scratch = _against_scratch(evaluation)
     if h is not None:
         lead = [*_reached(evaluation, h), *_against_baselines(evaluation, h), *scratch]
-        sentences = [" ".join(lead), *_recalls(evaluation, h), *_z(evaluation, h)]
+        sentences = [
+            " ".join(lead),
+            *_worth(evaluation, h),
+            *_recalls(evaluation, h),
+            *_z(evaluation, h),
+        ]
     else:
         sentences = [" ".join(scratch)] if scratch else _without_probe(evaluation)
     sentences += _leakage(evaluation) + _against_run(evaluation)
@@ -82,15 +92,28 @@ def _reached(evaluation: Evaluation, h: Result) -> Iterator[str]:
 
 def _against_baselines(evaluation: Evaluation, h: Result) -> list[str]:
     """The plain accuracies follow where balanced accuracy leads."""
-    found = []
+    found = _baselines(evaluation, h)
     if constant := evaluation.constant(h):
         value, gap = constant
-        found.append(_Baseline("a constant answer", value, gap.value, gap))
-    for name, words in _BASELINES.items():
-        if base := evaluation.beside(h, name):
-            found.append(_baseline(evaluation, h, base, words))
+        found.insert(0, _Baseline("a constant answer", value, gap.value, gap))
     sentences = [f"This network {clause}." for clause in _clauses(found)]
     return sentences + (_accuracies(evaluation, h) if h.metric else [])
+
+
+def _baselines(evaluation: Evaluation, h: Result) -> list[_Baseline]:
+    known = {words: evaluation.beside(h, name) for name, words in _BASELINES.items()}
+    return [_baseline(evaluation, h, base, words) for words, base in known.items() if base]
+
+
+def _worth(evaluation: Evaluation, h: Result) -> list[str]:
+    """Whether pretraining was worth it, against all that was measured without it."""
+    found, tuned = _baselines(evaluation, h), evaluation.leading("finetune", "h")
+    scratch = evaluation.beside(tuned, "scratch") if tuned else None
+    if tuned and scratch:
+        found.append(_baseline(evaluation, tuned, scratch, "training from scratch"))
+    above = [b.words for b in found if b.gap and b.gap.shown and b.difference > 0]
+    others = [base.words for base in found if base.words not in above]
+    return [worth("for this network", above, others)] if found else []
 
 
 def _accuracies(evaluation: Evaluation, h: Result) -> list[str]:

@@ -196,12 +196,12 @@ def _gap(differences: np.ndarray) -> Gap:
 
 
 def _place(where: str) -> tuple[int, int]:
-    """Along the model: encoder stages, h, head layers, z; then raw pixels and the untrained
-    encoder."""
+    """Along the model: encoder stages, h, head layers, z; then raw pixels, the untrained
+    encoder and the start weights."""
     match where[:1], where[1:]:
         case "f", number if number.isdecimal():
             return 0, int(number)
         case "g", number if number.isdecimal():
             return 2, int(number)
         case _:
-            return {"h": 1, "z": 3, "pixels": 4, "untrained": 5}.get(where, 6), 0
+            return {"h": 1, "z": 3, "pixels": 4, "untrained": 5, "start": 6}.get(where, 7), 0

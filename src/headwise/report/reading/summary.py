@@ -32,7 +32,7 @@ class Summary:
     heads: Scores
     """In the order in which they are shown."""
     baselines: Scores = field(default_factory=dict)
-    """`pixels`, `untrained` and `scratch`."""
+    """`pixels`, `untrained`, `start` and `scratch`."""
     plus_minus: dict[str, Scores] = field(default_factory=dict)
     """Half of the 95 % interval, by `heads` and `baselines`. With one seed it is about its
     networks, on other test images; with five or more, about other seeds too."""

@@ -9,8 +9,13 @@ from headwise.report.reading.summary import Group, Summary
 from headwise.report.tables.table import Cell, Column, Table, TableRow
 from headwise.report.words import interval_text, percent
 
-BASELINES = {"pixels": "raw pixels", "untrained": "untrained encoder", "scratch": "from scratch"}
-_DEFINED = ("pixels", "untrained", "scratch")
+BASELINES = {
+    "pixels": "raw pixels",
+    "untrained": "untrained encoder",
+    "start": "start weights",
+    "scratch": "from scratch",
+}
+_DEFINED = ("pixels", "untrained", "start", "scratch")
 """Baselines that have a definition of their own."""
 
 
