@@ -32,6 +32,7 @@ commands:
   duplicates find copies and near copies, across training and test images first
   select     choose the images to label next, with a reason for each
   explore    write a page to look at the images of a table on a map of h
+  export     write the encoder for timm, torch or onnxruntime; verified, with a model card
   results    print every number of runs and comparisons as one table: CSV, Markdown or LaTeX
   report     write the page of a run or a comparison again, without measuring
   doctor     check this installation, and say what to do about what is wrong
@@ -59,6 +60,7 @@ COMMANDS = (
     "duplicates",
     "select",
     "explore",
+    "export",
     "results",
     "report",
     "doctor",
@@ -151,6 +153,8 @@ def command_line(name: str) -> "CommandLine[Any]":
             from headwise.cli.select import LINE
         case "explore":
             from headwise.cli.explore import LINE
+        case "export":
+            from headwise.cli.export import LINE
         case "results":
             from headwise.cli.results import LINE
         case "report":
