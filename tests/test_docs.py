@@ -55,6 +55,7 @@ LEAST = {
     "select": ["TABLE"],
     "explore": ["TABLE", "--out", "PAGE.html"],
     "report": ["RUN"],
+    "export": ["RUN", "--out", "DIR"],
     "results": ["RUN"],
 }
 """What a command needs beside the flags that are tried."""

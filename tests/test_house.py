@@ -37,6 +37,7 @@ ROOMS = (
     "comparison",
     "study",
     "explore",
+    "export",
     "cli",
 )
 

@@ -26,7 +26,8 @@ from headwise.export.formats import Exported, Target, loading, write_files
 from headwise.export.push import push
 from headwise.export.verify import verify
 from headwise.model.config import PretrainConfig
-from headwise.model.export import describe_encoder, load_encoder as load_file_encoder, save_encoder
+from headwise.model.export import describe_encoder, save_encoder
+from headwise.model.export import load_encoder as load_file_encoder
 from headwise.runs.directory import Run
 
 
@@ -102,7 +103,7 @@ def test_a_small_stem_is_verified_and_its_card_has_the_lines(run: Run, tmp_path:
     }
     lines = text.partition("```python\n")[2].partition("```")[0].replace("DIR", str(out))
     found: dict[str, Any] = {}
-    exec(lines, found)  # noqa: S102
+    exec(lines, found)
     x = images(8)
     with torch.no_grad():
         assert torch.equal(found["encoder"](x), load_encoder(run)(x))
@@ -124,7 +125,9 @@ def test_another_h_leaves_nothing_behind(
             return {"1": found.encoder(x[:1]), "2": found.encoder(x[:2]) + 1e-3}
 
     monkeypatch.setattr(checks, "_elsewhere", other)
-    with pytest.raises(UserError, match="differs by 0.001 for 2 images at a time; nothing is writ"):
+    with pytest.raises(
+        UserError, match=r"differs by 0\.001 for 2 images at a time; nothing is writ"
+    ):
         export_run(run, "timm", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -138,9 +141,7 @@ def test_files_that_do_not_load_elsewhere_are_refused(tmp_path: Path) -> None:
         verify("timm", found, images(32), tmp_path / "out")
 
 
-def test_it_is_pushed_to_the_hub(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_pushed_to_the_hub(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To a stand-in on this machine, from which timm's way of loading then reads."""
     out = tmp_path / "out"
     out.mkdir()

@@ -26,8 +26,8 @@ class Evaluate:
     encoder: str | None = None
     """Without RUN: measure this encoder on --data. It is timm:NAME, a run's encoder.safetensors, a
     file of weights (.safetensors, .pth; see --architecture), a folder of the hub (config.json and
-    model.safetensors), or hf-hub:NAME. With RUN: the own encoder that the run was made with, as FILE:function
-    (docs/own.md)."""
+    model.safetensors), or hf-hub:NAME. With RUN: the own encoder that the run was made with, as
+    FILE:function (docs/own.md)."""
     features: Path | None = None
     """Measure this table of features, not a run: a .parquet or an .npz with vectors, labels and
     split (docs/run-directory.md)."""

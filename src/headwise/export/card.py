@@ -94,7 +94,7 @@ def _training(run: Run) -> Iterator[str]:
 def _results(run: Run) -> Iterator[str]:
     found = [(section, _of_h(section)) for section in run.sections]
     if not any(results for _, results in found):
-        yield "Nothing was measured. `headwise evaluate` measures, and another export writes it here."
+        yield "Nothing was measured (`headwise evaluate`) before this was written."
         return
     for section, results in found:
         if not results:

@@ -14,8 +14,8 @@ def check_push(name: str) -> None:
         raise UserError(f"--push must be OWNER/NAME; got {name!r}")
     if get_token() is None:
         raise UserError(
-            "--push needs a token of the Hugging Face hub; found none; set HF_TOKEN, or log in with: "
-            "hf auth login"
+            "--push needs a token of the Hugging Face hub; found none; set HF_TOKEN, or log in "
+            "with: hf auth login"
         )
 
 
