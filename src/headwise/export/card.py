@@ -8,7 +8,7 @@ from headwise.files import plain_text
 from headwise.model.trained import load_config
 from headwise.report.tables.measures import measure_words
 from headwise.report.tables.numbers import number_text, value_text
-from headwise.report.words import interval_text
+from headwise.report.words import counted, interval_text
 from headwise.runs.directory import Run
 from headwise.runs.results import Result
 from headwise.runs.sections import Section
@@ -85,7 +85,7 @@ def _training(run: Run) -> Iterator[str]:
     yield f"- data: `{_public(config.data.spec)}`" + (f", {images:,} images" if images else "")
     yield f"- start weights: {start if kind not in ('run', 'local-dir') else Path(place).name}"
     yield (
-        f"- objective {config.objective}, head {config.head.name}, {config.epochs} epochs, batches "
+        f"- objective {config.objective}, head {config.head.name}, {counted(config.epochs, 'epoch')}, batches "
         f"of {config.batch_size} images, {config.optim.name}, seed {config.seed}"
     )
     yield f"- operators of the views: {', '.join(config.augment.ops)}"

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from headwise.errors import UserError
-from headwise.files import Json, write_json
+from headwise.files import Json, write_bytes, write_json
 
 Target = Literal["timm", "torch", "onnx"]
 INPUT, OUTPUT = "images", "h"
@@ -133,7 +133,7 @@ def _write_timm(exported: Exported, at: Path) -> None:
     }
     write_json(at / "config.json", config)
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, at / "model.safetensors", {"format": "pt"})
+    write_bytes(at / "model.safetensors", to_bytes(tensors, {"format": "pt"}))
 
 
 def _write_onnx(exported: Exported, images: Float[Tensor, "2 3 s s"], file: Path) -> None:
@@ -149,7 +149,7 @@ def _write_onnx(exported: Exported, images: Float[Tensor, "2 3 s s"], file: Path
     )
     assert program is not None, "dynamo gives a program"
     about = {"preprocessing": preparation(exported), "image": json.dumps(exported.about["image"])}
-    program.model.metadata_props |= about
+    program.model.metadata_props.update(about)
     program.save(file, external_data=False)
 
 

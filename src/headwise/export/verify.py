@@ -1,5 +1,6 @@
 """An exported encoder is loaded as others load it, without headwise, and gives the same h."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ BATCHES = (1, 2, 7)
 TOLERANCE = 1e-4
 """Largest difference of h, absolute or relative."""
 
+_ERROR = re.compile(r"[\w.]+(Error|Exception|Fail)\b")
 _PROGRAM = """\
 import sys
 for name in {blocked}:
@@ -64,8 +66,9 @@ def _elsewhere(
         save_file({"images": images.contiguous()}, asked)
         words = [sys.executable, "-c", program, str(asked), str(answer)]
         ended = subprocess.run(words, capture_output=True, text=True, check=False)
-        last = (ended.stderr.strip().splitlines() or ["no word"])[-1]
         if ended.returncode != 0:
+            said = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
+            last = next((line for line in reversed(said) if _ERROR.match(line)), said[-1])
             raise UserError(f"the exported encoder must load without headwise; --to {to}: {last}")
         with one_line("the exported encoder must give h"):
             return load_file(answer)
