@@ -85,8 +85,9 @@ def _training(run: Run) -> Iterator[str]:
     yield f"- data: `{_public(config.data.spec)}`" + (f", {images:,} images" if images else "")
     yield f"- start weights: {start if kind not in ('run', 'local-dir') else Path(place).name}"
     yield (
-        f"- objective {config.objective}, head {config.head.name}, {counted(config.epochs, 'epoch')}, batches "
-        f"of {config.batch_size} images, {config.optim.name}, seed {config.seed}"
+        f"- objective {config.objective}, head {config.head.name}, "
+        f"{counted(config.epochs, 'epoch')}, batches of {config.batch_size} images, "
+        f"{config.optim.name}, seed {config.seed}"
     )
     yield f"- operators of the views: {', '.join(config.augment.ops)}"
 
