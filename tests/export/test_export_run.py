@@ -79,7 +79,7 @@ def test_onnx_takes_any_batch(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.data"))
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
     for n in (1, 2, 7):
-        h = session.run(["h"], {"images": x[:n].numpy()})[0]
+        h: Any = session.run(["h"], {"images": x[:n].numpy()})[0]
         with torch.no_grad():
             np.testing.assert_allclose(h, found.encoder(x[:n]).numpy(), rtol=1e-4, atol=1e-4)
     about = session.get_modelmeta().custom_metadata_map

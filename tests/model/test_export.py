@@ -17,7 +17,7 @@ from torch import nn
 import headwise
 from headwise.encoders.build import EncoderConfig, build_encoder, resolve
 from headwise.errors import UserError
-from headwise.model.export import _digest, describe_encoder, load_encoder, save_encoder
+from headwise.model.export import describe_encoder, digest, load_encoder, save_encoder
 
 SIZE = 32
 VIEWS = resolved_augment(size=SIZE, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
@@ -150,7 +150,7 @@ def rewritten(path: Path, change: Any) -> None:
     with safe_open(path, "pt") as opened:
         about = json.loads(opened.metadata()["headwise"])
     change(about)
-    about["sha256"] = _digest(about, tensors)
+    about["sha256"] = digest(about, tensors)
     save_file(tensors, path, {"headwise": json.dumps(about)})
 
 

@@ -75,6 +75,7 @@ def test_every_source_gives_its_weights_and_its_normalisation(
     caplog.set_level(logging.INFO, "headwise")
     plain = timm.create_model
     model: Any = plain(NAME, num_classes=7)
+    folder = tmp_path / "hub"
     weights, mean = str(tmp_path / f"w.{kind}"), tuple(model.pretrained_cfg["mean"])
     match kind:
         case "pth":
@@ -91,7 +92,8 @@ def test_every_source_gives_its_weights_and_its_normalisation(
 
             monkeypatch.setattr(timm, "create_model", made)
         case _:
-            folder, mean = hub_folder(tmp_path / "hub", model), MEAN
+            mean = MEAN
+            hub_folder(folder, model)
             weights = f"{kind}:{folder if kind == 'local-dir' else 'someone/encoder'}"
     with local_hub(monkeypatch, str(tmp_path / "cache")) as hub:
         if kind == "hf-hub":

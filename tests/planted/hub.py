@@ -25,14 +25,17 @@ class Hub(ThreadingHTTPServer):
 
 
 class _Answers(BaseHTTPRequestHandler):
-    server: Hub
+    @property
+    def hub(self) -> Hub:
+        assert isinstance(self.server, Hub)
+        return self.server
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         repository, found, name = self.path.strip("/").partition("/resolve/main/")
-        content = self.server.files.get(f"{repository}/{name}")
+        content = self.hub.files.get(f"{repository}/{name}")
         if not found or content is None:
             return self._say({"error": "not found"}, 404)
         self.send_response(200)
@@ -44,18 +47,18 @@ class _Answers(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def do_PUT(self) -> None:
-        self.server.files[self.path.removeprefix("/lfs/")] = self._read()
+        self.hub.files[self.path.removeprefix("/lfs/")] = self._read()
         self._say({})
 
     def do_POST(self) -> None:
-        self.server.tokens.add(self.headers.get("Authorization", ""))
+        self.hub.tokens.add(self.headers.get("Authorization", ""))
         body = self._read()
         place = self.path.removeprefix("/api/models/").removeprefix("/api/")
         repository = place.removesuffix("/preupload/main").removesuffix("/commit/main")
         if place == "repos/create":
             asked = json.loads(body)
             name = "/".join(filter(None, (asked.get("organization"), asked["name"])))
-            self._say({"url": f"{self.server.address}/{name}"})
+            self._say({"url": f"{self.hub.address}/{name}"})
         elif place == "validate-yaml":
             self._say({"warnings": [], "errors": []})
         elif place.endswith("/preupload/main"):
@@ -66,8 +69,8 @@ class _Answers(BaseHTTPRequestHandler):
                 told = json.loads(line)
                 if told["key"] == "file":
                     content = base64.b64decode(told["value"]["content"])
-                    self.server.files[f"{repository}/{told['value']['path']}"] = content
-            url = f"{self.server.address}/{repository}/commit/{COMMIT}"
+                    self.hub.files[f"{repository}/{told['value']['path']}"] = content
+            url = f"{self.hub.address}/{repository}/commit/{COMMIT}"
             self._say({"success": True, "commitOid": COMMIT, "commitUrl": url})
         else:
             self._say({"error": self.path}, 404)
@@ -84,8 +87,8 @@ class _Answers(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(text)
 
-    def log_message(self, *_: object) -> None:
-        pass
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing is said."""
 
 
 @contextmanager

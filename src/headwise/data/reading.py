@@ -31,7 +31,7 @@ def unreadable() -> Iterator[None]:
         raise OSError(line_of(error)) from error
 
 
-def line_of(error: Exception) -> str:
+def line_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
