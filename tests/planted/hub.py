@@ -11,6 +11,7 @@ from threading import Thread
 import pytest
 
 COMMIT = "0" * 40
+_TAKEN = {"uploadMode": "regular", "shouldIgnore": False}
 
 
 class Hub(ThreadingHTTPServer):
@@ -63,7 +64,7 @@ class _Answers(BaseHTTPRequestHandler):
             self._say({"warnings": [], "errors": []})
         elif place.endswith("/preupload/main"):
             files = json.loads(body)["files"]
-            self._say({"files": [{"path": f["path"], "uploadMode": "regular"} for f in files]})
+            self._say({"files": [{"path": f["path"], **_TAKEN} for f in files]})
         elif place.endswith("/commit/main"):
             for line in body.splitlines():
                 told = json.loads(line)
