@@ -7,6 +7,7 @@ import shutil
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,23 +43,23 @@ def made(n: int, p: int, folder: Path) -> Table:
     )
 
 
-def measured(page: object, path: Path, seconds: float) -> tuple[float, float, float]:
+def measured(page: Any, path: Path, seconds: float) -> tuple[float, float, float]:
     """Seconds to load; frames a second while the map is dragged; the 95th percentile of a frame in
     milliseconds."""
-    page.goto(path.as_uri())  # type: ignore[attr-defined]
-    page.wait_for_selector("html[data-ready]", timeout=120_000)  # type: ignore[attr-defined]
-    loaded = float(page.evaluate("document.documentElement.dataset.ready")) / 1e3  # type: ignore[attr-defined]
-    box = page.locator("#map").bounding_box()  # type: ignore[attr-defined]
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready]", timeout=120_000)
+    loaded = float(page.evaluate("document.documentElement.dataset.ready")) / 1e3
+    box = page.locator("#map").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    mouse = page.mouse  # type: ignore[attr-defined]
+    mouse = page.mouse
     mouse.move(x, y)
     mouse.down()
-    page.evaluate(FRAMES)  # type: ignore[attr-defined]
+    page.evaluate(FRAMES)
     step = 0
-    while page.evaluate("frames.length < 2 || frames.at(-1) - frames[0]") < 1e3 * seconds:  # type: ignore[attr-defined]
+    while page.evaluate("frames.length < 2 || frames.at(-1) - frames[0]") < 1e3 * seconds:
         step += 1
         mouse.move(x + 150 * np.sin(step / 20), y + 100 * np.cos(step / 30))
-    durations = np.diff(page.evaluate("frames"))  # type: ignore[attr-defined]
+    durations = np.diff(page.evaluate("frames"))
     mouse.up()
     return loaded, 1e3 / durations.mean(), float(np.quantile(durations, 0.95))
 

@@ -39,7 +39,7 @@ def table(tmp_path_factory):
     h = np.eye(3, 8)[group] + 0.1 * rng.standard_normal((N, 8))
     places = MIDDLES[group] + rng.uniform(-1, 1, (N, 2))
     labels = [None if i == 5 else "xyz"[g] for i, g in enumerate(group)]
-    pictures = [{"bytes": jpeg((80 * g, 4 * i, 90)), "path": "p"} for i, g in enumerate(group)]
+    pictures = [{"bytes": jpeg((80 * int(g), 4 * i, 90)), "path": "p"} for i, g in enumerate(group)]
     values = pa.array(h.astype(np.float32).ravel())
     columns = {
         "path": names,

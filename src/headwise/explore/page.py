@@ -79,8 +79,8 @@ def check_rows(table: Table) -> None:
 def mapped(table: Table, seed: int) -> tuple[Float[np.ndarray, "n 2"], str]:
     """The map of the table, and how it was made: its own columns `x` and `y`; if it has none, they
     are made and written into it."""
-    own = [table.columns.get(name) for name in ("x", "y")]
-    if all(one is not None and one.dtype.kind in "fi" and np.isfinite(one).all() for one in own):
+    own = [table.columns[name] for name in ("x", "y") if name in table.columns]
+    if len(own) == 2 and all(one.dtype.kind in "fi" and np.isfinite(one).all() for one in own):
         return np.stack(own, 1), table.about.get("map", "the columns x and y of the table")
     columns, how = map_columns(table, seed)
     with_columns(table.path, columns, {"map": how})

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ def with_columns(path: Path, columns: Mapping[str, object], about: Json) -> None
     match path.suffix.lower():
         case ".npz":
             with np.load(path) as file:
-                arrays = {**{name: file[name] for name in file.files}, **columns}
+                arrays: dict[str, Any] = {**{name: file[name] for name in file.files}, **columns}
 
             def write(temporary: Path) -> None:
                 with temporary.open("wb") as file:
