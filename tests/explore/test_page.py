@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from headwise.data import DataConfig, open_images
 from headwise.explore.page import ExploreConfig, write_page
 from headwise.explore.table import read_table
 from headwise.explore.thumbnails import from_column
@@ -108,10 +109,12 @@ class Opened:
         )
 
     def downloaded(self, button: str) -> list[list[str]]:
+        return [*csv.reader(io.StringIO(self.saved(button).read_text(encoding="utf-8")))]
+
+    def saved(self, button: str) -> Path:
         with self.page.expect_download() as download:
             self.page.click(button)
-        text = Path(download.value.path()).read_text(encoding="utf-8")
-        return [*csv.reader(io.StringIO(text))]
+        return Path(download.value.path())
 
     def lasso(self, corners: list[tuple[float, float]]) -> None:
         self.page.click("#lasso")
@@ -180,7 +183,7 @@ def test_a_click_shows_the_image_under_it_with_its_neighbours(opened, table):
     np.testing.assert_allclose(colour[:3], (80 * (59 % 3), 4 * 59, 90), atol=9)
 
 
-def test_a_lasso_makes_the_list_and_its_labels_can_be_read_back(opened, table):
+def test_a_lasso_makes_the_list_and_its_labels_can_be_read_back(opened, table, tmp_path):
     corners = [
         opened.place(10 + 2.5 * math.cos(a), 2.5 * math.sin(a), table)
         for a in np.linspace(0, 2 * math.pi, 13)
@@ -198,11 +201,21 @@ def test_a_lasso_makes_the_list_and_its_labels_can_be_read_back(opened, table):
     assert opened.page.inner_text("#count") == "1 image selected."
     opened.page.fill("#label", "daisy")
     opened.page.click("#labelling button")
+    safe = dict(zip(map(str, table.names), names, strict=True))
     given = {names[i]: 'rose, "red"' for i in rows} | {"a,b.jpg": "daisy"}
     header, *lines = opened.downloaded("#save-labels")
     assert header == ["path", "label"]
     assert dict(lines) == given
     assert len(lines) == len(given)
+    for row in [*rows, 3]:
+        path = tmp_path / str(table.names[row])
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(jpeg((row, 0, 0)))
+    labels = str(opened.saved("#save-labels"))
+    images = open_images(DataConfig(spec=str(tmp_path), labels=labels, test_fraction=0.0)).train
+    assert images.labels is not None
+    read = zip(images.ids, images.labels.tolist(), strict=True)
+    assert {safe[id]: images.classes[label] for id, label in read} == given
     opened.page.reload()
     opened.page.wait_for_selector("html[data-ready]")
     assert dict(opened.downloaded("#save-labels")[1:]) == given
