@@ -2,10 +2,12 @@
 
 import json
 import multiprocessing
+import multiprocessing.process
 import os
 import random
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from headwise.study.collect import collect
 from headwise.study.design import Claim, Contrast, Group, Study, axis, cells
 from headwise.study.place import make_plan, read_plan, state
 from headwise.study.run import run_study
-from headwise.study.work import opener
+from headwise.study.work import opener, work
 
 BASE = PretrainConfig(
     data=DataConfig(spec="builtin:shapes", limit=40),
@@ -70,8 +72,19 @@ def found(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in findings.items() if name != "hours"}
 
 
+def forked(target: Callable[..., None], *given: Any) -> multiprocessing.process.BaseProcess:
+    worker = multiprocessing.get_context("fork").Process(
+        target=target, args=given, kwargs={"quiet": True}
+    )
+    with warnings.catch_warnings():  # Python warns of threads; the child uses none of ours
+        warnings.simplefilter("ignore", DeprecationWarning)
+        worker.start()
+    return worker
+
+
 def test_a_study_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    """SIGKILL at five random moments, of the only worker; then two studies share their runs."""
+    """SIGKILL at ten random moments, of one of two workers and then of the other; then two studies
+    share their runs."""
     whole, killed = tmp_path / "whole" / "study", tmp_path / "killed" / "study"
     run_study(STUDY, whole, quiet=True)
     assert len(state(whole).done) == 4
@@ -79,15 +92,13 @@ def test_a_study_that_was_killed_ends_as_if_it_had_not_been(tmp_path: Path) -> N
 
     moments = random.Random(0)
     for _ in range(5):
-        worker = multiprocessing.get_context("fork").Process(
-            target=run_study, args=(STUDY, killed), kwargs={"quiet": True}
-        )
-        with warnings.catch_warnings():  # Python warns of threads; the child uses none of ours
-            warnings.simplefilter("ignore", DeprecationWarning)
-            worker.start()
-        time.sleep(moments.uniform(0.2, 2.0))
-        worker.kill()
-        worker.join()
+        workers = [forked(run_study, STUDY, killed), forked(work, killed)]
+        moments.shuffle(workers)
+        for worker in workers:
+            time.sleep(moments.uniform(0.2, 1.5))
+            worker.kill()
+            worker.join()
+    assert not state(killed).failed
     run_study(STUDY, killed, quiet=True)
     assert found(killed) == found(whole)
     names = sorted(path.name for path in (killed.parent / "cells").iterdir())
