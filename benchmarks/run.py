@@ -20,6 +20,7 @@ SCRIPTS = {
     "startup": ("--rounds", "2"),
     "cost": (),
     "fusion": ("--images", "256"),
+    "search": ("--short",),
     "evaluation": ("--train", "10000", "--test", "2000", "--rounds", "1"),
 }
 HEAD = """# Benchmarks

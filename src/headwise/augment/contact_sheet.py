@@ -18,7 +18,8 @@ class Tile(NamedTuple):
     image: Image.Image | None
     """None: an empty frame."""
     caption: Sequence[str] = ()
-    """Lines below it. A line that is too long loses its beginning."""
+    """Lines below it. Of a line that is too long, the last one loses its beginning, and others
+    their end."""
     marked: bool = False
     """Whether a frame marks it."""
 
@@ -43,7 +44,7 @@ def write_contact_sheet(rows: Iterable[Sequence[Tile]], path: Path) -> None:
             if tile.marked:
                 draw.rectangle((x - 3, y - 3, box[2] + 3, box[3] + 3), outline="#c02020", width=3)
             for i, line in enumerate(tile.caption):
-                text = _fitting(line, font)
+                text = _fitting(line, font, end=i == len(tile.caption) - 1)
                 draw.text((x, y + _TILE_PX + 2 + i * _LINE_PX), text, "black", font)
     write_atomically(path, lambda temporary: sheet.save(temporary, "PNG"))
 
@@ -62,9 +63,11 @@ def _square(image: Image.Image) -> Image.Image:
     return whole.resize((_TILE_PX, _TILE_PX), Image.Resampling.NEAREST)
 
 
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The end of a text that is as wide as a picture."""
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, *, end: bool) -> str:
+    """As much of a text as is as wide as a picture."""
     text = text.encode("latin-1", "replace").decode("latin-1")
-    while font.getlength(text) > _TILE_PX:
-        text = f"..{text[3:]}" if text.startswith("..") else f"..{text[2:]}"
-    return text
+    if font.getlength(text) <= _TILE_PX:
+        return text
+    while font.getlength(f"..{text}") > _TILE_PX:
+        text = text[1:] if end else text[:-1]
+    return f"..{text}" if end else f"{text}.."

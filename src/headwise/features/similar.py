@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headwise.errors import UserError
 
-_ROWS, _COLUMNS = 1024, 8192
+_ROWS, _COLUMNS = 512, 4096
 _SAMPLE = 4096
 _DENSE_SHARE = 1 / 128
 """From this share of a block's pairs on, one product of whole rows is faster than picking pairs."""
@@ -33,14 +33,23 @@ def similar_pairs(
     same, bank = bank is None, queries if bank is None else bank
     axes = _principal_axes(bank, max(bank.shape[1] // 8, min(bank.shape[1], 16)))
     scale = 1 / bank.norm(dim=1).clamp_min(1e-12)
-    bounds = torch.cat([_bounded(part, axes) for part in bank.split(_COLUMNS)])
-    pairs, values, found = [], [], 0
+    # Written in place: kept between temporary tensors, parts would spread over much more memory.
+    bounds = torch.empty(len(bank), axes.shape[1] + 1)
+    for left in range(0, len(bank), _COLUMNS):
+        part = slice(left, left + _COLUMNS)
+        bounds[part] = _bounded(bank[part].float(), scale[part], axes)
+    pairs: list[Tensor] = []
+    values: list[Tensor] = []
+    found = 0
     for top in range(0, len(queries), _ROWS):
         rows = F.normalize(queries[top : top + _ROWS].float())
-        reach = _bounded(rows, axes)
+        reach = _bounded(rows, torch.ones(len(rows)), axes)
         for left in range(top - top % _COLUMNS if same else 0, len(bank), _COLUMNS):
             part = slice(left, left + _COLUMNS)
-            places = reach @ bounds[part].T >= threshold - _MARGIN
+            bound = reach @ bounds[part].T
+            if bound.amax() < threshold - _MARGIN:
+                continue
+            places = bound >= threshold - _MARGIN
             if same:
                 places.triu_(top - left + 1)
             place, value = _checked(rows, bank[part], scale[part], places, threshold)
@@ -52,7 +61,8 @@ def similar_pairs(
                     f"--threshold must leave few pairs; more than {_MOST_PAIRS:,} are at least "
                     f"{threshold:.4f} similar; take a higher one"
                 )
-    return torch.cat(pairs, 1), torch.cat(values)
+    none = torch.empty(2, 0, dtype=torch.long)
+    return torch.cat([none, *pairs], 1), torch.cat([torch.empty(0), *values])
 
 
 def _principal_axes(bank: Float[Tensor, "n p"], count: int) -> Float[Tensor, "p count"]:
@@ -61,10 +71,12 @@ def _principal_axes(bank: Float[Tensor, "n p"], count: int) -> Float[Tensor, "p 
     return torch.linalg.eigh(some.T @ some).eigenvectors[:, -count:].float()
 
 
-def _bounded(rows: Float[Tensor, "b p"], axes: Float[Tensor, "p q"]) -> Float[Tensor, "b q1"]:
+def _bounded(
+    rows: Float[Tensor, "b p"], scale: Float[Tensor, " b"], axes: Float[Tensor, "p q"]
+) -> Float[Tensor, "b q1"]:
     """Coordinates of rows, scaled to unit length, along the axes, and the length of the rest: the
     product of two of these is at least their similarity."""
-    kept = F.normalize(rows.float()) @ axes
+    kept = (rows @ axes) * scale[:, None]
     rest = (1 - kept.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
     return torch.cat([kept, rest], 1)
 
