@@ -20,7 +20,7 @@ SIDE = 32
 def blobs(seed: int) -> Image.Image:
     noise = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     smooth = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(4))
-    low, high = int(np.min(smooth)), int(np.max(smooth))
+    low, high = int(np.asarray(smooth).min()), int(np.asarray(smooth).max())
     return Image.eval(smooth, lambda value: int((value - low) * 255 / (high - low)))
 
 

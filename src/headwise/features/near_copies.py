@@ -66,7 +66,8 @@ def calibrate(
         level.append(float(same.flatten().quantile(_QUANTILE)))
         alike.append((rows[0] @ rows[0].T).fill_diagonal_(-1) >= level[-1])
     others = (alike[0] & alike[1]).any(1)
-    return Calibration(*level, len(opened), float(others.float().mean()))
+    cosine, correlation = level
+    return Calibration(cosine, correlation, len(opened), float(others.float().mean()))
 
 
 def thumbnail(image: Image.Image) -> Float[Tensor, " q"]:
