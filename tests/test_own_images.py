@@ -335,6 +335,18 @@ def test_embed_says_what_has_changed_in_the_images_of_the_run(folder: Path) -> N
     assert embed(run, str(folder / "photos"), table, **settings) == 40
 
 
+def test_an_image_that_training_skipped_is_no_change(tmp_path: Path) -> None:
+    """Its header is intact, so it is skipped only where all of it is read."""
+    for i in range(24):
+        save(tmp_path / f"photos/{'ab'[i % 2]}/{i:02}.png", i)
+    whole = tmp_path / "photos/a/00.png"
+    whole.write_bytes(whole.read_bytes()[:-40])
+    data = DataConfig(spec=str(tmp_path / "photos"), max_bad_fraction=0.1, test_fraction=0.0)
+    pretrain(dataclasses.replace(CONFIG, data=data, epochs=1), tmp_path / "run", quiet=True)
+    table = tmp_path / "h.parquet"
+    assert embed(tmp_path / "run", data, table, workers=0, quiet=True) == 23
+
+
 def test_a_run_without_a_record_opens_without_a_check(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

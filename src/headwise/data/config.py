@@ -43,14 +43,14 @@ class DataConfig:
     labels: str | None = None
     """A CSV file with the columns path and label, and maybe split and group, in place of what the
     folders or the table say. An image that it does not name has no label; several labels of an
-    image are separated by ;."""
+    image are separated by ;. None: the labels of the folders or the table."""
     group_column: str | None = None
     """The column of --data.labels, or of a parquet table, that says which images belong together,
     such as frames of a video or images of a patient. A group stays in one split. None: the column
     group of --data.labels, if it has one."""
     group_pattern: str | None = None
     """A regular expression. Images for which its first parentheses match the same part of the path
-    belong together: (patient\\d+)."""
+    belong together: (patient\\d+). None: no groups."""
     fit: Fit | None = None
     """How an image becomes a square. crop: its central square; views in pretraining are still cut
     from the whole image; pad: grey bars on its shorter sides; stretch: both sides at one length.

@@ -1,6 +1,7 @@
 """The two kinds of images: pixels in memory, or files that workers decode when they are read."""
 
 import contextlib
+import csv
 import dataclasses
 import hashlib
 import io
@@ -23,6 +24,9 @@ from headwise.data.names import Names, as_names
 from headwise.data.quiet import hushed, quiet
 from headwise.data.unreadable import Tolerance
 from headwise.files import csv_text, write_text
+
+SKIPPED_FILE = "skipped.csv"
+"""In a run: what `write_skipped` wrote."""
 
 
 @runtime_checkable
@@ -219,6 +223,14 @@ def write_skipped(images: Iterable[Images], path: Path) -> None:
     rows = [row for split in images for row in (*split.skipped, *split.left_out)]
     if rows:
         write_text(path, csv_text(("file", "reason"), rows))
+
+
+def read_skipped(path: Path) -> list[str]:
+    """Return the names in what `write_skipped` wrote; none where there was nothing to write."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row["file"] for row in csv.DictReader(file)]
 
 
 def _selected(images: Images, index: Int64[Tensor, " m"]) -> dict[str, object]:

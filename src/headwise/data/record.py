@@ -13,9 +13,9 @@ from jaxtyping import Bool, Int64, UInt64
 
 from headwise.config import from_dict, to_dict
 from headwise.data.config import DataConfig
-from headwise.data.images import Images, Splits, fingerprint
+from headwise.data.images import SKIPPED_FILE, Images, Splits, fingerprint, read_skipped
 from headwise.data.marks import marks_of
-from headwise.data.names import Names, contiguous_names, digests
+from headwise.data.names import Names, as_names, contiguous_names, digests
 from headwise.errors import UserError
 from headwise.files import read_object, write_atomically, write_json
 from headwise.runs.directory import load_arrays, save_arrays
@@ -153,14 +153,15 @@ def changes(folder: Path, images: Splits, *, some: bool = False) -> str:
     lists, classes = _lists(images), images.train.classes
     if _are_those_of(record, lists, classes):
         return ""
-    old = _table(_kept_lists(folder, record), record.classes)
-    words = _changes(old, _table(lists, classes), some)
+    old, new = _table(_kept_lists(folder, record), record.classes), _table(lists, classes)
+    skipped = as_names(read_skipped(folder / SKIPPED_FILE))  # seen again where headers are read
+    words = _changes(old, new, some, skipped.digests())
     if some and record.data.validation_fraction:
         words = [kind for kind in words if " added (" not in kind]
     words += [f"class {name} added" for name in classes if name not in record.classes]
     if not some:
         words += [f"class {name} removed" for name in record.classes if name not in classes]
-        words = words or ["the same images in another order"]
+        words = words or ["the same images in another order"] * (len(old.ids) == len(new.ids))
     return ", ".join(words)
 
 
@@ -274,10 +275,11 @@ def _table(arrays: Lists, classes: tuple[str, ...]) -> _Table:
     )
 
 
-def _changes(old: _Table, new: _Table, some: bool) -> list[str]:
+def _changes(old: _Table, new: _Table, some: bool, unreadable: np.ndarray) -> list[str]:
     """Each kind of change that there is, with its count and examples."""
     _, before, after = np.intersect1d(old.ids, new.ids, return_indices=True)
     gone, come = ~np.isin(old.ids, new.ids), ~np.isin(new.ids, old.ids)
+    come &= ~np.isin(new.ids, unreadable)
     renamed = come & np.isin(new.marks, old.marks[gone])
     removed = gone & ~np.isin(old.marks, new.marks[come])
     moved = old.test[before] != new.test[after]

@@ -57,8 +57,8 @@ def pretrain(
     that `config` names (docs/own.md).
     `images` saves opening `config.data` again; where they are others, the run says so in its
     config.json and images.json. `extends`: a finished run, whose weights, optimizer and epochs this
-    one begins with (`extension`). `until`: return after this epoch, to `resume` later to the end
-    that an undisturbed run has. Nothing is written before everything is checked.
+    one begins with (`extension`). `until`: return after this epoch, for `resume` to go on from.
+    Nothing is written before everything is checked.
     Raises `UserError` for settings that cannot work and for a loss that is not finite,
     `Interrupted` after SIGTERM or Ctrl-C, when the state is saved.
     """
@@ -154,8 +154,7 @@ def prepare(
     monitoring.check_ahead(config, model, train)
     if config.device == "cuda" and world > 1:
         model.encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model.encoder)
-    size = config.augment.size
-    p = encoders.representation_size(model.encoder, config.encoder, size)
+    p = encoders.representation_size(model.encoder, config.encoder, config.augment.size)
     d = config.head.output_size or p
     target = class_targets(config.class_directions, train, d, config.seed, config.objective)
     target = ClassTargets.with_mates(target, train) if config.exclude_group else target
@@ -176,7 +175,7 @@ def train_step(
     """One step of the optimizer on two views of a batch: the outputs, the loss and the contrastive
     accuracy. Loss, gradient and weights are those of the whole batch over all ranks. `target`: of
     the whole batch's images."""
-    # What draws from torch's own generator, such as dropout, draws by place too.
+    # Dropout and what else draws from torch's own generator draws by place too.
     with rng.seeded(config.seed, "step", state.step):
         with hardware.autocast(config.device, config.precision):
             h, z = state.model(views.contiguous(memory_format=torch.channels_last))

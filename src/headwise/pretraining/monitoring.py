@@ -15,6 +15,7 @@ from headwise import heads, rng
 from headwise.augment.own_op import OWN_PART
 from headwise.augment.views import made_in_c
 from headwise.data import Images, ResidentImages, write_skipped
+from headwise.data.images import SKIPPED_FILE
 from headwise.data.split import only_labelled
 from headwise.encoders.build import representation_size
 from headwise.errors import UserError
@@ -145,7 +146,7 @@ def check_finite(losses: list[Tensor], step: int, rate: float, temperature: floa
 def record_skipped(skipped: dict[str, str], images: Images, run: Run) -> None:
     """Write skipped.csv: what was unreadable when the images were opened, and since."""
     every = dataclasses.replace(images, skipped=tuple(skipped.items()))
-    write_skipped([every], run.path / "skipped.csv")
+    write_skipped([every], run.path / SKIPPED_FILE)
 
 
 def check_knn(config: ResolvedConfig, state: TrainState, images: Images) -> float:
