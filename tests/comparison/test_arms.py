@@ -118,11 +118,11 @@ def test_a_comparison_grows_to_what_it_would_have_been(
     finished = {run: (run / "DONE").stat().st_mtime_ns for run in out.glob("*-seed?")}
     trained: list[Path] = []
 
-    def stopped(config: PretrainConfig, path: Path, images: Splits, *, quiet: bool) -> Run:
+    def stopped(config: PretrainConfig, path: Path, images: Splits, **others: Any) -> Run:
         trained.append(path)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        return pretrain(config, path, images, quiet=quiet)
+        return pretrain(config, path, images, **others)
 
     monkeypatch.setattr(pretraining, "pretrain", stopped)
     with pytest.raises(KeyboardInterrupt):

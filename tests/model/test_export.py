@@ -196,7 +196,7 @@ def test_no_pickles_are_read():
             'return torch.load(path / _OLD_OPTIMIZER, weights_only=True, map_location="cpu")',
         ),
         (
-            "model/elsewhere.py",
+            "encoders/weights.py",
             'found = torch.load(file, map_location="cpu", weights_only=True)',
         ),
         ("runtime/workers.py", "result, error = pickle.loads(content, buffers=buffers)"),

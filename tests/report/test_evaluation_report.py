@@ -524,7 +524,8 @@ def test_under_imbalance_balanced_accuracy_and_recall_lead(tmp_path: Path) -> No
         "Recall in each class, rarest first: fray 10.0 % of 100, crack 20.0 % of 200 and "
         "good 95.0 % of 700 test images."
     )
-    assert "The same probe on z reaches 33.3 %; for this network h − z is +8.3 points" in found[2]
+    assert found[2].startswith("Was pretraining on these images worth it for this network? That is")
+    assert "The same probe on z reaches 33.3 %; for this network h − z is +8.3 points" in found[3]
     write_run_report(path)
     html = (path / "report.html").read_text(encoding="utf-8")
     assert html.index("linear probe, balanced accuracy") < html.index('"name">linear probe</th>')

@@ -42,9 +42,9 @@ class _Baseline(NamedTuple):
 
 def plain_evaluation(evaluation: Evaluation) -> list[str]:
     """Plain text that is not escaped. The first entry is what matters most: a probe on h against
-    a constant answer, raw pixels, the untrained encoder and training from scratch. Then come z,
-    leakage, another run, and what the intervals cover. Before them stands whether pretraining was
-    too short, and whether it saw test images."""
+    a constant answer, raw pixels, the untrained encoder and training from scratch. Then come
+    whether pretraining was worth it, z, leakage, another run, and what the intervals cover. Before
+    them stands whether pretraining was too short, and whether it saw test images."""
     probe = next((name for name in _PROBES if evaluation.get(name, "h")), None)
     h = evaluation.leading(probe, "h") if probe else None
     scratch = _against_scratch(evaluation)
@@ -52,8 +52,8 @@ def plain_evaluation(evaluation: Evaluation) -> list[str]:
         lead = [*_reached(evaluation, h), *_against_baselines(evaluation, h), *scratch]
         sentences = [
             " ".join(lead),
-            *_worth(evaluation, h),
             *_recalls(evaluation, h),
+            *_worth(evaluation, h),
             *_z(evaluation, h),
         ]
     else:
