@@ -12,6 +12,13 @@ from headwise.data import DataConfig
 from headwise.errors import UserError
 from headwise.runtime.hardware import Device, Precision
 
+EveryImage = Annotated[
+    DataConfig,
+    Without(("spec",), "IMAGES, its second word, names the images"),
+    Without(("test_on",), "it takes the images of every split"),
+    Without(("resident_mib",), "it keeps no images in memory"),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Embed:
@@ -24,12 +31,7 @@ class Embed:
     """The images: anything that --data.spec of pretrain takes, such as a folder."""
     out: Path
     """The .parquet file to create. If an earlier call was interrupted, it is continued."""
-    data: Annotated[
-        DataConfig,
-        Without(("spec",), "IMAGES, its second word, names the images"),
-        Without(("test_on",), "it takes the images of every split"),
-        Without(("resident_mib",), "it keeps no images in memory"),
-    ] = field(default_factory=DataConfig)
+    data: EveryImage = field(default_factory=DataConfig)
     taps: tuple[str, ...] = ("h",)
     """What to write, a column each. h: the representation; z: the projection; g1, g2, …: after a
     layer of the head; f1, f2, …: after a stage of the encoder."""

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from headwise.cli.flags import Role, Without
+from headwise.cli.embed import EveryImage
+from headwise.cli.flags import Role
 from headwise.cli.own_flags import OwnFlags, with_code
 from headwise.cli.terminal import say
 from headwise.cli.words import CommandLine, Given
@@ -27,12 +28,7 @@ class Explore:
     out: Path
     """The .html file to write. An older one is replaced."""
     explore: Annotated[ExploreConfig, Role.UNPREFIXED] = field(default_factory=ExploreConfig)
-    data: Annotated[
-        DataConfig,
-        Without(("spec",), "IMAGES, its second word, names the images"),
-        Without(("test_on",), "it takes the images of every split"),
-        Without(("resident_mib",), "it keeps no images in memory"),
-    ] = field(default_factory=DataConfig)
+    data: EveryImage = field(default_factory=DataConfig)
     device: Device = "auto"
     """The device that makes the table of a run. auto: a GPU if there is one."""
     workers: int | None = None

@@ -123,6 +123,8 @@ def own_settings(config: ResolvedConfig) -> dict[str, Any]:
     # Start weights are known by their SHA-256, and own code by its source, wherever they lie.
     weights = start.identity(settings.pop("encoder.weights"))
     settings |= {"encoder.weights": weights} if weights else {}
+    if not settings["exclude_group"]:  # runs of before have no such setting, and their names stay
+        del settings["exclude_group"]
     away = (".own.file", "own_objective.file")
     return {p: v for p, v in settings.items() if not _shared(p) and not p.endswith(away)}
 

@@ -49,7 +49,7 @@ def look(
 ) -> Looked:
     """Look for copies in a table or among images. Raises `UserError` where neither can be read."""
     if Path(what).suffix.lower() in (".parquet", ".npz") and _is_table(Path(what)):
-        found, h, opened = _of_table(read_table(Path(what)), images)
+        found, h, opened = _of_table(read_table(Path(what)), images, run)
     else:
         found, h, opened = _of_images(what, run)
     if pixels and found.pictures is not None:
@@ -99,7 +99,9 @@ def _is_table(path: Path) -> bool:
     return {"h", "vectors"} & {*pq.read_schema(path).names} != set()
 
 
-def _of_table(table: Table, spec: str | None) -> tuple[Looked, _Vectors, list[Images]]:
+def _of_table(
+    table: Table, spec: str | None, run: Path | None
+) -> tuple[Looked, _Vectors, list[Images]]:
     found = Looked(
         names=table.names.tolist(),
         splits=table.split.tolist(),
@@ -107,7 +109,8 @@ def _of_table(table: Table, spec: str | None) -> tuple[Looked, _Vectors, list[Im
         pictures=open_pictures(table, spec),
     )
     spec = spec or table.about.get("data")
-    opened = every_image(spec) if spec is not None and found.pictures is not None else []
+    calibrated = run is not None and spec is not None and found.pictures is not None
+    opened = every_image(spec) if calibrated else []
     return found, (torch.arange(len(table)), table.h), opened
 
 

@@ -1,6 +1,5 @@
 """Search: the images of a table that are most similar to one image."""
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from headwise.errors import UserError
 from headwise.explore.neighbours import neighbours
 from headwise.explore.pictures import Pictures
 from headwise.explore.table import Table
-from headwise.model.export import encoder_file, load_encoder
+from headwise.model.export import encoder_file, file_digest, load_encoder
 from headwise.model.preparation import prepare
 
 
@@ -67,16 +66,12 @@ def write_search_sheet(
 @torch.no_grad()
 def _encoded(table: Table, image: str, run: Path) -> Float[Tensor, "1 p"]:
     """`h` of an image file by the encoder that made the table."""
-    file = encoder_file(run)
     made = table.about.get("encoder_sha256")
-    if made is not None:
-        with file.open("rb") as opened:
-            same = hashlib.file_digest(opened, "sha256").hexdigest() == made
-        if not same:
-            raise UserError(
-                f"--run must be the run whose encoder made {table.path} "
-                f"({table.about.get('run')}); {run} has another encoder"
-            )
+    if made is not None and file_digest(encoder_file(run)) != made:
+        raise UserError(
+            f"--run must be the run whose encoder made {table.path} "
+            f"({table.about.get('run')}); {run} has another encoder"
+        )
     if not Path(image).is_file():
         table.row(image)
     encoder = load_encoder(run).eval()

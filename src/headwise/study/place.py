@@ -27,9 +27,6 @@ from headwise.study.design import Cell, Study, arm_name, cells
 STUDY_FILE, PLAN_FILE = "study.json", "plan.json"
 _POLL_SECONDS = 2.0
 Opener = Callable[[DataConfig], Splits]
-_LATER = {"exclude_group": False}
-"""Settings that were added when there were studies already, and their values in runs of before:
-they are no part of a run's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +120,6 @@ def read_plan(folder: Path) -> list[Placed]:
 def run_name(config: PretrainConfig, images: Splits) -> str:
     """Equal for equal results: for equal settings, seed and images, on whatever machine."""
     settings = own_settings(resolve(config, images.train))
-    settings = {p: v for p, v in settings.items() if p not in _LATER or v != _LATER[p]}
     prints = [images.train.fingerprint, "" if images.test is None else images.test.fingerprint]
     return f"{config.head.name}-{digest(settings, prints)}-seed{config.seed}"
 
